@@ -1,0 +1,23 @@
+"""Fine-tune pretrained image backbones with the CLCE criterion, the scikit-learn way."""
+
+from .backbones import list_backbones
+from .classifier import CLCEClassifier
+from .data import load_image_folder
+from .losses import (
+    CLCELoss,
+    LabelAwareContrastiveLoss,
+    clce_loss,
+    label_aware_contrastive_loss,
+)
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "CLCEClassifier",
+    "CLCELoss",
+    "LabelAwareContrastiveLoss",
+    "clce_loss",
+    "label_aware_contrastive_loss",
+    "list_backbones",
+    "load_image_folder",
+]

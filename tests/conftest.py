@@ -1,0 +1,68 @@
+"""Fixtures that several test files share."""
+
+import os
+
+# scikit-learn runs its array API check only when SciPy was imported with this set.
+os.environ.setdefault("SCIPY_ARRAY_API", "1")
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+
+import numpy as np
+import pytest
+import torch
+from sklearn.datasets import load_digits, load_sample_images
+from torch import nn
+
+
+class TinyBackbone(nn.Module):
+    """A convolution with batch statistics and dropout: small, but with all that trains badly."""
+
+    def __init__(self):
+        super().__init__()
+        generator_state = torch.get_rng_state()
+        torch.manual_seed(0)
+        self.layers = nn.Sequential(
+            nn.Conv2d(3, 8, 3, stride=2, padding=1),
+            nn.BatchNorm2d(8),
+            nn.ReLU(),
+            nn.Dropout(0.1),
+            nn.Conv2d(8, 16, 3, padding=1),
+            nn.ReLU(),
+        )
+        torch.set_rng_state(generator_state)
+
+    def forward(self, images):
+        return self.layers(images).mean(dim=(2, 3))
+
+
+@pytest.fixture
+def tiny_backbone():
+    return TinyBackbone()
+
+
+@pytest.fixture(scope="session")
+def digits():
+    """Three digits, 30 images each, as floats in 0..1, with labels 0, 1, 2."""
+    data = load_digits(n_class=3)
+    rows = np.concatenate([np.flatnonzero(data.target == label)[:30] for label in range(3)])
+    rows = np.random.default_rng(0).permutation(rows)
+    return data.images[rows] / 16, data.target[rows]
+
+
+@pytest.fixture(scope="session")
+def photos():
+    """scikit-learn's two sample pictures, china.jpg and flower.jpg, uint8 (427, 640, 3)."""
+    return load_sample_images().images
+
+
+@pytest.fixture(scope="session")
+def colour_images():
+    """Twelve small colour images of two kinds, uint8 (12, 16, 20, 3)."""
+    rng = np.random.default_rng(0)
+    images = rng.integers(0, 128, size=(12, 16, 20, 3), dtype=np.uint8)
+    images[::2, :, :10] += 120
+    return images
+
+
+@pytest.fixture(scope="session")
+def colour_labels():
+    return np.array(["left", "none"] * 6)

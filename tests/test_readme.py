@@ -1,0 +1,22 @@
+"""The README says what is so."""
+
+import re
+from pathlib import Path
+
+from sklearn_clce import list_backbones
+
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text()
+
+
+def test_the_table_of_backbones_is_the_registry():
+    rows = re.findall(r"^\| `(\w+)`(?: \(bundled\))? \| `([\w.]+)` \|$", README, re.M)
+    assert dict(rows) == list_backbones()
+
+
+def test_continuous_integration_runs_the_readmes_commands():
+    commands = re.findall(r"```console\n(.*?)\n```", README)
+    assert len(commands) >= 2
+    script = (ROOT / ".ci" / "run").read_text().splitlines()
+    for command in commands[:2]:
+        assert command in script
