@@ -1,0 +1,191 @@
+"""Checks of what a user hands in, with messages that name the remedy."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import torch
+from sklearn.utils.class_weight import compute_class_weight
+from sklearn.utils.multiclass import check_classification_targets
+from sklearn.utils.validation import (
+    _check_sample_weight,
+    assert_all_finite,
+    check_consistent_length,
+    column_or_1d,
+)
+from torch import Tensor
+
+IMAGE_CHANNELS = (1, 3, 4)
+
+
+def check_loss_settings(
+    *,
+    temperature: float,
+    hardness: float,
+    weight: float = 0.0,
+    label_smoothing: float = 0.0,
+) -> None:
+    """Raise a ValueError if a setting of the criterion is out of its range."""
+    if not temperature > 0:
+        raise ValueError(f"temperature={temperature!r}: it divides similarities, so it must be > 0")
+    if not 0 <= hardness < float("inf"):
+        raise ValueError(f"hardness={hardness!r}: it must be finite and >= 0; 0 turns it off")
+    if not 0 <= weight <= 1:
+        raise ValueError(f"weight={weight!r}: the share of the contrastive term is in [0, 1]")
+    if not 0 <= label_smoothing <= 1:
+        raise ValueError(f"label_smoothing={label_smoothing!r}: a share in [0, 1] is required")
+
+
+def check_loss_inputs(
+    embeddings: Tensor,
+    labels: Tensor,
+    *,
+    logits: Tensor | None = None,
+    class_weight: Tensor | None = None,
+) -> None:
+    """Raise an error if the tensors of a batch do not fit each other."""
+    for name, tensor in {"embeddings": embeddings, "logits": logits}.items():
+        if tensor is not None and tensor.ndim != 2:
+            raise ValueError(f"{name} of shape {tuple(tensor.shape)}: one row a sample is required")
+    if labels.dtype.is_floating_point or labels.dtype.is_complex or labels.dtype == torch.bool:
+        raise TypeError(f"labels of dtype {labels.dtype}: class indices, so integers, are required")
+    if len(embeddings) == 0:
+        raise ValueError("embeddings has no rows: at least one is required")
+    if labels.shape != embeddings.shape[:1] or (logits is not None and len(logits) != len(labels)):
+        shapes = {"embeddings": embeddings, "labels": labels, "logits": logits}
+        raise ValueError(
+            "one label and one row each are required, got "
+            + ", ".join(f"{k} {tuple(v.shape)}" for k, v in shapes.items() if v is not None)
+        )
+    if class_weight is not None and class_weight.shape != logits.shape[1:]:
+        raise ValueError(
+            f"class_weight of shape {tuple(class_weight.shape)}: one weight for each of the "
+            f"{logits.shape[1]} columns of logits is required"
+        )
+
+
+def encode_labels(X: Any, y: Any) -> tuple[np.ndarray, np.ndarray]:
+    """Turn labels of any kind into class indices.
+
+    Parameters
+    ----------
+    X : sized
+        What the labels belong to; only its length is looked at.
+    y : array-like of shape (n_samples,)
+        Labels as scikit-learn takes them.
+
+    Returns
+    -------
+    classes : ndarray of shape (n_classes,)
+        The labels in sorted order.
+    labels : ndarray of shape (n_samples,), int64
+        Position of each row's label in ``classes``.
+
+    Raises
+    ------
+    ValueError
+        If the lengths differ, labels are continuous or missing, or there is one class.
+    """
+    if y is None:
+        raise ValueError("y=None: requires y to be passed, but the target y is None")
+    y = column_or_1d(y, warn=True)
+    check_consistent_length(X, y)
+    assert_all_finite(y, input_name="y")
+    check_classification_targets(y)
+    classes, labels = np.unique(y, return_inverse=True)
+    if len(classes) < 2:
+        raise ValueError(
+            f"y holds one class, {classes.tolist()[0]!r}: a classifier needs rows of at least two"
+        )
+    return classes, labels.astype(np.int64)
+
+
+def row_weights(
+    labels: np.ndarray, classes: np.ndarray, sample_weight: Any, class_weight: Any
+) -> np.ndarray:
+    """Multiply the weights of rows and of their classes.
+
+    Parameters
+    ----------
+    labels : ndarray of shape (n_samples,)
+        Class indices.
+    classes : ndarray of shape (n_classes,)
+        The label behind each index.
+    sample_weight : array-like of shape (n_samples,), float or None
+        Weight of each row; None is 1.
+    class_weight : dict, "balanced" or None
+        As in scikit-learn's classifiers.
+
+    Returns
+    -------
+    ndarray of shape (n_samples,), float32
+        Non-negative weights.
+
+    Raises
+    ------
+    ValueError
+        If a weight is negative, infinite or missing, or all are zero.
+    """
+    weights = _check_sample_weight(
+        sample_weight, np.empty((len(labels), 1)), dtype=np.float64, ensure_non_negative=True
+    )
+    if not weights.any():
+        raise ValueError("sample_weight holds only zeros: at least one row must count")
+    by_class = compute_class_weight(
+        class_weight, classes=classes, y=classes[labels], sample_weight=weights
+    )
+    if (by_class < 0).any():
+        raise ValueError(f"class_weight={class_weight!r}: weights must not be negative")
+    return (weights * by_class[labels]).astype(np.float32)
+
+
+def resolve_device(device: str | torch.device) -> torch.device:
+    """Turn ``device`` into a torch device that is there.
+
+    Parameters
+    ----------
+    device : str or torch.device
+        "auto" takes CUDA where there is one, else the CPU.
+
+    Returns
+    -------
+    torch.device
+        The device.
+
+    Raises
+    ------
+    ValueError
+        If torch does not know it, or this machine does not have it.
+    """
+    if device == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise ValueError(
+            f"device={device!r} can't be used here; device='auto' takes what there is ({reason})"
+        ) from error
+    return torch.device(device)
+
+
+def suggestion(name: str, known: Iterable[str]) -> str:
+    """Return " Did you mean ...?" for names near a known one, else an empty string."""
+    near = difflib.get_close_matches(name, list(known), n=3, cutoff=0.7)
+    return f" Did you mean {', '.join(map(repr, near))}?" if near else ""
+
+
+@contextmanager
+def unchanged_on_error(estimator: Any) -> Iterator[None]:
+    """Give an estimator its attributes back when the block raises."""
+    before = dict(vars(estimator))
+    try:
+        yield
+    except BaseException:
+        vars(estimator).clear()
+        vars(estimator).update(before)
+        raise
