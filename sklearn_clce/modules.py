@@ -1,0 +1,211 @@
+"""The network: backbone, projection head and classifier in one forward pass."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from .backbones import BackboneConfig
+
+
+class Normalize(nn.Module):
+    """Subtract the mean of each channel and divide by its standard deviation.
+
+    Parameters
+    ----------
+    mean, std : sequence of float
+        A value for each channel.
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, mean: tuple[float, ...], std: tuple[float, ...]) -> None:
+        super().__init__()
+        self.register_buffer("mean", torch.tensor(mean).reshape(-1, 1, 1), persistent=False)
+        self.register_buffer("std", torch.tensor(std).reshape(-1, 1, 1), persistent=False)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Normalise a batch.
+
+        Parameters
+        ----------
+        images : Tensor of shape (n, C, H, W)
+            Pixels in 0..1.
+
+        Returns
+        -------
+        Tensor of shape (n, C, H, W)
+            Pixels as the backbone wants them.
+        """
+        return (images - self.mean) / self.std
+
+
+class Standardize(nn.Module):
+    """Centre and scale each feature by the statistics of the training features.
+
+    Without :meth:`adapt` features pass as they are.
+
+    Parameters
+    ----------
+    n_features : int
+        Width of the features.
+    """
+
+    mean: Tensor
+    scale: Tensor
+
+    def __init__(self, n_features: int) -> None:
+        super().__init__()
+        self.register_buffer("mean", torch.zeros(n_features))
+        self.register_buffer("scale", torch.ones(n_features))
+
+    def adapt(self, features: Tensor, weights: Tensor) -> None:
+        """Take the weighted mean and standard deviation of features.
+
+        Parameters
+        ----------
+        features : Tensor of shape (n, n_features)
+            Training features.
+        weights : Tensor of shape (n,)
+            Weight of each row.
+        """
+        share = (weights.double() / weights.double().sum())[:, None]  # (n, 1)
+        mean = (share * features.double()).sum(dim=0)
+        scale = (share * (features.double() - mean) ** 2).sum(dim=0).sqrt()
+        self.mean.copy_(mean)
+        self.scale.copy_(torch.where(scale > 1e-6 * mean.abs(), scale, 1))
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Standardise a batch.
+
+        Parameters
+        ----------
+        features : Tensor of shape (n, n_features)
+            Features.
+
+        Returns
+        -------
+        Tensor of shape (n, n_features)
+            Standardised features.
+        """
+        return (features - self.mean) / self.scale
+
+
+class ProjectionHead(nn.Sequential):
+    """Small network from features to the embedding.
+
+    Parameters
+    ----------
+    n_features : int
+        Width of the features.
+    projection_dim : int
+        Width of the embedding.
+    """
+
+    def __init__(self, n_features: int, projection_dim: int) -> None:
+        super().__init__(
+            nn.Linear(n_features, projection_dim),
+            nn.GELU(),
+            nn.Linear(projection_dim, projection_dim),
+        )
+
+
+class CLCEModule(nn.Module):
+    """Images or features to logits and embeddings.
+
+    A batch of images runs through the backbone; a batch of shape (n, n_features)
+    already holds features.
+
+    Parameters
+    ----------
+    backbone : nn.Module or None
+        Maps images to features; None where every batch holds features.
+    config : BackboneConfig or None
+        How the backbone wants its images; None without a backbone.
+    n_features : int
+        Width of the features.
+    n_classes : int
+        Number of logits.
+    projection_dim : int or None
+        Width of the projection head; None: the features are the embedding.
+    frozen : bool, default=False
+        The backbone does not train: no gradients, always in evaluation mode.
+    """
+
+    def __init__(
+        self,
+        backbone: nn.Module | None,
+        config: BackboneConfig | None,
+        *,
+        n_features: int,
+        n_classes: int,
+        projection_dim: int | None,
+        frozen: bool = False,
+    ) -> None:
+        super().__init__()
+        self.backbone = backbone
+        self.normalize = None if config is None else Normalize(config.mean, config.std)
+        self.frozen = frozen
+        self.standardize = Standardize(n_features)
+        self.projection = (
+            nn.Identity() if projection_dim is None else ProjectionHead(n_features, projection_dim)
+        )
+        self.n_embedding = n_features if projection_dim is None else projection_dim
+        self.classifier = nn.Linear(self.n_embedding, n_classes)
+        if backbone is not None and frozen:
+            backbone.requires_grad_(False)
+
+    def train(self, mode: bool = True) -> CLCEModule:
+        """Set training mode, but for a frozen backbone.
+
+        Parameters
+        ----------
+        mode : bool, default=True
+            Training or evaluation.
+
+        Returns
+        -------
+        CLCEModule
+            Itself.
+        """
+        super().train(mode)
+        if self.frozen and self.backbone is not None:
+            self.backbone.eval()
+        return self
+
+    def features(self, batch: Tensor) -> Tensor:
+        """Run the backbone.
+
+        Parameters
+        ----------
+        batch : Tensor of shape (n, C, H, W) or (n, n_features)
+            Images with pixels in 0..1, or features, which are returned as they are.
+
+        Returns
+        -------
+        Tensor of shape (n, n_features)
+            Features.
+        """
+        if batch.ndim == 2 or self.backbone is None:
+            return batch
+        with torch.set_grad_enabled(torch.is_grad_enabled() and not self.frozen):
+            return self.backbone(self.normalize(batch))
+
+    def forward(self, batch: Tensor) -> tuple[Tensor, Tensor]:
+        """Compute logits and embeddings in one pass.
+
+        Parameters
+        ----------
+        batch : Tensor of shape (n, C, H, W) or (n, n_features)
+            Images with pixels in 0..1, or features.
+
+        Returns
+        -------
+        logits : Tensor of shape (n, n_classes)
+            Unnormalised class scores.
+        embeddings : Tensor of shape (n, n_embedding)
+            Embeddings, not yet normalised.
+        """
+        embeddings = self.projection(self.standardize(self.features(batch)))
+        return self.classifier(embeddings), embeddings
