@@ -9,12 +9,14 @@ from .losses import (
     clce_loss,
     label_aware_contrastive_loss,
 )
+from .samplers import ClassBalancedBatchSampler
 
 __version__ = "0.1.0"
 
 __all__ = [
     "CLCEClassifier",
     "CLCELoss",
+    "ClassBalancedBatchSampler",
     "LabelAwareContrastiveLoss",
     "clce_loss",
     "label_aware_contrastive_loss",

@@ -1,42 +1,245 @@
-"""The skorch net: the loss of two outputs, its loaders, its pickle."""
+"""The skorch net: one training loop over logits and embeddings."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import math
+import warnings
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
 import torch
+from sklearn.exceptions import ConvergenceWarning
 from skorch import NeuralNet
-from torch import Tensor, nn
-from torch.utils.data import Dataset
+from skorch.callbacks import EpochTimer, GradientNormClipping, PassthroughScoring
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from ._callbacks import EarlyStopping, LastGoodWeights, ProgressBar, SaveCheckpoint, WarmupCosine
+from ._fit_tasks import EpochTasks
+from .optim import parameter_groups
 
 
-def already_a_batch(batch: Any) -> Any:
-    """Collate nothing: the datasets of :mod:`sklearn_clce.data` give whole batches."""
-    return batch
+class NonFiniteLossError(ArithmeticError):
+    """The loss of a training step is NaN or infinite."""
 
 
 class CLCENet(NeuralNet):
-    """skorch's training loop for a module that returns logits and embeddings.
+    """skorch's net for a module that returns logits and embeddings.
 
     Batches are ``(X, (labels, weights))``. The module is handed in as an instance
     and owned by the net.
+
+    Parameters
+    ----------
+    *args, **kwargs
+        Those of :class:`skorch.NeuralNet`.
+    batch_sampler : Sampler, default=None
+        Rows of the training batches.
+    layer_decay, weight_decay, warmup, clip_grad : float
+        See :class:`sklearn_clce.CLCEClassifier`.
+    augment : callable, default=None
+        Maps a batch of images to an augmented one.
+    n_views : int, default=1
+        Augmented copies of each image.
+    autocast : bool, default=False
+        Run the module in bfloat16 where that is safe.
+    patience : int or None, default=None
+        Epochs without a better validation accuracy before training stops.
+    tol : float, default=1e-4
+        How much better it must be.
+    scheduled : bool, default=True
+        Warm up and decay the learning rate; else it stays at its peak.
+    keep_optimizer : bool, default=False
+        Pickle the optimizer's state with the net.
+    checkpoint : Checkpoint, default=None
+        Where the state goes after each epoch.
+    fit_task, estimator : object, default=None
+        The task that scikit-learn's callbacks know of, and whose it is.
     """
 
-    def get_loss(self, y_pred: Any, y_true: Any, *args: Any, **kwargs: Any) -> Tensor:
+    def __init__(
+        self,
+        *args: Any,
+        batch_sampler: Any = None,
+        layer_decay: float = 1.0,
+        weight_decay: float = 0.0,
+        warmup: float = 0.0,
+        clip_grad: float | None = None,
+        augment: Callable[[Tensor], Tensor] | None = None,
+        n_views: int = 1,
+        autocast: bool = False,
+        patience: int | None = None,
+        tol: float = 1e-4,
+        scheduled: bool = True,
+        keep_optimizer: bool = False,
+        checkpoint: Any = None,
+        fit_task: Any = None,
+        estimator: Any = None,
+        **kwargs: Any,
+    ) -> None:
+        self.batch_sampler = batch_sampler
+        self.layer_decay = layer_decay
+        self.weight_decay = weight_decay
+        self.warmup = warmup
+        self.clip_grad = clip_grad
+        self.augment = augment
+        self.n_views = n_views
+        self.autocast = autocast
+        self.patience = patience
+        self.tol = tol
+        self.scheduled = scheduled
+        self.keep_optimizer = keep_optimizer
+        self.checkpoint = checkpoint
+        self.fit_task = fit_task
+        self.estimator = estimator
+        super().__init__(*args, **kwargs)
+
+    @property
+    def _default_callbacks(self) -> list[tuple[str, Any]]:
+        return [
+            ("epoch_timer", EpochTimer()),
+            ("train_loss", PassthroughScoring(name="train_loss", on_train=True)),
+            ("valid_loss", PassthroughScoring(name="valid_loss")),
+            ("valid_acc", PassthroughScoring(name="valid_acc", lower_is_better=False)),
+            ("clip_grad", GradientNormClipping(self.clip_grad)),
+            ("lr_scheduler", WarmupCosine(self.warmup)),
+            ("last_good_weights", LastGoodWeights()),
+            ("early_stopping", EarlyStopping(self.patience, self.tol)),
+            ("checkpoint", SaveCheckpoint()),
+            ("progress", ProgressBar()),
+            ("fit_tasks", EpochTasks()),
+        ]
+
+    def get_params_for_optimizer(self, prefix: str, named_parameters: Any) -> tuple[list, dict]:
+        """Group parameters by layer, unless the user has grouped them."""
+        args, kwargs = super().get_params_for_optimizer(prefix, named_parameters)
+        if "optimizer__param_groups" not in self.get_params(deep=False):
+            groups = parameter_groups(
+                self.module_,
+                learning_rate=kwargs["lr"],
+                weight_decay=self.weight_decay,
+                layer_decay=self.layer_decay,
+            )
+            args = [groups]
+        return args, kwargs
+
+    def initialize_optimizer(self, *args: Any, **kwargs: Any) -> CLCENet:
+        """Make the optimizer and note each group's share of the learning rate."""
+        super().initialize_optimizer(*args, **kwargs)
+        for group in self.optimizer_.param_groups:
+            group["lr_scale"] = group["lr"] / self.lr
+        return self
+
+    def reset_learning_rate(self) -> None:
+        """Set each group to its share of ``lr``, where schedules have moved it."""
+        for group in self.optimizer_.param_groups:
+            group["lr"] = group["initial_lr"] = self.lr * group["lr_scale"]
+
+    def get_iterator(self, dataset: Dataset, training: bool = False) -> DataLoader:
+        """Load training batches as the batch sampler says."""
+        if not training:
+            return super().get_iterator(dataset, training=False)
+        options = self.get_params_for("iterator_train")
+        return self.iterator_train(dataset, batch_sampler=self.batch_sampler, **options)
+
+    def on_train_begin(self, net: Any, X: Any = None, y: Any = None, **kwargs: Any) -> None:
+        """Count the epochs of this call; a checkpoint may then set them forward."""
+        self.epochs_done = 0
+        self.stop_training = False
+        self.reset_learning_rate()
+        self.rows_before = len(self.history_)
+
+    def fit_loop(
+        self, X: Any, y: Any = None, epochs: int | None = None, **fit_params: Any
+    ) -> CLCENet:
+        """Train for the epochs that are left, until something says that it is enough."""
+        train, valid = self.get_split_datasets(X, y)
+        loaders = {
+            "train": self.get_iterator(train, training=True),
+            "valid": None if valid is None else self.get_iterator(valid, training=False),
+        }
+        datasets = {"dataset_train": train, "dataset_valid": valid}
+        n_epochs = self.max_epochs if epochs is None else epochs
+        try:
+            while self.epochs_done < n_epochs and not self.stop_training:
+                self._run_epoch(loaders, datasets)
+        except KeyboardInterrupt:
+            self._cut_short("interrupted by the user", "its weights of that moment")
+        except NonFiniteLossError as error:
+            self._fall_back(error)
+        return self
+
+    def _run_epoch(self, loaders: dict[str, Any], datasets: dict[str, Any]) -> None:
+        self.notify("on_epoch_begin", **datasets)
+        self.run_single_epoch(
+            loaders["train"], training=True, prefix="train", step_fn=self.train_step
+        )
+        self.run_single_epoch(
+            loaders["valid"], training=False, prefix="valid", step_fn=self.validation_step
+        )
+        self.epochs_done += 1
+        self.notify("on_epoch_end", **datasets)
+
+    def _cut_short(self, why: str, kept: str) -> None:
+        del self.history_[self.rows_before + self.epochs_done :]
+        warnings.warn(
+            f"fit was cut short in epoch {self.epochs_done + 1}: {why}. The estimator can be used "
+            f"and keeps {kept}",
+            ConvergenceWarning,
+            stacklevel=2,
+        )
+
+    def _fall_back(self, error: NonFiniteLossError) -> None:
+        """Go back to the weights of the last epoch that ended well."""
+        if self.epochs_done == 0:
+            raise ValueError(f"{error}; no epoch had ended, so nothing is kept") from None
+        dict(self.callbacks_)["last_good_weights"].restore(self)
+        self._cut_short(str(error), f"the weights of epoch {self.epochs_done}")
+
+    def train_step(self, batch: Any, **fit_params: Any) -> dict[str, Any]:
+        """Make the views of a batch, then one optimizer step."""
+        return super().train_step(self._views(batch), **fit_params)
+
+    def _views(self, batch: Any) -> Any:
+        if self.augment is None:
+            return batch
+        images, (labels, weights) = batch
+        images = images.to(self.device, non_blocking=True)
+        images = torch.cat([self.augment(images) for _ in range(self.n_views)])
+        return images, (labels.repeat(self.n_views), weights.repeat(self.n_views))
+
+    def infer(self, x: Any, **fit_params: Any) -> tuple[Tensor, Tensor]:
+        """Run the module, in mixed precision where that is on."""
+        with self.precision():
+            return super().infer(x, **fit_params)
+
+    def precision(self) -> torch.autocast:
+        """Return the context in which the module runs."""
+        device_type = torch.device(self.device).type
+        return torch.autocast(device_type, dtype=torch.bfloat16, enabled=self.autocast)
+
+    def get_loss(self, y_pred: Any, y_true: Any, X: Any = None, training: bool = False) -> Tensor:
         """Hand both outputs, labels and row weights to the criterion."""
         logits, embeddings = y_pred
         labels, weights = (target.to(logits.device, non_blocking=True) for target in y_true)
-        return self.criterion_(logits, embeddings, labels, weights)
+        loss = self.criterion_(logits, embeddings, labels, weights)
+        if training and not math.isfinite(value := loss.item()):
+            step = len(self.history[-1, "batches"])
+            raise NonFiniteLossError(
+                f"the loss is {value} in epoch {self.epochs_done + 1}, step {step}: likely causes "
+                "are a learning_rate that is too high, a temperature that is too low, "
+                "clip_grad=None, or an augmentation that gives NaN"
+            )
+        return loss
 
-    def get_all_learnable_params(self) -> Any:
-        """Leave out what is frozen."""
-        return (
-            (name, parameter)
-            for name, parameter in super().get_all_learnable_params()
-            if parameter.requires_grad
-        )
+    def validation_step(self, batch: Any, **fit_params: Any) -> dict[str, Any]:
+        """Record accuracy beside the loss."""
+        step = super().validation_step(batch, **fit_params)
+        labels, _ = batch[1]
+        hits = step["y_pred"][0].argmax(dim=1).cpu() == labels.cpu()
+        self.history.record_batch("valid_acc", hits.double().mean().item())
+        return step
 
     def infer_batches(self, dataset: Dataset) -> tuple[Tensor, Tensor]:
         """Run the module over a dataset, in order.
@@ -48,10 +251,11 @@ class CLCENet(NeuralNet):
 
         Returns
         -------
-        logits, embeddings : Tensor of shape (n, ...)
+        logits, embeddings : Tensor of shape (n, ...), float32
             On the CPU.
         """
-        return self.forward(dataset, training=False, device="cpu")
+        logits, embeddings = self.forward(dataset, training=False, device="cpu")
+        return logits.float(), embeddings.float()
 
     def compute_features(self, dataset: Dataset) -> Tensor:
         """Run the backbone alone over a dataset, in order.
@@ -63,25 +267,28 @@ class CLCENet(NeuralNet):
 
         Returns
         -------
-        Tensor of shape (n, n_features)
+        Tensor of shape (n, n_features), float32
             Features, on the CPU.
         """
         self.module_.eval()
-        with torch.no_grad():
-            return torch.cat(
-                [
-                    self.module_.features(images.to(self.device)).cpu()
-                    for images, _ in self.get_iterator(dataset, training=False)
-                ]
-            )
+        with torch.no_grad(), self.precision():
+            batches = [
+                self.module_.features(images.to(self.device)).float().cpu()
+                for images, _ in self.get_iterator(dataset, training=False)
+            ]
+        return torch.cat(batches)
 
     def __getstate__(self) -> dict[str, Any]:
-        """Pickle the module once: skorch also keeps the instance it was made from."""
-        module, self.module = self.module, None
+        """Pickle the module once, and the optimizer's state only if it will be used."""
+        hidden = {"module": self.module}
+        if not self.keep_optimizer and hasattr(self, "optimizer_"):
+            hidden["optimizer_"] = self.optimizer_
         try:
+            for name in hidden:
+                setattr(self, name, None) if name == "module" else delattr(self, name)
             return super().__getstate__()
         finally:
-            self.module = module
+            vars(self).update(hidden)
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         """Point both names at the one module again."""
@@ -89,68 +296,16 @@ class CLCENet(NeuralNet):
         self.module = getattr(self, "module_", None)
 
 
-def net_options(
-    params: Any, module: nn.Module, criterion: nn.Module, *, seed: int, device: torch.device
-) -> dict[str, Any]:
-    """Turn an estimator's parameters into skorch's.
-
-    Parameters
-    ----------
-    params : CLCEClassifier
-        Where the parameters are read.
-    module, criterion : nn.Module
-        What trains, and on what.
-    seed : int
-        Seed of the order of the training rows.
-    device : torch.device
-        Where to compute.
-
-    Returns
-    -------
-    dict
-        Keyword arguments for :class:`CLCENet`.
-
-    Raises
-    ------
-    ValueError
-        If ``skorch_params`` sets what the estimator sets itself.
-    """
-    extra = params.skorch_params or {}
-    taken = [name for name in extra if name.split("__")[0] in ("module", "criterion")]
-    if taken:
-        raise ValueError(
-            f"skorch_params sets {', '.join(taken)}: module and criterion are made from the "
-            "estimator's own parameters, such as backbone and weight"
-        )
-    options: dict[str, Any] = {
-        "module": module,
-        "criterion": criterion,
-        "optimizer": torch.optim.AdamW,
-        "lr": params.learning_rate,
-        "max_epochs": params.max_epochs,
-        "batch_size": params.batch_size,
-        "train_split": None,
-        "callbacks": params.callbacks,
-        "device": device,
-        "verbose": params.verbose,
-        "iterator_train__shuffle": True,
-    }
-    for offset, loader in enumerate(["iterator_train", "iterator_valid"]):
-        options |= {
-            f"{loader}__collate_fn": already_a_batch,
-            f"{loader}__generator": torch.Generator().manual_seed(seed + offset),
-            f"{loader}__num_workers": params.num_workers,
-        }
-    if "optimizer" not in extra:
-        options["optimizer__weight_decay"] = params.weight_decay
-    return options | extra
+def already_a_batch(batch: Any) -> Any:
+    """Collate nothing: the datasets of :mod:`sklearn_clce.data` give whole batches."""
+    return batch
 
 
 @contextmanager
 def seeded_torch(seed: int, device: torch.device) -> Iterator[None]:
     """Seed torch's global generators, and put them back afterwards.
 
-    Weight initialisation and dropout know no other generators.
+    Weight initialisation, dropout and augmentation know no other generators.
     """
     devices = [device.index or 0] if device.type == "cuda" else []
     with torch.random.fork_rng(devices=devices):

@@ -90,18 +90,92 @@ def encode_labels(X: Any, y: Any) -> tuple[np.ndarray, np.ndarray]:
     ValueError
         If the lengths differ, labels are continuous or missing, or there is one class.
     """
-    if y is None:
-        raise ValueError("y=None: requires y to be passed, but the target y is None")
-    y = column_or_1d(y, warn=True)
-    check_consistent_length(X, y)
-    assert_all_finite(y, input_name="y")
-    check_classification_targets(y)
+    y = _checked_labels(X, y)
     classes, labels = np.unique(y, return_inverse=True)
     if len(classes) < 2:
         raise ValueError(
             f"y holds one class, {classes.tolist()[0]!r}: a classifier needs rows of at least two"
         )
     return classes, labels.astype(np.int64)
+
+
+def _checked_labels(X: Any, y: Any) -> np.ndarray:
+    if y is None:
+        raise ValueError("y=None: requires y to be passed, but the target y is None")
+    y = column_or_1d(y, warn=True)
+    check_consistent_length(X, y)
+    assert_all_finite(y, input_name="y")
+    check_classification_targets(y)
+    return y
+
+
+def known_classes(classes: Any, before: np.ndarray | None) -> np.ndarray:
+    """Settle the classes of a fit in parts.
+
+    Parameters
+    ----------
+    classes : array-like of shape (n_classes,) or None
+        Those of this call.
+    before : ndarray of shape (n_classes,) or None
+        Those of earlier calls.
+
+    Returns
+    -------
+    ndarray of shape (n_classes,)
+        Sorted.
+
+    Raises
+    ------
+    ValueError
+        If they are missing in the first call, or differ from the first call's.
+    """
+    if classes is None:
+        if before is None:
+            raise ValueError(
+                "classes=None: classes must be passed on the first call to partial_fit"
+            )
+        return before
+    classes = np.unique(column_or_1d(classes))
+    if before is not None and not np.array_equal(classes, before):
+        raise ValueError(
+            f"classes={classes.tolist()!r} is not the same as on last call to partial_fit, "
+            f"was: {before.tolist()!r}"
+        )
+    if len(classes) < 2:
+        raise ValueError(f"classes={classes.tolist()!r}: at least two classes are required")
+    return classes
+
+
+def encode_known_labels(X: Any, y: Any, classes: np.ndarray) -> np.ndarray:
+    """Turn labels into class indices, where the classes are settled.
+
+    Parameters
+    ----------
+    X : sized
+        What the labels belong to; only its length is looked at.
+    y : array-like of shape (n_samples,)
+        Labels.
+    classes : ndarray of shape (n_classes,)
+        Sorted.
+
+    Returns
+    -------
+    ndarray of shape (n_samples,), int64
+        Position of each row's label in ``classes``.
+
+    Raises
+    ------
+    ValueError
+        If the lengths differ, or a label is not one of the classes.
+    """
+    y = _checked_labels(X, y)
+    unknown = np.setdiff1d(y, classes)
+    if len(unknown):
+        raise ValueError(
+            f"y holds labels that are not in classes: {unknown.tolist()[:5]!r}; name all classes "
+            "in the first call to partial_fit"
+        )
+    return np.searchsorted(classes, y).astype(np.int64)
 
 
 def row_weights(

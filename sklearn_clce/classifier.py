@@ -2,35 +2,35 @@
 
 from __future__ import annotations
 
-import os
-from numbers import Integral, Real
-
 import numpy as np
 import torch
-from sklearn.base import (
-    BaseEstimator,
-    ClassifierMixin,
-    ClassNamePrefixFeaturesOutMixin,
-    TransformerMixin,
-)
+from sklearn.base import ClassifierMixin, ClassNamePrefixFeaturesOutMixin, TransformerMixin
 from sklearn.utils import check_random_state
-from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.validation import check_is_fitted, validate_data
-from torch import nn
 
-from ._net import CLCENet, net_options, seeded_torch
-from ._validation import encode_labels, resolve_device, row_weights, unchanged_on_error
-from .backbones import count_features, load_backbone
-from .data import LabelledFeatures, LabelledImages, as_images
-from .losses import CLCELoss, l2_normalise
-from .modules import CLCEModule
-from .transforms import EvaluationTransform
-
-FROZEN_PROJECTION_DIM = 256
+from ._checkpoint import Checkpoint, identity_of
+from ._fit_tasks import CallbackSupportMixin, with_callbacks
+from ._net import seeded_torch
+from ._parameters import CLCEParameters
+from ._training import continued_net, make_dataset, make_module, make_net, train
+from ._validation import (
+    encode_known_labels,
+    encode_labels,
+    known_classes,
+    resolve_device,
+    row_weights,
+    unchanged_on_error,
+)
+from .data import as_images
+from .losses import l2_normalise
 
 
 class CLCEClassifier(
-    ClassNamePrefixFeaturesOutMixin, ClassifierMixin, TransformerMixin, BaseEstimator
+    CallbackSupportMixin,
+    ClassNamePrefixFeaturesOutMixin,
+    ClassifierMixin,
+    TransformerMixin,
+    CLCEParameters,
 ):
     """Image classifier: a pretrained backbone, fine-tuned with the CLCE criterion.
 
@@ -48,9 +48,10 @@ class CLCEClassifier(
     pretrained : bool or path, default=True
         True: the weights bundled with ``"efficientnet_lite0"``, else timm's cache or
         hub. False: random weights. A path: a ``.safetensors`` or ``.pth`` file.
-    trainable : {"all", "head"}, default="all"
-        What trains: everything, or a head on the features of the frozen backbone,
-        which then runs once for each image.
+    trainable : {"all", "head"} or int, default="all"
+        What trains: everything; a head on the features of the frozen backbone, which
+        then runs once for each image; or head and last blocks, this many, of a timm
+        backbone.
     weight : float, default=0.5
         Share of the contrastive term, in [0, 1]. 0 is plain cross-entropy.
     temperature : float, default=0.1
@@ -75,25 +76,67 @@ class CLCEClassifier(
     max_epochs : int, default=20
         Passes over the training data.
     learning_rate : float, default=1e-3
-        Learning rate of AdamW.
+        Peak rate of AdamW for new layers: a linear warm-up, then a cosine down to 0.
+    layer_decay : float, default=0.8
+        Each block of the backbone learns at this share of the rate of the one above.
     weight_decay : float, default=0.05
-        Weight decay of AdamW.
+        Weight decay of AdamW, for all but norms, biases and position embeddings.
+    warmup : float, default=0.1
+        Share of the steps over which the learning rate rises, in [0, 1).
+    clip_grad : float or None, default=1.0
+        Upper bound of the gradient's norm.
+    sampler : {"auto", "shuffle", "balanced"}, default="auto"
+        How rows come into batches. "balanced": rows of fewer classes, so that every
+        anchor has positives; see :class:`ClassBalancedBatchSampler`. "auto": balanced
+        where shuffled batches would leave more than a tenth of the anchors without.
+    augment : "auto", None or callable, default="auto"
+        Random changes of the training images. "auto": crops, mirror images, brightness
+        and contrast for photographs; small turns, shifts and scalings, and never a
+        mirror image, where the images are grey, as digits and letters are; None where
+        the backbone is frozen, which lets it run once for each image. A callable maps a
+        tensor (n, C, H, W) in 0..1 to another.
+    n_views : int, default=1
+        Augmented copies of each image in a batch, which are positives of each other.
     class_weight : dict, "balanced" or None, default=None
         Weights of the classes, as in scikit-learn.
+    early_stopping : bool, default=False
+        Set rows aside, stop when the accuracy on them no longer rises, and give back
+        the weights that did best.
+    validation_fraction : float, default=0.1
+        Share of the rows to set aside, in (0, 1), with the same share of each class.
+    n_iter_no_change : int, default=10
+        Epochs without a rise of ``tol`` before training stops.
+    tol : float, default=1e-4
+        Least rise of the validation accuracy.
+    warm_start : bool, default=False
+        A further ``fit`` goes on from the weights of the last one.
     device : str or torch.device, default="auto"
         Where to compute. "auto": CUDA where there is one, else the CPU.
+    precision : {"auto", "float32", "bfloat16"}, default="auto"
+        Of the network; the criterion is always computed in float32. "auto": bfloat16
+        autocast where the GPU has it.
+    compile : bool, default=False
+        Run the network through :func:`torch.compile`.
+    gradient_checkpointing : bool, default=False
+        Save memory at the price of time, where the backbone can.
     num_workers : int, default=0
         Processes that read and resize images; 0 does it in this one.
     random_state : int, RandomState instance or None, default=None
-        Seed of the new weights, of the order of rows and of dropout. torch's global
+        Seed of new weights, order of rows, augmentation and dropout. torch's global
         generators are left as they were found.
     verbose : int, default=0
-        0 prints nothing, 1 a line for each epoch.
+        0 prints nothing, 1 draws a progress bar.
+    checkpoint : path, default=None
+        Folder in which ``fit`` keeps its state after each epoch, and from which the
+        same ``fit`` goes on after a crash, to the same result. A folder is for one fit;
+        a finished one is given back as it is. A state of other data or parameters is
+        refused. State of ``callbacks`` is not kept.
     callbacks : list of skorch callbacks, default=None
         Handed to skorch.
     skorch_params : dict, default=None
         Further arguments of :class:`skorch.NeuralNet`, such as
-        ``{"optimizer": torch.optim.SGD}``.
+        ``{"optimizer": torch.optim.SGD}``, or ``{"callbacks__lr_scheduler": None}`` to
+        put a scheduler of your own into ``callbacks``.
 
     Attributes
     ----------
@@ -107,6 +150,10 @@ class CLCEClassifier(
         Losses and durations of the epochs.
     n_iter_ : int
         Number of epochs run.
+    validation_scores_ : list of float or None
+        Accuracy on the rows set aside, by epoch; None without early stopping.
+    best_validation_score_ : float or None
+        The highest of them.
     backbone_config_ : BackboneConfig or None
         How the backbone wants its images; None for "precomputed".
     n_features_in_ : int
@@ -153,77 +200,7 @@ class CLCEClassifier(
     (2, 256)
     """
 
-    _parameter_constraints: dict = {
-        "backbone": [str, nn.Module],
-        "pretrained": ["boolean", str, os.PathLike],
-        "trainable": [StrOptions({"all", "head"})],
-        "weight": [Interval(Real, 0, 1, closed="both")],
-        "temperature": [Interval(Real, 0, None, closed="neither")],
-        "hardness": [Interval(Real, 0, None, closed="left")],
-        "label_smoothing": [Interval(Real, 0, 1, closed="both")],
-        "projection_dim": [Interval(Integral, 1, None, closed="left"), StrOptions({"auto"}), None],
-        "image_size": [Interval(Integral, 1, None, closed="left"), None],
-        "image_shape": [tuple, list, None],
-        "batch_size": [Interval(Integral, 1, None, closed="left")],
-        "max_epochs": [Interval(Integral, 1, None, closed="left")],
-        "learning_rate": [Interval(Real, 0, None, closed="neither")],
-        "weight_decay": [Interval(Real, 0, None, closed="left")],
-        "class_weight": [dict, StrOptions({"balanced"}), None],
-        "device": [str, torch.device],
-        "num_workers": [Interval(Integral, 0, None, closed="left")],
-        "random_state": ["random_state"],
-        "verbose": ["verbose"],
-        "callbacks": [list, None],
-        "skorch_params": [dict, None],
-    }
-
-    def __init__(
-        self,
-        backbone="efficientnet_lite0",
-        *,
-        pretrained=True,
-        trainable="all",
-        weight=0.5,
-        temperature=0.1,
-        hardness=1.0,
-        label_smoothing=0.0,
-        projection_dim="auto",
-        image_size=None,
-        image_shape=None,
-        batch_size=32,
-        max_epochs=20,
-        learning_rate=1e-3,
-        weight_decay=0.05,
-        class_weight=None,
-        device="auto",
-        num_workers=0,
-        random_state=None,
-        verbose=0,
-        callbacks=None,
-        skorch_params=None,
-    ):
-        self.backbone = backbone
-        self.pretrained = pretrained
-        self.trainable = trainable
-        self.weight = weight
-        self.temperature = temperature
-        self.hardness = hardness
-        self.label_smoothing = label_smoothing
-        self.projection_dim = projection_dim
-        self.image_size = image_size
-        self.image_shape = image_shape
-        self.batch_size = batch_size
-        self.max_epochs = max_epochs
-        self.learning_rate = learning_rate
-        self.weight_decay = weight_decay
-        self.class_weight = class_weight
-        self.device = device
-        self.num_workers = num_workers
-        self.random_state = random_state
-        self.verbose = verbose
-        self.callbacks = callbacks
-        self.skorch_params = skorch_params
-
+    @with_callbacks
     def fit(self, X, y, sample_weight=None):
         """Fine-tune on labelled images.
 
@@ -255,18 +232,62 @@ class CLCEClassifier(
             If pretrained weights can't be reached.
         """
         self._validate_params()
+        task = self._init_callback_context(max_subtasks=self.max_epochs)
+        if task is not None:
+            task.call_on_fit_task_begin(estimator=self, X=X, y=y)
         with unchanged_on_error(self):
-            vars(self).pop("n_features_in_", None)
-            vars(self).pop("feature_names_in_", None)
-            rows = self._read(X, reset=True)
-            self.classes_, labels = encode_labels(rows, y)
-            weights = row_weights(labels, self.classes_, sample_weight, self.class_weight)
-            seed = check_random_state(self.random_state).randint(np.iinfo(np.int32).max)
-            device = resolve_device(self.device)
-            with seeded_torch(seed, device):
-                self.net_ = self._build_net(rows, seed, device)
-                self.net_.partial_fit(self._training_data(rows, labels, weights))
-            self.n_iter_ = len(self.history_)
+            goes_on = self.warm_start and hasattr(self, "classes_")
+            if not goes_on:
+                self._forget_columns()
+            rows = self._read(X, reset=not goes_on)
+            classes, labels = encode_labels(rows, y)
+            if goes_on and not np.array_equal(classes, self.classes_):
+                raise ValueError(
+                    f"warm_start=True: y holds the classes {classes.tolist()}, the fit before had "
+                    f"{self.classes_.tolist()}; set warm_start=False to begin anew"
+                )
+            self.classes_ = classes
+            self._train(rows, labels, sample_weight, goes_on=goes_on, task=task)
+        if task is not None:
+            task.call_on_fit_task_end(estimator=self, X=X, y=y)
+        return self
+
+    def partial_fit(self, X, y, classes=None, sample_weight=None):
+        """Train for one more pass over some labelled images.
+
+        The learning rate stays at its peak. Parameters of the criterion and rates that
+        have changed since the last call take effect.
+
+        Parameters
+        ----------
+        X : array-like of images, or of shape (n_samples, n_features)
+            Images of any kind, or feature vectors, as in :meth:`fit`.
+        y : array-like of shape (n_samples,)
+            Labels, all of them in ``classes``.
+        classes : array-like of shape (n_classes,), default=None
+            All labels that will ever come. Required in the first call, unless
+            :meth:`fit` came before.
+        sample_weight : array-like of shape (n_samples,), default=None
+            Non-negative weight of each row in both terms of the criterion.
+
+        Returns
+        -------
+        CLCEClassifier
+            The estimator.
+
+        Raises
+        ------
+        ValueError
+            If ``classes`` is missing or differs from the first call's, or y holds a
+            label that is not among them; the estimator is then as it was before.
+        """
+        self._validate_params()
+        with unchanged_on_error(self):
+            goes_on = hasattr(self, "classes_")
+            rows = self._read(X, reset=not goes_on)
+            self.classes_ = known_classes(classes, getattr(self, "classes_", None))
+            labels = encode_known_labels(rows, y, self.classes_)
+            self._train(rows, labels, sample_weight, goes_on=goes_on, max_epochs=1)
         return self
 
     def predict(self, X):
@@ -346,6 +367,11 @@ class CLCEClassifier(
         return self.net_.history_
 
     @property
+    def backbone_config_(self):
+        """How the backbone wants its images."""
+        return self.module_.config
+
+    @property
     def _n_features_out(self):
         return self.module_.n_embedding
 
@@ -368,57 +394,38 @@ class CLCEClassifier(
             validate_data(self, X, skip_check_array=True, reset=reset)
         return images
 
-    def _dataset(self, rows, labels=None, weights=None):
-        if self._precomputed:
-            return LabelledFeatures(rows, labels, weights)
-        transform = EvaluationTransform(self.backbone_config_)
-        return LabelledImages(rows, transform, labels, weights)
+    def _forget_columns(self):
+        for name in ("n_features_in_", "feature_names_in_"):
+            vars(self).pop(name, None)
 
-    def _build_net(self, rows, seed, device):
-        """Build the module and the net around it; new weights come from torch's RNG."""
-        module = self._build_module(rows)
-        criterion = CLCELoss(
-            weight=self.weight,
-            temperature=self.temperature,
-            hardness=self.hardness,
-            label_smoothing=self.label_smoothing,
-        )
-        options = net_options(self, module, criterion, seed=seed, device=device)
-        return CLCENet(**options).initialize()
-
-    def _build_module(self, rows):
-        frozen = self._precomputed or self.trainable == "head"
-        projection_dim = self.projection_dim
-        if projection_dim == "auto":
-            projection_dim = FROZEN_PROJECTION_DIM if frozen else None
-        if self._precomputed:
-            backbone, self.backbone_config_ = None, None
-            n_features = rows.shape[1]
-        else:
-            backbone, self.backbone_config_ = load_backbone(
-                self.backbone, pretrained=self.pretrained, image_size=self.image_size
-            )
-            first = EvaluationTransform(self.backbone_config_)(rows[0])
-            n_features = count_features(backbone, first)
-        return CLCEModule(
-            backbone,
-            self.backbone_config_,
-            n_features=n_features,
-            n_classes=len(self.classes_),
-            projection_dim=projection_dim,
-            frozen=frozen,
-        )
-
-    def _training_data(self, rows, labels, weights):
-        """Return what an epoch runs over; a frozen backbone runs here, once an image."""
-        if not self.module_.frozen:
-            return self._dataset(rows, labels, weights)
-        if not self._precomputed:
-            rows = self.net_.compute_features(self._dataset(rows))
-        self.module_.standardize.adapt(rows, torch.from_numpy(weights))
-        return LabelledFeatures(rows, labels, weights)
+    def _train(self, rows, labels, sample_weight, *, goes_on, max_epochs=None, task=None):
+        """Train a new net, or a copy of the one before, so that an error loses nothing."""
+        weights = row_weights(labels, self.classes_, sample_weight, self.class_weight)
+        seed = check_random_state(self.random_state).randint(np.iinfo(np.int32).max)
+        device = resolve_device(self.device)
+        checkpoint = None
+        if self.checkpoint is not None and max_epochs is None:
+            identity = identity_of(self, rows, labels, weights)
+            checkpoint = Checkpoint(self.checkpoint, identity)
+            seed = checkpoint.seed_or(seed)
+        with seeded_torch(seed, device):
+            if goes_on:
+                net = continued_net(self, self.net_, device)
+            else:
+                net = make_net(self, make_module(self, rows, len(self.classes_)), device)
+            net.max_epochs = max_epochs or self.max_epochs
+            net.scheduled = max_epochs is None
+            net.checkpoint, net.fit_task, net.estimator = checkpoint, task, self
+            train(net, self, rows, labels, weights, seed=seed)
+            net.checkpoint = net.fit_task = net.estimator = None
+        self.net_ = net
+        self.n_iter_ = len(net.history_)
+        scores = [row["valid_acc"] for row in net.history_ if "valid_acc" in row]
+        self.validation_scores_ = scores if self.early_stopping else None
+        self.best_validation_score_ = max(scores, default=None) if self.early_stopping else None
 
     def _infer(self, X):
         """Return logits and embeddings of X, on the CPU."""
         check_is_fitted(self)
-        return self.net_.infer_batches(self._dataset(self._read(X, reset=False)))
+        rows = self._read(X, reset=False)
+        return self.net_.infer_batches(make_dataset(self.module_, rows))

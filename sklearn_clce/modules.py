@@ -57,6 +57,7 @@ class Standardize(nn.Module):
 
     def __init__(self, n_features: int) -> None:
         super().__init__()
+        self.adapted = False
         self.register_buffer("mean", torch.zeros(n_features))
         self.register_buffer("scale", torch.ones(n_features))
 
@@ -73,6 +74,7 @@ class Standardize(nn.Module):
         share = (weights.double() / weights.double().sum())[:, None]  # (n, 1)
         mean = (share * features.double()).sum(dim=0)
         scale = (share * (features.double() - mean) ** 2).sum(dim=0).sqrt()
+        self.adapted = True
         self.mean.copy_(mean)
         self.scale.copy_(torch.where(scale > 1e-6 * mean.abs(), scale, 1))
 
@@ -129,8 +131,6 @@ class CLCEModule(nn.Module):
         Number of logits.
     projection_dim : int or None
         Width of the projection head; None: the features are the embedding.
-    frozen : bool, default=False
-        The backbone does not train: no gradients, always in evaluation mode.
     """
 
     def __init__(
@@ -141,23 +141,35 @@ class CLCEModule(nn.Module):
         n_features: int,
         n_classes: int,
         projection_dim: int | None,
-        frozen: bool = False,
     ) -> None:
         super().__init__()
         self.backbone = backbone
+        self.config = config
         self.normalize = None if config is None else Normalize(config.mean, config.std)
-        self.frozen = frozen
         self.standardize = Standardize(n_features)
         self.projection = (
             nn.Identity() if projection_dim is None else ProjectionHead(n_features, projection_dim)
         )
         self.n_embedding = n_features if projection_dim is None else projection_dim
         self.classifier = nn.Linear(self.n_embedding, n_classes)
-        if backbone is not None and frozen:
-            backbone.requires_grad_(False)
+
+    @property
+    def frozen(self) -> bool:
+        """Whether nothing of the backbone trains."""
+        return self.backbone is None or not _trains(self.backbone)
+
+    def new_layers(self) -> nn.Module:
+        """Return the layers that no pretrained weights exist for.
+
+        Returns
+        -------
+        nn.Module
+            Projection head and classifier.
+        """
+        return nn.ModuleList([self.projection, self.classifier])
 
     def train(self, mode: bool = True) -> CLCEModule:
-        """Set training mode, but for a frozen backbone.
+        """Set training mode, but for what is frozen of the backbone.
 
         Parameters
         ----------
@@ -170,8 +182,8 @@ class CLCEModule(nn.Module):
             Itself.
         """
         super().train(mode)
-        if self.frozen and self.backbone is not None:
-            self.backbone.eval()
+        if mode and self.backbone is not None:
+            _evaluate_where_frozen(self.backbone)
         return self
 
     def features(self, batch: Tensor) -> Tensor:
@@ -189,8 +201,7 @@ class CLCEModule(nn.Module):
         """
         if batch.ndim == 2 or self.backbone is None:
             return batch
-        with torch.set_grad_enabled(torch.is_grad_enabled() and not self.frozen):
-            return self.backbone(self.normalize(batch))
+        return self.backbone(self.normalize(batch))
 
     def forward(self, batch: Tensor) -> tuple[Tensor, Tensor]:
         """Compute logits and embeddings in one pass.
@@ -209,3 +220,17 @@ class CLCEModule(nn.Module):
         """
         embeddings = self.projection(self.standardize(self.features(batch)))
         return self.classifier(embeddings), embeddings
+
+
+def _trains(module: nn.Module) -> bool:
+    return any(parameter.requires_grad for parameter in module.parameters())
+
+
+def _evaluate_where_frozen(module: nn.Module) -> None:
+    """Put what does not train into evaluation mode: batch statistics and dropout stay still."""
+    if not _trains(module):
+        module.eval()
+        return
+    for child in module.children():
+        if next(child.parameters(), None) is not None:
+            _evaluate_where_frozen(child)

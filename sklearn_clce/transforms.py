@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
 from .backbones import BackboneConfig
@@ -66,3 +68,80 @@ def _to_channels(image: Tensor, n_channels: int) -> Tensor:
     if len(image) == n_channels:
         return image
     return grayscale_to_rgb(image) if n_channels == 3 else rgb_to_grayscale(image)
+
+
+class Augmentation:
+    """Random changes of each image in a batch, that leave its label as it is.
+
+    Photographs (colour) are cropped at random, mirrored, and changed in brightness and
+    contrast. Grey images, such as digits, letters and scans, are turned, moved and
+    scaled a little and never mirrored, because a mirrored letter is another one.
+
+    Parameters
+    ----------
+    grey : bool
+        Whether the images are grey.
+    """
+
+    def __init__(self, grey: bool) -> None:
+        self.grey = grey
+
+    def __call__(self, images: Tensor) -> Tensor:
+        """Augment a batch.
+
+        Parameters
+        ----------
+        images : Tensor of shape (n, C, H, W), float32
+            Pixels in 0..1.
+
+        Returns
+        -------
+        Tensor of shape (n, C, H, W), float32
+            Pixels in 0..1, each image changed on its own.
+        """
+        change = _for_grey() if self.grey else _for_photos(images.shape[-2:])
+        return torch.stack([change(image) for image in images]).clamp(0, 1)
+
+
+def is_grey(image: Tensor) -> bool:
+    """Tell whether an image has no colour.
+
+    Parameters
+    ----------
+    image : Tensor of shape (C, H, W)
+        Pixels.
+
+    Returns
+    -------
+    bool
+        True for one channel, or where red, green and blue agree.
+    """
+    return bool((image[:3] == image[:1]).all())
+
+
+def _for_grey() -> Callable[[Tensor], Tensor]:
+    from torchvision.transforms.v2 import InterpolationMode, RandomAffine
+
+    return RandomAffine(
+        degrees=10,
+        translate=(0.08, 0.08),
+        scale=(0.9, 1.1),
+        interpolation=InterpolationMode.BILINEAR,
+    )
+
+
+def _for_photos(size: tuple[int, int]) -> Callable[[Tensor], Tensor]:
+    from torchvision.transforms.v2 import (
+        ColorJitter,
+        Compose,
+        RandomHorizontalFlip,
+        RandomResizedCrop,
+    )
+
+    return Compose(
+        [
+            RandomResizedCrop(size, scale=(0.5, 1.0), antialias=True),
+            RandomHorizontalFlip(),
+            ColorJitter(brightness=0.2, contrast=0.2),
+        ]
+    )

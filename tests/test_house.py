@@ -24,7 +24,7 @@ NOT_ASKED = {"ES01", "SA01", "EX01", "GL01", "YD01"}
     [
         ["ruff", "check", "."],
         ["ruff", "format", "--check", "."],
-        ["lint-imports", "--no-logo"],
+        ["lint-imports"],
     ],
     ids=" ".join,
 )

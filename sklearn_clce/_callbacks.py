@@ -1,0 +1,181 @@
+"""What happens between the steps: schedule, early stopping, the way back, progress."""
+
+from __future__ import annotations
+
+import sys
+from functools import partial
+from typing import Any
+
+import torch
+from skorch.callbacks import Callback
+from torch import Tensor, nn
+from torch.optim.lr_scheduler import LambdaLR
+
+from .optim import warmup_cosine
+
+
+class WarmupCosine(Callback):
+    """Linear warm-up and cosine decay of the learning rate, step by step.
+
+    Parameters
+    ----------
+    warmup : float
+        Share of the steps over which the rate rises.
+    """
+
+    def __init__(self, warmup: float) -> None:
+        self.warmup = warmup
+
+    def on_train_begin(self, net: Any, X: Any = None, y: Any = None, **kwargs: Any) -> None:
+        """Start at the foot of the schedule."""
+        self.scheduler_ = None
+        if net.scheduled:
+            n_steps = net.max_epochs * len(net.batch_sampler)
+            rate = partial(warmup_cosine, n_steps=n_steps, warmup=self.warmup)
+            self.scheduler_ = LambdaLR(net.optimizer_, rate)
+
+    def on_batch_end(self, net: Any, training: bool = False, **kwargs: Any) -> None:
+        """Move on by a step."""
+        if training and self.scheduler_ is not None:
+            self.scheduler_.step()
+
+    def on_epoch_end(self, net: Any, **kwargs: Any) -> None:
+        """Record the rate of the new layers."""
+        net.history.record("lr", net.optimizer_.param_groups[0]["lr"])
+
+    def on_train_end(self, net: Any, X: Any = None, y: Any = None, **kwargs: Any) -> None:
+        """Let go of the optimizer, which would travel in pickles."""
+        self.scheduler_ = None
+
+
+class LastGoodWeights(Callback):
+    """Keep the weights of the last epoch that ended with finite losses."""
+
+    def on_epoch_end(self, net: Any, **kwargs: Any) -> None:
+        """Copy the weights."""
+        self.weights_ = copy_weights(net.module_)
+
+    def restore(self, net: Any) -> None:
+        """Put the kept weights back."""
+        net.module_.load_state_dict(self.weights_, strict=False)
+
+    def on_train_end(self, net: Any, X: Any = None, y: Any = None, **kwargs: Any) -> None:
+        """Let go of the copy."""
+        self.weights_ = None
+
+
+class EarlyStopping(Callback):
+    """Stop when the validation accuracy no longer rises, and go back to its best.
+
+    Parameters
+    ----------
+    patience : int or None
+        Epochs in a row that may fail to improve by ``tol``; None never stops.
+    tol : float
+        Least improvement.
+    """
+
+    def __init__(self, patience: int | None, tol: float) -> None:
+        self.patience = patience
+        self.tol = tol
+
+    def on_train_begin(self, net: Any, X: Any = None, y: Any = None, **kwargs: Any) -> None:
+        """Begin to count."""
+        self.best_score_ = float("-inf")
+        self.n_failed_ = 0
+        self.best_weights_: dict[str, Tensor] | None = None
+
+    def on_epoch_end(self, net: Any, **kwargs: Any) -> None:
+        """Compare with the best so far, as scikit-learn's MLPClassifier does."""
+        if self.patience is None:
+            return
+        score = float(net.history[-1, "valid_acc"])
+        self.n_failed_ = self.n_failed_ + 1 if score < self.best_score_ + self.tol else 0
+        if score > self.best_score_:
+            self.best_score_ = score
+            self.best_weights_ = copy_weights(net.module_)
+        net.stop_training = self.n_failed_ > self.patience
+
+    def on_train_end(self, net: Any, X: Any = None, y: Any = None, **kwargs: Any) -> None:
+        """Give the best weights back and let go of the copy."""
+        if self.best_weights_ is not None:
+            net.module_.load_state_dict(self.best_weights_, strict=False)
+        self.best_weights_ = None
+
+
+class SaveCheckpoint(Callback):
+    """Write the net's checkpoint after each epoch, if it has one."""
+
+    def on_train_begin(self, net: Any, X: Any = None, y: Any = None, **kwargs: Any) -> None:
+        """Go on from it."""
+        if net.checkpoint is not None:
+            net.checkpoint.restore(net)
+
+    def on_epoch_end(self, net: Any, **kwargs: Any) -> None:
+        """Write it."""
+        if net.checkpoint is not None:
+            net.checkpoint.save(net)
+
+
+class ProgressBar(Callback):
+    """One bar over all steps, with loss, validation accuracy and the time left."""
+
+    bar_ = None
+
+    def on_train_begin(self, net: Any, X: Any = None, y: Any = None, **kwargs: Any) -> None:
+        """Say what trains, and draw the bar."""
+        if not net.verbose:
+            return
+        from tqdm.auto import tqdm
+
+        parameters = list(net.module_.parameters())
+        trained = sum(p.numel() for p in parameters if p.requires_grad)
+        total = sum(p.numel() for p in parameters)
+        tqdm.write(f"training {trained:,} of {total:,} parameters", file=sys.stderr)
+        self.bar_ = tqdm(total=net.max_epochs * len(net.batch_sampler), unit="step")
+
+    def on_epoch_begin(self, net: Any, **kwargs: Any) -> None:
+        """Begin where an earlier process stopped."""
+        if self.bar_ is not None:
+            self.bar_.n = net.epochs_done * len(net.batch_sampler)
+
+    def on_batch_end(self, net: Any, training: bool = False, **kwargs: Any) -> None:
+        """Move on by a step."""
+        if self.bar_ is not None and training:
+            self.bar_.update()
+
+    def on_epoch_end(self, net: Any, **kwargs: Any) -> None:
+        """Show the epoch's figures."""
+        if self.bar_ is None:
+            return
+        self.bar_.set_description(f"epoch {net.epochs_done}/{net.max_epochs}")
+        row = net.history[-1]
+        names = {"train_loss": "loss", "valid_acc": "valid acc"}
+        self.bar_.set_postfix({names[k]: f"{row[k]:.3f}" for k in names if k in row})
+
+    def on_train_end(self, net: Any, X: Any = None, y: Any = None, **kwargs: Any) -> None:
+        """Leave the bar as it is."""
+        if self.bar_ is not None:
+            self.bar_.close()
+        self.bar_ = None
+
+
+def copy_weights(module: nn.Module) -> dict[str, Tensor]:
+    """Copy what training can change to the CPU.
+
+    Parameters
+    ----------
+    module : CLCEModule
+        The module; a frozen backbone is left out.
+
+    Returns
+    -------
+    dict of str to Tensor
+        Parameters and buffers.
+    """
+    with torch.no_grad():
+        return {
+            name: value.detach().to("cpu", copy=True)
+            for name, value in module.state_dict().items()
+            if not (module.frozen and name.startswith("backbone."))
+        }

@@ -1,0 +1,43 @@
+"""scikit-learn's own callbacks (since its version 1.9) over the epochs of a fit."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from skorch.callbacks import Callback
+
+try:
+    from sklearn.callback import CallbackSupportMixin, with_callbacks
+except ImportError:  # scikit-learn before 1.9
+
+    class CallbackSupportMixin:
+        """Stands in for scikit-learn's mixin; there are no callbacks to support."""
+
+        def _init_callback_context(self, **kwargs: Any) -> None:
+            return None
+
+    def with_callbacks(method: Any) -> Any:
+        """Return the method as it is."""
+        return method
+
+
+__all__ = ["CallbackSupportMixin", "EpochTasks", "with_callbacks"]
+
+
+class EpochTasks(Callback):
+    """Tell scikit-learn's callbacks of each epoch, if the net's fit is one of its tasks."""
+
+    def on_epoch_begin(self, net: Any, **kwargs: Any) -> None:
+        """Begin a task below that of the fit."""
+        if net.fit_task is not None:
+            self.task_ = net.fit_task.subcontext(task_name="epoch")
+            self.task_.call_on_fit_task_begin(estimator=net.estimator)
+
+    def on_epoch_end(self, net: Any, **kwargs: Any) -> None:
+        """End it; a callback may say that it is enough."""
+        if net.fit_task is not None and self.task_.call_on_fit_task_end(estimator=net.estimator):
+            net.stop_training = True
+
+    def on_train_end(self, net: Any, X: Any = None, y: Any = None, **kwargs: Any) -> None:
+        """Let go of the task, which does not pickle."""
+        self.task_ = None

@@ -1,0 +1,131 @@
+"""The parameters of the estimator and the values that they may have."""
+
+from __future__ import annotations
+
+import os
+from numbers import Integral, Real
+
+import torch
+from sklearn.base import BaseEstimator
+from sklearn.utils._param_validation import Interval, StrOptions
+from torch import nn
+
+
+class CLCEParameters(BaseEstimator):
+    """What :class:`sklearn_clce.CLCEClassifier` is made with; it documents them."""
+
+    _parameter_constraints: dict = {
+        "backbone": [str, nn.Module],
+        "pretrained": ["boolean", str, os.PathLike],
+        "trainable": [StrOptions({"all", "head"}), Interval(Integral, 1, None, closed="left")],
+        "weight": [Interval(Real, 0, 1, closed="both")],
+        "temperature": [Interval(Real, 0, None, closed="neither")],
+        "hardness": [Interval(Real, 0, None, closed="left")],
+        "label_smoothing": [Interval(Real, 0, 1, closed="both")],
+        "projection_dim": [Interval(Integral, 1, None, closed="left"), StrOptions({"auto"}), None],
+        "image_size": [Interval(Integral, 1, None, closed="left"), None],
+        "image_shape": [tuple, list, None],
+        "batch_size": [Interval(Integral, 1, None, closed="left")],
+        "max_epochs": [Interval(Integral, 1, None, closed="left")],
+        "learning_rate": [Interval(Real, 0, None, closed="neither")],
+        "layer_decay": [Interval(Real, 0, 1, closed="right")],
+        "weight_decay": [Interval(Real, 0, None, closed="left")],
+        "warmup": [Interval(Real, 0, 1, closed="left")],
+        "clip_grad": [Interval(Real, 0, None, closed="neither"), None],
+        "sampler": [StrOptions({"auto", "shuffle", "balanced"})],
+        "augment": [StrOptions({"auto"}), callable, None],
+        "n_views": [Interval(Integral, 1, None, closed="left")],
+        "class_weight": [dict, StrOptions({"balanced"}), None],
+        "early_stopping": ["boolean"],
+        "validation_fraction": [Interval(Real, 0, 1, closed="neither")],
+        "n_iter_no_change": [Interval(Integral, 1, None, closed="left")],
+        "tol": [Interval(Real, 0, None, closed="left")],
+        "warm_start": ["boolean"],
+        "device": [str, torch.device],
+        "precision": [StrOptions({"auto", "float32", "bfloat16"})],
+        "compile": ["boolean"],
+        "gradient_checkpointing": ["boolean"],
+        "num_workers": [Interval(Integral, 0, None, closed="left")],
+        "random_state": ["random_state"],
+        "verbose": ["verbose"],
+        "checkpoint": [str, os.PathLike, None],
+        "callbacks": [list, None],
+        "skorch_params": [dict, None],
+    }
+
+    def __init__(
+        self,
+        backbone="efficientnet_lite0",
+        *,
+        pretrained=True,
+        trainable="all",
+        weight=0.5,
+        temperature=0.1,
+        hardness=1.0,
+        label_smoothing=0.0,
+        projection_dim="auto",
+        image_size=None,
+        image_shape=None,
+        batch_size=32,
+        max_epochs=20,
+        learning_rate=1e-3,
+        layer_decay=0.8,
+        weight_decay=0.05,
+        warmup=0.1,
+        clip_grad=1.0,
+        sampler="auto",
+        augment="auto",
+        n_views=1,
+        class_weight=None,
+        early_stopping=False,
+        validation_fraction=0.1,
+        n_iter_no_change=10,
+        tol=1e-4,
+        warm_start=False,
+        device="auto",
+        precision="auto",
+        compile=False,
+        gradient_checkpointing=False,
+        num_workers=0,
+        random_state=None,
+        verbose=0,
+        checkpoint=None,
+        callbacks=None,
+        skorch_params=None,
+    ):
+        self.backbone = backbone
+        self.pretrained = pretrained
+        self.trainable = trainable
+        self.weight = weight
+        self.temperature = temperature
+        self.hardness = hardness
+        self.label_smoothing = label_smoothing
+        self.projection_dim = projection_dim
+        self.image_size = image_size
+        self.image_shape = image_shape
+        self.batch_size = batch_size
+        self.max_epochs = max_epochs
+        self.learning_rate = learning_rate
+        self.layer_decay = layer_decay
+        self.weight_decay = weight_decay
+        self.warmup = warmup
+        self.clip_grad = clip_grad
+        self.sampler = sampler
+        self.augment = augment
+        self.n_views = n_views
+        self.class_weight = class_weight
+        self.early_stopping = early_stopping
+        self.validation_fraction = validation_fraction
+        self.n_iter_no_change = n_iter_no_change
+        self.tol = tol
+        self.warm_start = warm_start
+        self.device = device
+        self.precision = precision
+        self.compile = compile
+        self.gradient_checkpointing = gradient_checkpointing
+        self.num_workers = num_workers
+        self.random_state = random_state
+        self.verbose = verbose
+        self.checkpoint = checkpoint
+        self.callbacks = callbacks
+        self.skorch_params = skorch_params

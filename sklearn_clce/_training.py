@@ -1,0 +1,382 @@
+"""From an estimator's parameters to a net, and from rows to a trained one."""
+
+from __future__ import annotations
+
+import copy
+import warnings
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from sklearn.model_selection import StratifiedShuffleSplit
+from skorch.helper import predefined_split
+from torch import Tensor, nn
+from torch.utils.data import Dataset, Subset
+
+from ._net import CLCENet, already_a_batch
+from .backbones import count_features, load_backbone
+from .data import LabelledFeatures, LabelledImages
+from .losses import CLCELoss
+from .modules import CLCEModule
+from .optim import freeze
+from .samplers import make_batch_sampler
+from .transforms import Augmentation, EvaluationTransform, is_grey
+
+FROZEN_PROJECTION_DIM = 256
+LOOKED_AT = 8  # images that tell whether all are grey
+
+Rows = Tensor | Sequence[Tensor]  # features, or images
+
+
+def make_criterion(params: Any) -> CLCELoss:
+    """Make the criterion of an estimator.
+
+    Parameters
+    ----------
+    params : CLCEClassifier
+        Where the parameters are read.
+
+    Returns
+    -------
+    CLCELoss
+        The criterion.
+    """
+    return CLCELoss(
+        weight=params.weight,
+        temperature=params.temperature,
+        hardness=params.hardness,
+        label_smoothing=params.label_smoothing,
+    )
+
+
+def make_module(params: Any, rows: Rows, n_classes: int) -> CLCEModule:
+    """Build the network: backbone, projection head and classifier.
+
+    Parameters
+    ----------
+    params : CLCEClassifier
+        Where the parameters are read.
+    rows : Tensor or sequence of Tensor
+        Features, or images.
+    n_classes : int
+        Number of logits.
+
+    Returns
+    -------
+    CLCEModule
+        On the CPU; new weights come from torch's global generator.
+    """
+    backbone, config = None, None
+    if isinstance(rows, Tensor):
+        n_features = rows.shape[1]
+    else:
+        backbone, config = load_backbone(
+            params.backbone, pretrained=params.pretrained, image_size=params.image_size
+        )
+        n_features = count_features(backbone, EvaluationTransform(config)(rows[0]))
+        freeze(backbone, params.trainable)
+        if params.gradient_checkpointing:
+            _checkpoint_gradients(backbone)
+    projection_dim = params.projection_dim
+    if projection_dim == "auto":
+        frozen = backbone is None or params.trainable == "head"
+        projection_dim = FROZEN_PROJECTION_DIM if frozen else None
+    module = CLCEModule(
+        backbone,
+        config,
+        n_features=n_features,
+        n_classes=n_classes,
+        projection_dim=projection_dim,
+    )
+    if params.compile:
+        module.compile()
+    return module
+
+
+def _checkpoint_gradients(backbone: nn.Module) -> None:
+    try:
+        backbone.set_grad_checkpointing(True)
+    except (AttributeError, AssertionError, NotImplementedError) as error:
+        raise ValueError(
+            f"gradient_checkpointing=True: {type(backbone).__name__} does not support it"
+        ) from error
+
+
+def make_net(params: Any, module: CLCEModule, device: torch.device) -> CLCENet:
+    """Put a module into a net with the estimator's parameters.
+
+    Parameters
+    ----------
+    params : CLCEClassifier
+        Where the parameters are read.
+    module : CLCEModule
+        What trains.
+    device : torch.device
+        Where to compute.
+
+    Returns
+    -------
+    CLCENet
+        Initialised.
+
+    Raises
+    ------
+    ValueError
+        If ``skorch_params`` sets what the estimator sets itself.
+    """
+    extra = params.skorch_params or {}
+    taken = [name for name in extra if name.split("__")[0] in ("module", "criterion")]
+    if taken:
+        raise ValueError(
+            f"skorch_params sets {', '.join(taken)}: module and criterion are made from the "
+            "estimator's own parameters, such as backbone and weight"
+        )
+    options: dict[str, Any] = {
+        "module": module,
+        "criterion": make_criterion(params),
+        "optimizer": torch.optim.AdamW,
+        "lr": params.learning_rate,
+        "layer_decay": params.layer_decay,
+        "weight_decay": params.weight_decay,
+        "warmup": params.warmup,
+        "clip_grad": params.clip_grad,
+        "n_views": params.n_views,
+        "autocast": uses_autocast(params.precision, device),
+        "patience": params.n_iter_no_change if params.early_stopping else None,
+        "tol": params.tol,
+        "keep_optimizer": params.warm_start,
+        "max_epochs": params.max_epochs,
+        "batch_size": params.batch_size,
+        "train_split": None,
+        "callbacks": params.callbacks,
+        "callbacks__print_log": None,
+        "device": device,
+        "verbose": params.verbose,
+    }
+    for loader in ("iterator_train", "iterator_valid"):
+        options |= {
+            f"{loader}__collate_fn": already_a_batch,
+            f"{loader}__generator": torch.Generator(),  # or it would draw from the global one
+            f"{loader}__num_workers": params.num_workers,
+        }
+    return CLCENet(**options | extra).initialize()
+
+
+def continued_net(params: Any, net: CLCENet, device: torch.device) -> CLCENet:
+    """Make a net that goes on where another stopped, with parameters as they are now.
+
+    Parameters
+    ----------
+    params : CLCEClassifier
+        Where the parameters are read.
+    net : CLCENet
+        Trained; it is not changed.
+    device : torch.device
+        Where to compute.
+
+    Returns
+    -------
+    CLCENet
+        With copies of its weights, its history, and the optimizer's state if it has one.
+    """
+    continued = make_net(params, copy.deepcopy(net.module_), device)
+    continued.history_ = copy.deepcopy(net.history_)
+    if hasattr(net, "optimizer_"):
+        fresh = [dict(group) for group in continued.optimizer_.param_groups]
+        continued.optimizer_.load_state_dict(net.optimizer_.state_dict())
+        for group, now in zip(continued.optimizer_.param_groups, fresh, strict=True):
+            group.update({name: now[name] for name in ("lr_scale", "weight_decay")})
+    return continued
+
+
+def uses_autocast(precision: str, device: torch.device) -> bool:
+    """Tell whether the module runs in bfloat16 where that is safe.
+
+    Parameters
+    ----------
+    precision : {"auto", "float32", "bfloat16"}
+        "auto": on CUDA devices that have bfloat16.
+    device : torch.device
+        Where to compute.
+
+    Returns
+    -------
+    bool
+        Whether to autocast.
+    """
+    if precision == "auto":
+        return device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
+    return precision == "bfloat16"
+
+
+def make_dataset(
+    module: CLCEModule,
+    rows: Rows,
+    labels: np.ndarray | None = None,
+    weights: np.ndarray | None = None,
+) -> Dataset:
+    """Make batches of what a module takes.
+
+    Parameters
+    ----------
+    module : CLCEModule
+        Knows how its backbone wants images.
+    rows : Tensor or sequence of Tensor
+        Features, or images.
+    labels : ndarray of shape (n,), default=None
+        Class indices.
+    weights : ndarray of shape (n,), default=None
+        Weights of the rows.
+
+    Returns
+    -------
+    Dataset
+        Of features or images.
+    """
+    if isinstance(rows, Tensor):
+        return LabelledFeatures(rows, labels, weights)
+    return LabelledImages(rows, EvaluationTransform(module.config), labels, weights)
+
+
+def make_augmentation(params: Any, module: CLCEModule, rows: Rows) -> Any:
+    """Choose what happens to training images.
+
+    Parameters
+    ----------
+    params : CLCEClassifier
+        Where the parameters are read.
+    module : CLCEModule
+        "auto" augments only if its backbone trains.
+    rows : Tensor or sequence of Tensor
+        Features, or images: the first ones tell whether they are grey.
+
+    Returns
+    -------
+    callable or None
+        Maps a batch of images to an augmented one.
+
+    Raises
+    ------
+    ValueError
+        If views are asked for and nothing makes them differ, or X holds features.
+    """
+    augment = params.augment
+    if augment == "auto":
+        augment = None
+        if not module.frozen:
+            looked_at = [rows[row] for row in range(min(LOOKED_AT, len(rows)))]
+            augment = Augmentation(grey=all(map(is_grey, looked_at)))
+    if augment is not None and isinstance(rows, Tensor):
+        raise ValueError("augment: X holds features; only images can be augmented")
+    if augment is None and params.n_views > 1:
+        raise ValueError(
+            f"n_views={params.n_views!r}: without augmentation the views of an image are the same; "
+            "augment must be a callable, or 'auto' with a backbone that trains"
+        )
+    return augment
+
+
+def train(
+    net: CLCENet, params: Any, rows: Rows, labels: np.ndarray, weights: np.ndarray, *, seed: int
+) -> None:
+    """Train a net.
+
+    A frozen backbone runs once for each image, unless augmentation is asked for.
+
+    Parameters
+    ----------
+    net : CLCENet
+        Initialised; it is changed.
+    params : CLCEClassifier
+        Where the parameters are read.
+    rows : Tensor or sequence of Tensor
+        Features, or images.
+    labels : ndarray of shape (n,)
+        Class indices.
+    weights : ndarray of shape (n,)
+        Weights of the rows.
+    seed : int
+        Of the order of rows and the validation split.
+    """
+    net.augment = make_augmentation(params, net.module_, rows)
+    if net.module_.frozen:
+        features = rows
+        if not isinstance(rows, Tensor):
+            features = net.compute_features(make_dataset(net.module_, rows))
+        if not net.module_.standardize.adapted:
+            net.module_.standardize.adapt(features, torch.from_numpy(weights))
+        rows = features if net.augment is None else rows
+    dataset = make_dataset(net.module_, rows, labels, weights)
+    if params.early_stopping:
+        train_rows, valid_rows = split_rows(labels, params.validation_fraction, seed)
+        net.train_split = predefined_split(Subset(dataset, valid_rows))
+        dataset, labels = Subset(dataset, train_rows), labels[train_rows]
+    else:
+        net.train_split = None
+    net.batch_sampler = make_batch_sampler(
+        params.sampler, labels, params.batch_size, weight=params.weight, random_state=seed
+    )
+    if params.weight > 0 and params.n_views == 1:
+        warn_of_lonely_anchors(net.batch_sampler, labels)
+    net.partial_fit(dataset)
+
+
+def split_rows(
+    labels: np.ndarray, validation_fraction: float, seed: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Set rows of each class aside.
+
+    Parameters
+    ----------
+    labels : ndarray of shape (n,)
+        Class indices.
+    validation_fraction : float
+        Share of the rows to set aside, in (0, 1).
+    seed : int
+        Of the draw.
+
+    Returns
+    -------
+    train_rows, valid_rows : ndarray of int
+        Rows of each part.
+
+    Raises
+    ------
+    ValueError
+        If there are too few rows for a part of each class.
+    """
+    split = StratifiedShuffleSplit(1, test_size=validation_fraction, random_state=seed)
+    try:
+        return next(split.split(np.empty((len(labels), 0)), labels))
+    except ValueError as error:
+        raise ValueError(
+            f"early_stopping=True with validation_fraction={validation_fraction!r}: {error}"
+        ) from error
+
+
+def warn_of_lonely_anchors(batch_sampler: Any, labels: np.ndarray) -> None:
+    """Warn where most anchors will not have a positive in their batch.
+
+    Parameters
+    ----------
+    batch_sampler : Sampler
+        The batches; left at the epoch where it was.
+    labels : ndarray of shape (n,)
+        Class indices.
+    """
+    epoch, n_paired = batch_sampler.epoch, 0
+    n_rows = 0
+    for batch in batch_sampler:
+        counts = np.bincount(labels[batch])
+        n_paired += counts[counts > 1].sum()
+        n_rows += len(batch)
+    batch_sampler.epoch = epoch
+    if n_paired < n_rows / 2:
+        warnings.warn(
+            f"only {n_paired} of {n_rows} anchors have a positive in their batch, so the "
+            "contrastive term does little: take a larger batch_size, sampler='balanced', "
+            "n_views=2, or weight=0",
+            UserWarning,
+            stacklevel=4,
+        )

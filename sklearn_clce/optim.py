@@ -1,0 +1,173 @@
+"""Which parameter learns how fast: layer-wise rates, warm-up and cosine decay."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from torch import nn
+
+
+def blocks_of(backbone: nn.Module) -> list[list[str]]:
+    """List the names of a timm backbone's parameters, block by block.
+
+    Parameters
+    ----------
+    backbone : nn.Module
+        A timm model: it knows its blocks (``group_matcher``).
+
+    Returns
+    -------
+    list of list of str
+        Stem first. Norms behind the last block belong to it.
+
+    Raises
+    ------
+    ValueError
+        If the backbone does not know its blocks.
+    """
+    from timm.models import group_parameters
+
+    if not hasattr(backbone, "group_matcher"):
+        raise ValueError(
+            f"backbone={type(backbone).__name__} does not tell its blocks (timm's group_matcher): "
+            "trainable must be 'all' or 'head'"
+        )
+    groups = group_parameters(backbone, backbone.group_matcher(coarse=False))
+    blocks = [groups[index] for index in sorted(groups)]
+    parameters = dict(backbone.named_parameters())
+    if len(blocks) > 1 and all(parameters[name].ndim < 2 for name in blocks[-1]):
+        tail = blocks.pop()
+        blocks[-1] += tail
+    return blocks
+
+
+def freeze(backbone: nn.Module, trainable: str | int) -> None:
+    """Take the gradients from what is not to train.
+
+    Parameters
+    ----------
+    backbone : nn.Module
+        The backbone; a timm model where ``trainable`` is a number.
+    trainable : {"all", "head"} or int
+        Everything, nothing, or the last blocks.
+
+    Raises
+    ------
+    ValueError
+        If the backbone has fewer blocks, or does not know them.
+    """
+    if trainable in ("all", "head"):
+        backbone.requires_grad_(trainable == "all")
+        return
+    blocks = blocks_of(backbone)
+    if trainable > len(blocks):
+        raise ValueError(
+            f"trainable={trainable!r}: the backbone has {len(blocks)} blocks; 'all' trains them"
+        )
+    backbone.requires_grad_(False)
+    parameters = dict(backbone.named_parameters())
+    for block in blocks[len(blocks) - trainable :]:
+        for name in block:
+            parameters[name].requires_grad_(True)
+
+
+def parameter_groups(
+    module: nn.Module, *, learning_rate: float, weight_decay: float, layer_decay: float
+) -> list[dict[str, Any]]:
+    """Group parameters by learning rate and weight decay.
+
+    New layers learn at ``learning_rate``; each block of the backbone at ``layer_decay``
+    times the rate of the one above it, as in BEiT's fine-tuning [1]_. Norms, biases and
+    what timm names beside (position embeddings) do not decay.
+
+    Parameters
+    ----------
+    module : CLCEModule
+        Backbone and new layers.
+    learning_rate : float
+        Peak rate of the new layers.
+    weight_decay : float
+        Weight decay of matrices and filters.
+    layer_decay : float
+        Factor from block to block, in (0, 1].
+
+    Returns
+    -------
+    list of dict
+        Groups for an optimizer, each with ``params``, ``lr`` and ``weight_decay``.
+
+    References
+    ----------
+    .. [1] Bao, H. et al. "BEiT: BERT Pre-Training of Image Transformers", ICLR 2022.
+    """
+    groups = [
+        {"params": list(params), "lr_scale": 1.0, "weight_decay": decay}
+        for params, decay in zip(_by_decay(module.new_layers()), (weight_decay, 0.0), strict=True)
+    ]
+    if module.backbone is not None and not module.frozen:
+        groups += _backbone_groups(module.backbone, weight_decay, layer_decay)
+    return [
+        {"lr": learning_rate * group.pop("lr_scale"), **group}
+        for group in groups
+        if group["params"]
+    ]
+
+
+def _by_decay(layers: nn.Module) -> tuple[list[nn.Parameter], list[nn.Parameter]]:
+    parameters = list(layers.parameters())
+    return [p for p in parameters if p.ndim > 1], [p for p in parameters if p.ndim <= 1]
+
+
+def _backbone_groups(
+    backbone: nn.Module, weight_decay: float, layer_decay: float
+) -> list[dict[str, Any]]:
+    """Ask timm; a module that does not know its blocks is one block."""
+    from timm.optim import param_groups_layer_decay
+
+    if not hasattr(backbone, "group_matcher"):
+        decayed, undecayed = _by_decay(backbone)
+        groups = [
+            {"params": decayed, "lr_scale": 1.0, "weight_decay": weight_decay},
+            {"params": undecayed, "lr_scale": 1.0, "weight_decay": 0.0},
+        ]
+    else:
+        without_decay = backbone.no_weight_decay() if hasattr(backbone, "no_weight_decay") else ()
+        groups = param_groups_layer_decay(
+            backbone,
+            weight_decay=weight_decay,
+            no_weight_decay_list=without_decay,
+            layer_decay=layer_decay,
+        )
+    return [
+        {
+            "params": [p for p in group["params"] if p.requires_grad],
+            "lr_scale": group["lr_scale"] * layer_decay,
+            "weight_decay": group["weight_decay"],
+        }
+        for group in groups
+    ]
+
+
+def warmup_cosine(step: int, *, n_steps: int, warmup: float) -> float:
+    """Return the share of its peak that the learning rate has at a step.
+
+    Parameters
+    ----------
+    step : int
+        Steps made.
+    n_steps : int
+        Steps of the whole fit.
+    warmup : float
+        Share of the steps over which the rate rises linearly, in [0, 1).
+
+    Returns
+    -------
+    float
+        In (0, 1] before the last step is made: a rise, then half a cosine down.
+    """
+    rising = warmup * n_steps
+    if step < rising:
+        return (step + 1) / (rising + 1)
+    done = (step - rising) / max(n_steps - rising, 1)
+    return 0.5 * (1 + math.cos(math.pi * min(done, 1)))

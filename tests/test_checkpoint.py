@@ -1,0 +1,144 @@
+"""A fit that was killed ends, started again, with the parameters of one that was not."""
+
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from checkpointed_fit import classifier, data
+from numpy.testing import assert_array_equal
+from torch import nn
+
+from sklearn_clce import CLCEClassifier
+from sklearn_clce._files import write_atomically
+
+SCRIPT = Path(__file__).with_name("checkpointed_fit.py")
+
+
+def run(folder, result, moment):
+    command = [sys.executable, SCRIPT, folder, result, moment]
+    return subprocess.run(command, capture_output=True, text=True, cwd=SCRIPT.parent)
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(tmp_path_factory):
+    result = tmp_path_factory.mktemp("whole") / "result.pt"
+    whole = run(result.parent / "checkpoint", result, "never")
+    assert whole.returncode == 0, whole.stderr
+    return torch.load(result)
+
+
+@pytest.mark.parametrize(
+    "moment", ["step:1", "epoch:2", "step:5", "writing:1", "writing:3", "renaming:4", "epoch:5"]
+)
+def test_killed_and_started_again_is_bit_for_bit_the_same(moment, uninterrupted, tmp_path):
+    folder, result = tmp_path / "checkpoint", tmp_path / "result.pt"
+    killed = run(folder, result, moment)
+    assert killed.returncode == -signal.SIGKILL
+    assert not result.exists()
+    again = run(folder, result, "never")
+    assert again.returncode == 0, again.stderr
+    resumed = torch.load(result)
+    assert resumed.pop("history") == uninterrupted["history"]
+    assert all(torch.equal(value, uninterrupted[name]) for name, value in resumed.items())
+    assert [path.name for path in folder.iterdir()] == ["checkpoint.pt"]
+
+
+def test_a_checkpoint_changes_nothing_but_the_disk(tmp_path):
+    X, y = data()
+    with_checkpoint = classifier(tmp_path / "checkpoint").fit(X, y)
+    without = classifier(None).fit(X, y)
+    assert_array_equal(with_checkpoint.predict_proba(X), without.predict_proba(X))
+
+
+def test_a_finished_fit_is_given_back(tmp_path):
+    X, y = data()
+    first = classifier(tmp_path).fit(X, y)
+    before = (tmp_path / "checkpoint.pt").stat().st_mtime_ns
+    second = classifier(tmp_path).fit(X, y)
+    assert_array_equal(first.predict_proba(X), second.predict_proba(X))
+    assert second.n_iter_ == 5
+    assert (tmp_path / "checkpoint.pt").stat().st_mtime_ns == before
+
+
+def test_a_fit_without_a_seed_goes_on_with_the_seed_that_it_drew(tmp_path):
+    X, y = data()
+    first = classifier(tmp_path, random_state=None).fit(X, y)
+    second = classifier(tmp_path, random_state=None).fit(X, y)
+    assert_array_equal(first.predict_proba(X), second.predict_proba(X))
+
+
+def test_a_head_is_checkpointed_without_its_backbone(tmp_path):
+    X, y = data()
+    heavy = nn.Sequential(nn.AdaptiveAvgPool2d(8), nn.Flatten(), nn.Linear(192, 2000))
+    clf = CLCEClassifier(heavy, trainable="head", projection_dim=8, checkpoint=tmp_path)
+    clf.set_params(max_epochs=2, random_state=0).fit(X, y)
+    assert (tmp_path / "checkpoint.pt").stat().st_size < 192 * 2000 * 4 / 2
+    again = CLCEClassifier(heavy, trainable="head", projection_dim=8, checkpoint=tmp_path)
+    again.set_params(max_epochs=2, random_state=0).fit(X, y)
+    assert_array_equal(again.predict_proba(X), clf.predict_proba(X))
+
+
+def changed_data(X, y):
+    X = X.copy()
+    X[3, 0, 0, 0] += 1
+    return X, y
+
+
+@pytest.mark.parametrize(
+    ("params", "change", "named"),
+    [
+        ({"temperature": 0.2}, None, "temperature"),
+        ({"max_epochs": 6}, None, "max_epochs"),
+        ({"random_state": 1}, None, "random_state"),
+        ({"backbone": nn.Flatten()}, None, "backbone"),
+        ({"class_weight": "balanced"}, None, "class_weight, sample_weight"),
+        ({}, changed_data, "X"),
+        ({}, lambda X, y: (X, y[::-1]), "y"),
+    ],
+)
+def test_a_checkpoint_of_another_fit_is_refused(params, change, named, tmp_path):
+    X, y = data()
+    y[0] = "none"
+    clf = classifier(tmp_path, max_epochs=1, early_stopping=False).fit(X, y)
+    before = (tmp_path / "checkpoint.pt").read_bytes()
+    clf.set_params(**params)
+    with pytest.raises(ValueError, match=f"is of another fit: {named} differ; choose another"):
+        clf.fit(*(change(X, y) if change else (X, y)))
+    assert (tmp_path / "checkpoint.pt").read_bytes() == before
+
+
+def test_what_does_not_change_the_result_may_change(tmp_path):
+    X, y = data()
+    clf = classifier(tmp_path, max_epochs=1).fit(X, y)
+    clf.set_params(num_workers=1, callbacks=[]).fit(X, y)
+
+
+@pytest.mark.parametrize("content", [b"", b"no checkpoint", None])
+def test_a_foreign_file_is_refused(content, tmp_path):
+    path = tmp_path / "checkpoint.pt"
+    if content is None:
+        torch.save({"weights": np.zeros(3)}, path)
+    else:
+        path.write_bytes(content)
+    with pytest.raises(
+        ValueError, match=r"checkpoint.pt is no checkpoint .* choose another folder"
+    ):
+        classifier(tmp_path).fit(*data())
+
+
+def test_an_error_while_writing_leaves_the_old_file(tmp_path):
+    path = tmp_path / "file"
+    write_atomically(path, lambda file: file.write(b"old"))
+
+    def fails(file):
+        file.write(b"half of the n")
+        raise OSError("disk full")
+
+    with pytest.raises(OSError, match="disk full"):
+        write_atomically(path, fails)
+    assert path.read_bytes() == b"old"
+    assert list(tmp_path.iterdir()) == [path]

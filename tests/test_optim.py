@@ -1,0 +1,133 @@
+"""Learning rates: by layer, over time, and what does not train at all."""
+
+import math
+
+import pytest
+import timm
+import torch
+from torch import nn
+
+from sklearn_clce.backbones import BackboneConfig
+from sklearn_clce.modules import CLCEModule
+from sklearn_clce.optim import blocks_of, freeze, parameter_groups, warmup_cosine
+
+BACKBONES = ["tf_efficientnet_lite0", "vit_tiny_patch16_224", "resnet18", "convnext_atto"]
+
+
+def make_module(name, trainable="all", projection_dim=None):
+    backbone = timm.create_model(name, num_classes=0)
+    freeze(backbone, trainable)
+    return CLCEModule(
+        backbone,
+        BackboneConfig(name),
+        n_features=backbone.num_features,
+        n_classes=3,
+        projection_dim=projection_dim,
+    )
+
+
+def rates(module, **settings):
+    defaults = {"learning_rate": 1.0, "weight_decay": 0.1, "layer_decay": 0.5}
+    groups = parameter_groups(module, **defaults | settings)
+    names = {id(p): name for name, p in module.named_parameters()}
+    return {
+        names[id(p)]: (group["lr"], group["weight_decay"])
+        for group in groups
+        for p in group["params"]
+    }
+
+
+@pytest.mark.parametrize("name", BACKBONES)
+def test_every_trained_parameter_is_in_one_group(name):
+    module = make_module(name, projection_dim=4)
+    groups = parameter_groups(module, learning_rate=1.0, weight_decay=0.1, layer_decay=0.5)
+    parameters = [id(p) for group in groups for p in group["params"]]
+    assert len(parameters) == len(set(parameters))
+    assert set(parameters) == {id(p) for p in module.parameters()}
+
+
+@pytest.mark.parametrize("name", BACKBONES)
+def test_rates_fall_from_the_head_to_the_stem(name):
+    module = make_module(name)
+    by_name = rates(module)
+    assert by_name["classifier.weight"] == (1.0, 0.1)
+    blocks = blocks_of(module.backbone)
+    by_block = [{by_name[f"backbone.{name}"][0] for name in block} for block in blocks]
+    highest = [max(block) for block in by_block]
+    assert highest == sorted(highest)
+    assert highest[-1] == 0.5
+    assert math.isclose(highest[-3] / highest[-2], 0.5)
+
+
+@pytest.mark.parametrize("name", BACKBONES)
+def test_norms_and_biases_do_not_decay(name):
+    module = make_module(name)
+    by_name = rates(module)
+    for parameter_name, parameter in module.named_parameters():
+        if parameter.ndim <= 1:
+            assert by_name[parameter_name][1] == 0
+    assert any(decay > 0 for _, decay in by_name.values())
+
+
+def test_position_embeddings_do_not_decay():
+    by_name = rates(make_module("vit_tiny_patch16_224"))
+    assert by_name["backbone.pos_embed"][1] == 0
+    assert by_name["backbone.blocks.0.attn.qkv.weight"][1] == 0.1
+
+
+def test_a_module_that_does_not_know_its_blocks_is_one_block():
+    backbone = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4))
+    module = CLCEModule(backbone, None, n_features=4, n_classes=2, projection_dim=None)
+    by_name = rates(module)
+    assert by_name["backbone.0.weight"] == (0.5, 0.1)
+    assert by_name["backbone.1.weight"] == (0.5, 0.0)
+
+
+@pytest.mark.parametrize("name", BACKBONES)
+@pytest.mark.parametrize("n", [1, 3])
+def test_the_last_blocks_train_and_the_rest_stays_in_evaluation_mode(name, n):
+    module = make_module(name, trainable=n).train()
+    blocks = blocks_of(module.backbone)
+    parameters = dict(module.backbone.named_parameters())
+    for index, block in enumerate(blocks):
+        trains = index >= len(blocks) - n
+        assert all(parameters[name].requires_grad == trains for name in block)
+    by_name = rates(module)
+    assert {f"backbone.{name}" for block in blocks[-n:] for name in block} < set(by_name)
+    for child in module.backbone.modules():
+        own = list(child.parameters())
+        if own and not list(child.children()):
+            assert child.training == any(p.requires_grad for p in own)
+
+
+def test_batch_statistics_of_frozen_blocks_stay_still():
+    module = make_module("resnet18", trainable=1).train()
+    before = {k: v.clone() for k, v in module.state_dict().items() if "running_mean" in k}
+    module(torch.randn(4, 3, 64, 64))
+    moved = {k for k, v in before.items() if not torch.equal(v, module.state_dict()[k])}
+    assert moved == {"backbone.layer4.1.bn1.running_mean", "backbone.layer4.1.bn2.running_mean"}
+
+
+def test_more_blocks_than_there_are():
+    with pytest.raises(ValueError, match="trainable=99: the backbone has 13 blocks"):
+        make_module("vit_tiny_patch16_224", trainable=99)
+
+
+def test_a_module_without_blocks():
+    with pytest.raises(ValueError, match="Conv2d does not tell its blocks"):
+        freeze(nn.Conv2d(3, 4, 3), 1)
+
+
+def test_warm_up_and_cosine():
+    schedule = [warmup_cosine(step, n_steps=100, warmup=0.1) for step in range(101)]
+    assert 0 < schedule[0] < 0.1
+    assert schedule[:11] == sorted(schedule[:11])
+    assert schedule[10] == 1
+    assert schedule[10:] == sorted(schedule[10:], reverse=True)
+    assert math.isclose(schedule[55], 0.5)
+    assert schedule[100] == 0
+    assert all(rate > 0 for rate in schedule[:-1])
+
+
+def test_without_warm_up_the_schedule_starts_at_its_peak():
+    assert warmup_cosine(0, n_steps=5, warmup=0.0) == 1
