@@ -62,7 +62,7 @@ class CLCENet(NeuralNet):
         self,
         *args: Any,
         batch_sampler: Any = None,
-        layer_decay: float = 1.0,
+        layer_decay: float | str = 1.0,
         weight_decay: float = 0.0,
         warmup: float = 0.0,
         clip_grad: float | None = None,
@@ -254,8 +254,7 @@ class CLCENet(NeuralNet):
         logits, embeddings : Tensor of shape (n, ...), float32
             On the CPU.
         """
-        logits, embeddings = self.forward(dataset, training=False, device="cpu")
-        return logits.float(), embeddings.float()
+        return tuple(map(torch.cat, zip(*self._outputs(dataset, self.module_), strict=True)))
 
     def compute_features(self, dataset: Dataset) -> Tensor:
         """Run the backbone alone over a dataset, in order.
@@ -270,13 +269,17 @@ class CLCENet(NeuralNet):
         Tensor of shape (n, n_features), float32
             Features, on the CPU.
         """
+        features = [batch for (batch,) in self._outputs(dataset, self.module_.features)]
+        return torch.cat(features).clone()  # outside of inference mode, to train on
+
+    def _outputs(self, dataset: Dataset, run: Callable) -> Iterator[tuple[Tensor, ...]]:
+        """Yield what a part of the module gives for each batch, on the CPU."""
         self.module_.eval()
-        with torch.no_grad(), self.precision():
-            batches = [
-                self.module_.features(images.to(self.device)).float().cpu()
-                for images, _ in self.get_iterator(dataset, training=False)
-            ]
-        return torch.cat(batches)
+        for batch, _ in self.get_iterator(dataset, training=False):
+            with torch.inference_mode(), self.precision():
+                outputs = run(batch.to(self.device, non_blocking=True))
+                outputs = outputs if isinstance(outputs, tuple) else (outputs,)
+                yield tuple(output.float().cpu() for output in outputs)
 
     def __getstate__(self) -> dict[str, Any]:
         """Pickle the module once, and the optimizer's state only if it will be used."""

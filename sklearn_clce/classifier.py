@@ -77,8 +77,9 @@ class CLCEClassifier(
         Passes over the training data.
     learning_rate : float, default=1e-3
         Peak rate of AdamW for new layers: a linear warm-up, then a cosine down to 0.
-    layer_decay : float, default=0.8
+    layer_decay : float or "auto", default="auto"
         Each block of the backbone learns at this share of the rate of the one above.
+        "auto": 0.75 for a backbone with attention, such as BEiT, else 1.
     weight_decay : float, default=0.05
         Weight decay of AdamW, for all but norms, biases and position embeddings.
     warmup : float, default=0.1

@@ -146,6 +146,9 @@ class CLCEModule(nn.Module):
         self.backbone = backbone
         self.config = config
         self.normalize = None if config is None else Normalize(config.mean, config.std)
+        self.channels_last = type(backbone).__module__.startswith("timm.")
+        if self.channels_last:  # faster convolutions; a user's own module may rely on strides
+            backbone.to(memory_format=torch.channels_last)
         self.standardize = Standardize(n_features)
         self.projection = (
             nn.Identity() if projection_dim is None else ProjectionHead(n_features, projection_dim)
@@ -201,7 +204,10 @@ class CLCEModule(nn.Module):
         """
         if batch.ndim == 2 or self.backbone is None:
             return batch
-        return self.backbone(self.normalize(batch))
+        images = self.normalize(batch)
+        if self.channels_last:
+            images = images.contiguous(memory_format=torch.channels_last)
+        return self.backbone(images)
 
     def forward(self, batch: Tensor) -> tuple[Tensor, Tensor]:
         """Compute logits and embeddings in one pass.

@@ -72,8 +72,31 @@ def freeze(backbone: nn.Module, trainable: str | int) -> None:
             parameters[name].requires_grad_(True)
 
 
+def layer_decay_of(backbone: nn.Module | None, layer_decay: float | str) -> float:
+    """Settle the factor between the learning rates of two blocks.
+
+    Parameters
+    ----------
+    backbone : nn.Module or None
+        The backbone.
+    layer_decay : float or "auto"
+        "auto": 0.75 for a backbone with attention, as BEiT is fine-tuned, else 1.
+
+    Returns
+    -------
+    float
+        The factor.
+    """
+    if layer_decay != "auto":
+        return layer_decay
+    has_attention = backbone is not None and any(
+        "Attention" in type(part).__name__ for part in backbone.modules()
+    )
+    return 0.75 if has_attention else 1.0
+
+
 def parameter_groups(
-    module: nn.Module, *, learning_rate: float, weight_decay: float, layer_decay: float
+    module: nn.Module, *, learning_rate: float, weight_decay: float, layer_decay: float | str
 ) -> list[dict[str, Any]]:
     """Group parameters by learning rate and weight decay.
 
@@ -89,7 +112,7 @@ def parameter_groups(
         Peak rate of the new layers.
     weight_decay : float
         Weight decay of matrices and filters.
-    layer_decay : float
+    layer_decay : float or "auto"
         Factor from block to block, in (0, 1].
 
     Returns
@@ -106,7 +129,8 @@ def parameter_groups(
         for params, decay in zip(_by_decay(module.new_layers()), (weight_decay, 0.0), strict=True)
     ]
     if module.backbone is not None and not module.frozen:
-        groups += _backbone_groups(module.backbone, weight_decay, layer_decay)
+        factor = layer_decay_of(module.backbone, layer_decay)
+        groups += _backbone_groups(module.backbone, weight_decay, factor)
     return [
         {"lr": learning_rate * group.pop("lr_scale"), **group}
         for group in groups

@@ -9,7 +9,7 @@ from torch import nn
 
 from sklearn_clce.backbones import BackboneConfig
 from sklearn_clce.modules import CLCEModule
-from sklearn_clce.optim import blocks_of, freeze, parameter_groups, warmup_cosine
+from sklearn_clce.optim import blocks_of, freeze, layer_decay_of, parameter_groups, warmup_cosine
 
 BACKBONES = ["tf_efficientnet_lite0", "vit_tiny_patch16_224", "resnet18", "convnext_atto"]
 
@@ -116,6 +116,16 @@ def test_more_blocks_than_there_are():
 def test_a_module_without_blocks():
     with pytest.raises(ValueError, match="Conv2d does not tell its blocks"):
         freeze(nn.Conv2d(3, 4, 3), 1)
+
+
+@pytest.mark.parametrize(
+    ("name", "factor"),
+    [("tf_efficientnet_lite0", 1.0), ("resnet18", 1.0), ("vit_tiny_patch16_224", 0.75)],
+)
+def test_auto_layer_decay(name, factor):
+    module = make_module(name)
+    assert rates(module, layer_decay="auto") == rates(module, layer_decay=factor)
+    assert layer_decay_of(None, "auto") == 1
 
 
 def test_warm_up_and_cosine():

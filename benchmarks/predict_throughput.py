@@ -1,0 +1,120 @@
+"""Time ``predict_proba`` against a bare timm loop, and watch memory over many files.
+
+Speed: the same bundled backbone, images, preprocessing and batches, in turns, in one
+process; the median over the rounds of the ratio within a round. Goal: at least 0.95 of
+the bare loop's images per second. Memory: the peak of a process that predicts 1,000
+files against one that predicts 4,000. Goal: a ratio of at most 1.05.
+
+Run ``python benchmarks/predict_throughput.py [--image-size 96] [--rounds 7] [--json]``.
+"""
+
+import argparse
+import json
+import resource
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+
+from sklearn_clce import CLCEClassifier
+from sklearn_clce.backbones import load_backbone
+from sklearn_clce.transforms import EvaluationTransform
+
+N_IMAGES, BATCH_SIZE = 512, 32
+
+
+def bare_loop(X, backbone, head, config):
+    """Predict as a script would: transform, stack, normalise, run."""
+    transform = EvaluationTransform(config)
+    mean = torch.tensor(config.mean).view(-1, 1, 1)
+    std = torch.tensor(config.std).view(-1, 1, 1)
+    outputs = []
+    with torch.inference_mode():
+        for start in range(0, len(X), BATCH_SIZE):
+            pixels = [torch.from_numpy(image) for image in X[start : start + BATCH_SIZE]]
+            images = [transform(image.permute(2, 0, 1).float() / 255) for image in pixels]
+            batch = (torch.stack(images) - mean) / std
+            outputs.append(head(backbone(batch)).softmax(dim=1))
+    return torch.cat(outputs).numpy()
+
+
+def fitted(image_size):
+    rng = np.random.default_rng(0)
+    X = rng.integers(0, 256, size=(20, 32, 32, 3), dtype=np.uint8)
+    clf = CLCEClassifier(
+        image_size=image_size, batch_size=BATCH_SIZE, max_epochs=1, augment=None, random_state=0
+    )
+    return clf.set_params(device="cpu").fit(X, np.arange(20) % 10)
+
+
+def seconds(function, *arguments):
+    start = time.perf_counter()
+    function(*arguments)
+    return time.perf_counter() - start
+
+
+def measure_speed(image_size, rounds):
+    rng = np.random.default_rng(1)
+    X = rng.integers(0, 256, size=(N_IMAGES, 32, 32, 3), dtype=np.uint8)
+    clf = fitted(image_size)
+    backbone, config = load_backbone("efficientnet_lite0", image_size=image_size)
+    head = clf.module_.classifier
+    bare_loop(X, backbone, head, config), clf.predict_proba(X)  # warm up
+    return statistics.median(
+        seconds(bare_loop, X, backbone, head, config) / seconds(clf.predict_proba, X)
+        for _ in range(rounds)
+    )
+
+
+def peak_memory(n_files):
+    """Predict files in a process of its own; return its peak in MB."""
+    command = [sys.executable, __file__, "--peak-of", str(n_files)]
+    return float(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+
+
+def predict_files(n_files):
+    rng = np.random.default_rng(0)
+    clf = fitted(32)
+    with tempfile.TemporaryDirectory() as folder:
+        paths = [str(Path(folder) / f"{row}.jpg") for row in range(n_files)]
+        for path in paths:
+            Image.fromarray(rng.integers(0, 256, size=(256, 256, 3), dtype=np.uint8)).save(path)
+        clf.predict(paths)
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--image-size", type=int, default=96)
+    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--json", action="store_true", help="print one JSON object")
+    parser.add_argument("--peak-of", type=int, help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.peak_of:
+        print(predict_files(options.peak_of))
+        return
+    few, many = peak_memory(1000), peak_memory(4000)
+    result = {
+        "predict_speed_against_loop": measure_speed(options.image_size, options.rounds),
+        "goal_speed": 0.95,
+        "peak_mb_1000_files": few,
+        "peak_mb_4000_files": many,
+        "peak_ratio": many / few,
+        "goal_peak_ratio": 1.05,
+    }
+    if options.json:
+        print(json.dumps(result))
+        return
+    speed = result["predict_speed_against_loop"]
+    print(f"images per second, predict_proba / loop: {speed:.3f} (at least 0.95)")
+    print(f"peak memory, 4,000 files / 1,000 files: {many / few:.3f} (at most 1.05)")
+
+
+if __name__ == "__main__":
+    main()
