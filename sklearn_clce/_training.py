@@ -182,11 +182,12 @@ def continued_net(params: Any, net: CLCENet, device: torch.device) -> CLCENet:
     """
     continued = make_net(params, copy.deepcopy(net.module_), device)
     continued.history_ = copy.deepcopy(net.history_)
-    if hasattr(net, "optimizer_"):
-        fresh = [dict(group) for group in continued.optimizer_.param_groups]
-        continued.optimizer_.load_state_dict(net.optimizer_.state_dict())
-        for group, now in zip(continued.optimizer_.param_groups, fresh, strict=True):
-            group.update({name: now[name] for name in ("lr_scale", "weight_decay")})
+    if isinstance(getattr(net, "optimizer_", None), type(continued.optimizer_)):
+        parameters = zip(net.module_.parameters(), continued.module_.parameters(), strict=True)
+        for before, now in parameters:
+            if before in net.optimizer_.state:
+                state = copy.deepcopy(net.optimizer_.state[before])
+                continued.optimizer_.state[now] = state
     return continued
 
 

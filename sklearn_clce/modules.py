@@ -185,7 +185,7 @@ class CLCEModule(nn.Module):
             Itself.
         """
         super().train(mode)
-        if mode and self.backbone is not None:
+        if mode and self.backbone is not None and not _trains_whole(self.backbone):
             _evaluate_where_frozen(self.backbone)
         return self
 
@@ -230,6 +230,10 @@ class CLCEModule(nn.Module):
 
 def _trains(module: nn.Module) -> bool:
     return any(parameter.requires_grad for parameter in module.parameters())
+
+
+def _trains_whole(module: nn.Module) -> bool:
+    return _trains(module) and all(p.requires_grad for p in module.parameters())
 
 
 def _evaluate_where_frozen(module: nn.Module) -> None:

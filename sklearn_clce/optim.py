@@ -124,23 +124,28 @@ def parameter_groups(
     ----------
     .. [1] Bao, H. et al. "BEiT: BERT Pre-Training of Image Transformers", ICLR 2022.
     """
-    groups = [
-        {"params": list(params), "lr_scale": 1.0, "weight_decay": decay}
-        for params, decay in zip(_by_decay(module.new_layers()), (weight_decay, 0.0), strict=True)
-    ]
+    groups = _as_groups(module.new_layers(), weight_decay)
     if module.backbone is not None and not module.frozen:
         factor = layer_decay_of(module.backbone, layer_decay)
         groups += _backbone_groups(module.backbone, weight_decay, factor)
+    merged: dict[tuple[float, float], list[nn.Parameter]] = {}
+    for group in groups:  # few groups, because an optimizer steps group by group
+        trained = [p for p in group["params"] if p.requires_grad]
+        merged.setdefault((group.get("lr_scale", 1.0), group["weight_decay"]), []).extend(trained)
     return [
-        {"lr": learning_rate * group.pop("lr_scale"), **group}
-        for group in groups
-        if group["params"]
+        {"params": parameters, "lr": learning_rate * scale, "weight_decay": decay}
+        for (scale, decay), parameters in merged.items()
+        if parameters
     ]
 
 
-def _by_decay(layers: nn.Module) -> tuple[list[nn.Parameter], list[nn.Parameter]]:
+def _as_groups(layers: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
+    """Separate matrices and filters from norms and biases."""
     parameters = list(layers.parameters())
-    return [p for p in parameters if p.ndim > 1], [p for p in parameters if p.ndim <= 1]
+    return [
+        {"params": [p for p in parameters if p.ndim > 1], "weight_decay": weight_decay},
+        {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0},
+    ]
 
 
 def _backbone_groups(
@@ -150,11 +155,7 @@ def _backbone_groups(
     from timm.optim import param_groups_layer_decay
 
     if not hasattr(backbone, "group_matcher"):
-        decayed, undecayed = _by_decay(backbone)
-        groups = [
-            {"params": decayed, "lr_scale": 1.0, "weight_decay": weight_decay},
-            {"params": undecayed, "lr_scale": 1.0, "weight_decay": 0.0},
-        ]
+        groups = _as_groups(backbone, weight_decay)
     else:
         without_decay = backbone.no_weight_decay() if hasattr(backbone, "no_weight_decay") else ()
         groups = param_groups_layer_decay(
@@ -163,14 +164,7 @@ def _backbone_groups(
             no_weight_decay_list=without_decay,
             layer_decay=layer_decay,
         )
-    return [
-        {
-            "params": [p for p in group["params"] if p.requires_grad],
-            "lr_scale": group["lr_scale"] * layer_decay,
-            "weight_decay": group["weight_decay"],
-        }
-        for group in groups
-    ]
+    return [group | {"lr_scale": group.get("lr_scale", 1.0) * layer_decay} for group in groups]
 
 
 def warmup_cosine(step: int, *, n_steps: int, warmup: float) -> float:
