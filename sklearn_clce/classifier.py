@@ -283,6 +283,8 @@ class CLCEClassifier(
             label that is not among them; the estimator is then as it was before.
         """
         self._validate_params()
+        if self.early_stopping:
+            raise ValueError("partial_fit does not support early_stopping=True; fit does")
         with unchanged_on_error(self):
             goes_on = hasattr(self, "classes_")
             rows = self._read(X, reset=not goes_on)

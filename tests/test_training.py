@@ -383,6 +383,11 @@ def test_partial_fit_refuses_and_changes_nothing(y, classes, message, features):
     assert_array_equal(clf.classes_, [0, 1, 2])
 
 
+def test_partial_fit_sets_no_rows_aside(features):
+    with pytest.raises(ValueError, match="partial_fit does not support early_stopping=True"):
+        head(early_stopping=True).partial_fit(*features, classes=[0, 1, 2])
+
+
 def test_first_partial_fit_needs_classes(features):
     with pytest.raises(ValueError, match="classes must be passed on the first call"):
         head().partial_fit(*features)
