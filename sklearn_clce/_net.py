@@ -17,6 +17,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from ._callbacks import EarlyStopping, LastGoodWeights, ProgressBar, SaveCheckpoint, WarmupCosine
 from ._fit_tasks import EpochTasks
+from .data import FeatureBatches, LabelledFeatures
 from .optim import parameter_groups
 
 
@@ -136,8 +137,11 @@ class CLCENet(NeuralNet):
         for group in self.optimizer_.param_groups:
             group["lr"] = group["initial_lr"] = self.lr * group["lr_scale"]
 
-    def get_iterator(self, dataset: Dataset, training: bool = False) -> DataLoader:
+    def get_iterator(self, dataset: Dataset, training: bool = False) -> DataLoader | FeatureBatches:
         """Load training batches as the batch sampler says."""
+        if isinstance(dataset, LabelledFeatures):
+            sampler = self.batch_sampler if training else None
+            return FeatureBatches(dataset.to(self.device), sampler, batch_size=self.batch_size)
         if not training:
             return super().get_iterator(dataset, training=False)
         options = self.get_params_for("iterator_train")

@@ -308,19 +308,38 @@ def train(
         if not net.module_.standardize.adapted:
             net.module_.standardize.adapt(features, torch.from_numpy(weights))
         rows = features if net.augment is None else rows
-    dataset = make_dataset(net.module_, rows, labels, weights)
+    dataset, net.train_split = make_dataset(net.module_, rows, labels, weights), None
     if params.early_stopping:
         train_rows, valid_rows = split_rows(labels, params.validation_fraction, seed)
-        net.train_split = predefined_split(Subset(dataset, valid_rows))
-        dataset, labels = Subset(dataset, train_rows), labels[train_rows]
-    else:
-        net.train_split = None
+        net.train_split = predefined_split(part_of(dataset, valid_rows))
+        dataset, labels = part_of(dataset, train_rows), labels[train_rows]
     net.batch_sampler = make_batch_sampler(
         params.sampler, labels, params.batch_size, weight=params.weight, random_state=seed
     )
     if params.weight > 0 and params.n_views == 1:
         warn_of_lonely_anchors(net.batch_sampler, labels)
     net.partial_fit(dataset)
+
+
+def part_of(dataset: LabelledFeatures | LabelledImages, rows: np.ndarray) -> Dataset:
+    """Take some rows of a dataset.
+
+    Parameters
+    ----------
+    dataset : LabelledFeatures or LabelledImages
+        All rows.
+    rows : ndarray of int
+        The rows to take.
+
+    Returns
+    -------
+    Dataset
+        Of the same kind of batches.
+    """
+    if not isinstance(dataset, LabelledFeatures):
+        return Subset(dataset, rows)
+    features, (labels, weights) = dataset.__getitems__(torch.from_numpy(rows))
+    return LabelledFeatures(features, labels.numpy(), weights.numpy())
 
 
 def split_rows(

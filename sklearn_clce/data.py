@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -224,7 +224,7 @@ class LabelledImages(Dataset):
 
 
 class LabelledFeatures(Dataset):
-    """Batches of features with their labels and weights.
+    """Batches of features with their labels and weights, all on one device.
 
     Parameters
     ----------
@@ -248,8 +248,60 @@ class LabelledFeatures(Dataset):
     def __len__(self) -> int:
         return len(self.features)
 
-    def __getitems__(self, rows: list[int]) -> tuple[Tensor, tuple[Tensor, Tensor]]:
+    def __getitems__(self, rows: list[int] | Tensor) -> tuple[Tensor, tuple[Tensor, Tensor]]:
         return self.features[rows], self.targets[rows]
+
+    def to(self, device: torch.device) -> LabelledFeatures:
+        """Move everything to a device.
+
+        Parameters
+        ----------
+        device : torch.device
+            The device.
+
+        Returns
+        -------
+        LabelledFeatures
+            Itself.
+        """
+        self.features = self.features.to(device)
+        self.targets.labels = self.targets.labels.to(device)
+        self.targets.weights = self.targets.weights.to(device)
+        return self
+
+
+class FeatureBatches:
+    """Batches of features for an epoch: rows of tensors, no worker, no row in Python.
+
+    Parameters
+    ----------
+    dataset : LabelledFeatures
+        On the device where the batches are wanted.
+    batch_sampler : Sampler, default=None
+        Rows of the batches; None: all in order.
+    batch_size : int
+        Rows in a batch where there is no sampler.
+    """
+
+    def __init__(
+        self, dataset: LabelledFeatures, batch_sampler: Any = None, *, batch_size: int
+    ) -> None:
+        self.dataset = dataset
+        self.batch_sampler = batch_sampler
+        self.batch_size = batch_size
+
+    def __len__(self) -> int:
+        if self.batch_sampler is not None:
+            return len(self.batch_sampler)
+        return -(-len(self.dataset) // self.batch_size)
+
+    def __iter__(self) -> Iterator[tuple[Tensor, tuple[Tensor, Tensor]]]:
+        device = self.dataset.features.device
+        rows = self.batch_sampler
+        if rows is None:
+            rows = torch.arange(len(self.dataset), device=device).split(self.batch_size)
+        for batch in rows:
+            yield self.dataset.__getitems__(torch.as_tensor(batch, device=device))
 
 
 class _Targets:
@@ -259,7 +311,7 @@ class _Targets:
         self.labels = torch.zeros(n, dtype=torch.int64) if labels is None else _tensor(labels)
         self.weights = torch.ones(n) if weights is None else _tensor(weights)
 
-    def __getitem__(self, rows: list[int]) -> tuple[Tensor, Tensor]:
+    def __getitem__(self, rows: list[int] | Tensor) -> tuple[Tensor, Tensor]:
         return self.labels[rows], self.weights[rows]
 
 
