@@ -70,6 +70,7 @@ def streamed_anchor_losses(
     has_positive : Tensor of shape (n,), bool
         Whether the anchor has a positive.
     """
+    labels = labels.contiguous()  # searchsorted warns of others
     in_order = labels.sort().values
     first = torch.searchsorted(in_order, labels)  # the same number for the same label
     n_same_label = torch.searchsorted(in_order, labels, right=True) - first
@@ -235,7 +236,9 @@ def _keep_for_backward(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, 
 
 def _backward(ctx: Any, gradient: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:
     settings = ctx.temperature, ctx.hardness, ctx.block_rows
-    return _log_partition_backward(gradient, *ctx.saved_tensors, *settings), *(None,) * 5
+    with torch.autocast(gradient.device.type, enabled=False):
+        result = _log_partition_backward(gradient, *ctx.saved_tensors, *settings)
+    return result, *(None,) * 5
 
 
 _log_partition.register_autograd(_backward, setup_context=_keep_for_backward)
