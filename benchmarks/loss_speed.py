@@ -16,7 +16,6 @@ import json
 import statistics
 import tempfile
 import time
-import warnings
 from pathlib import Path
 
 import torch
@@ -148,7 +147,6 @@ def main():
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
-    warnings.filterwarnings("ignore", module="torch")
     results = []
     for n in options.sizes:
         results.append(measure(n, options.rounds, options.device))

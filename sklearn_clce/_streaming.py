@@ -15,9 +15,9 @@ import torch
 from torch import Tensor
 
 # Rows from which to stream, and rows of a block, by type of device; other types are taken
-# for CUDA. Those of the CPU are measured, on one thread with 128 and 768 dimensions. A
+# for CUDA. Those of the CPU are measured, on one thread with 128 to 768 dimensions. A
 # launch on a device costs more than small work, so memory is the reason to stream there.
-STREAMING_ROWS = {"cpu": 384, "cuda": 4096}
+STREAMING_ROWS = {"cpu": 640, "cuda": 4096}
 BLOCK_ROWS = {"cpu": 128, "cuda": 1024}
 
 # exp() of up to this fits the dtype both ways, with room for the sum of a batch.

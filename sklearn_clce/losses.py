@@ -8,6 +8,7 @@ computed in log space and in float32 or wider, also under autocast, because
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -408,14 +409,29 @@ def l2_normalise(embeddings: Tensor) -> Tensor:
     return rescaled * length.clamp(min=0.5).reciprocal()
 
 
+class _Similarity(torch.autograd.Function):
+    """The product z z', whose gradient takes one product by symmetry instead of two."""
+
+    @staticmethod
+    def forward(ctx: Any, normalised: Tensor) -> Tensor:
+        ctx.save_for_backward(normalised)
+        return normalised @ normalised.T  # (n, n)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:
+        (normalised,) = ctx.saved_tensors
+        with torch.autocast(gradient.device.type, enabled=False):
+            return (gradient + gradient.T) @ normalised  # (n, n_dims)
+
+
 def _anchor_losses(
     normalised: Tensor, labels: Tensor, temperature: float, hardness: float
 ) -> tuple[Tensor, Tensor]:
     """Return the loss of each anchor and whether it has a positive, both (n,)."""
-    similarity = normalised @ normalised.T / temperature  # (n, n), as all that follow
+    similarity = _Similarity.apply(normalised) / temperature  # (n, n), as all that follow
     same_label_mask = labels[:, None] == labels
     itself_mask = torch.eye(len(labels), dtype=torch.bool, device=labels.device)
-    n_positives = same_label_mask.sum(dim=1) - 1
+    n_positives = same_label_mask.sum(dim=1, dtype=similarity.dtype) - 1  # (n,)
     pair_score = similarity
     if hardness > 0:
         log_factor = _log_weight_factor(hardness * similarity, same_label_mask, n_positives)
@@ -429,7 +445,7 @@ def _anchor_losses(
 
 def _log_weight_factor(scaled: Tensor, same_label_mask: Tensor, n_positives: Tensor) -> Tensor:
     """Return log of ``w / exp(scaled)``, the same for all negatives of an anchor, (n, 1)."""
-    n_negatives = (len(scaled) - 1 - n_positives).clamp(min=1).to(scaled.dtype)
+    n_negatives = (len(scaled) - 1 - n_positives).clamp(min=1)
     return (n_negatives.log() - _logsumexp_outside(same_label_mask, scaled))[:, None]
 
 

@@ -108,7 +108,7 @@ def test_gradient_is_that_of_the_value(hardness, force):
 
 
 def test_a_large_batch_streams_by_itself():
-    embeddings, labels = randn(384, 4), torch.arange(384) % 5
+    embeddings, labels = randn(640, 4), torch.arange(640) % 5
     assert streams(embeddings, labels)
     assert not streams(embeddings[1:], labels[1:])
 
@@ -217,6 +217,24 @@ def test_a_second_derivative_is_refused(force):
     (gradient,) = torch.autograd.grad(loss, embeddings, create_graph=True)
     with pytest.raises(NotImplementedError, match=r"no second derivative: .* fewer than 1 rows"):
         gradient.sum().backward()
+
+
+@pytest.mark.parametrize("hardness", [0.0, 1.0])
+def test_a_small_batch_has_a_second_derivative(hardness):
+    embeddings, labels = randn(6, 3, dtype=torch.float64), torch.arange(6) % 2
+
+    def loss(z):
+        return label_aware_contrastive_loss(z, labels, temperature=0.5, hardness=hardness)
+
+    assert torch.autograd.gradgradcheck(loss, embeddings.requires_grad_())
+
+
+def test_autocast_does_not_reach_the_small_batchs_gradient():
+    embeddings, labels = randn(40, 64), torch.arange(40) % 3
+    expected = value_and_gradients(embeddings, labels, temperature=0.01)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        result = value_and_gradients(embeddings, labels, temperature=0.01)
+    assert all(map(torch.equal, result, expected))
 
 
 def largest_allocation(function, path):
