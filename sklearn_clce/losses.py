@@ -8,11 +8,13 @@ computed in log space and in float32 or wider, also under autocast, because
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from ._streaming import streamed_anchor_losses, streaming_pays
 from ._validation import check_loss_inputs, check_loss_settings
 
 
@@ -131,6 +133,9 @@ def label_aware_contrastive_loss(
     where *h* is the hardness. An anchor without a positive is not counted; a batch
     without a positive pair gives exactly 0, with zero gradients.
 
+    Large batches are computed in blocks of rows: the same value and gradient, in memory
+    of n x block instead of n x n. That form has no second derivative and says so.
+
     Parameters
     ----------
     embeddings : Tensor of shape (n, n_dims)
@@ -184,8 +189,9 @@ def label_aware_contrastive_loss(
     check_loss_inputs(embeddings, labels)
     with torch.autocast(embeddings.device.type, enabled=False):
         normalised = l2_normalise(_at_least_float32(embeddings))
-        similarity = normalised @ normalised.T / temperature  # (n, n)
-        anchor_loss, has_positive = _anchor_losses(similarity, labels, hardness)
+        streams = streaming_pays(normalised, temperature, hardness)
+        anchor_losses = streamed_anchor_losses if streams else _anchor_losses
+        anchor_loss, has_positive = anchor_losses(normalised, labels, temperature, hardness)
         anchor_weight = has_positive if sample_weight is None else has_positive * sample_weight
         return _weighted_mean(anchor_loss, anchor_weight)
 
@@ -398,58 +404,58 @@ def l2_normalise(embeddings: Tensor) -> Tensor:
     """
     largest = embeddings.detach().abs().amax(dim=1, keepdim=True)  # (n, 1)
     rescaled = embeddings / torch.where(largest > 0, largest, 1)  # length 0 or >= 1
-    return F.normalize(rescaled, dim=1, eps=0.5)
+    length = torch.linalg.vector_norm(rescaled, dim=1, keepdim=True)  # (n, 1)
+    # A product has a cheaper gradient than a quotient.
+    return rescaled * length.clamp(min=0.5).reciprocal()
 
 
-def positive_and_negative_masks(labels: Tensor) -> tuple[Tensor, Tensor]:
-    """Tell for each pair of rows whether it is a positive or a negative one.
+class _Similarity(torch.autograd.Function):
+    """The product z z', whose gradient takes one product by symmetry instead of two."""
 
-    Parameters
-    ----------
-    labels : Tensor of shape (n,)
-        Labels of the rows.
+    @staticmethod
+    def forward(ctx: Any, normalised: Tensor) -> Tensor:
+        ctx.save_for_backward(normalised)
+        return normalised @ normalised.T  # (n, n)
 
-    Returns
-    -------
-    positive_mask : Tensor of shape (n, n), bool
-        Another row with the label of the anchor.
-    negative_mask : Tensor of shape (n, n), bool
-        A row with another label.
-    """
-    same_label_mask = labels[:, None] == labels[None, :]
-    itself_mask = torch.eye(len(labels), dtype=torch.bool, device=labels.device)
-    return same_label_mask & ~itself_mask, ~same_label_mask
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:
+        (normalised,) = ctx.saved_tensors
+        with torch.autocast(gradient.device.type, enabled=False):
+            return (gradient + gradient.T) @ normalised  # (n, n_dims)
 
 
-def _anchor_losses(similarity: Tensor, labels: Tensor, hardness: float) -> tuple[Tensor, Tensor]:
+def _anchor_losses(
+    normalised: Tensor, labels: Tensor, temperature: float, hardness: float
+) -> tuple[Tensor, Tensor]:
     """Return the loss of each anchor and whether it has a positive, both (n,)."""
-    positive_mask, negative_mask = positive_and_negative_masks(labels)
-    n_positives = positive_mask.sum(dim=1)
+    similarity = _Similarity.apply(normalised) / temperature  # (n, n), as all that follow
+    same_label_mask = labels[:, None] == labels
+    itself_mask = torch.eye(len(labels), dtype=torch.bool, device=labels.device)
+    n_positives = same_label_mask.sum(dim=1, dtype=similarity.dtype) - 1  # (n,)
     pair_score = similarity
     if hardness > 0:
-        log_weight = _log_negative_weights(similarity, negative_mask, hardness)
-        pair_score = torch.where(negative_mask, similarity + log_weight, similarity)
-    log_partition = _masked_logsumexp(pair_score, positive_mask | negative_mask)
-    mean_positive = torch.where(positive_mask, similarity, 0).sum(dim=1) / n_positives.clamp(min=1)
+        log_factor = _log_weight_factor(hardness * similarity, same_label_mask, n_positives)
+        weighted = (1 + hardness) * similarity + log_factor
+        pair_score = torch.where(same_label_mask, similarity, weighted)
+    log_partition = _logsumexp_outside(itself_mask, pair_score)
+    positive = torch.where(same_label_mask ^ itself_mask, similarity, 0)
+    mean_positive = positive.sum(dim=1) / n_positives.clamp(min=1)
     return log_partition - mean_positive, n_positives > 0
 
 
-def _log_negative_weights(similarity: Tensor, negative_mask: Tensor, hardness: float) -> Tensor:
-    """Return log w of each pair, (n, n); it has a meaning for negatives only."""
-    n_negatives = negative_mask.sum(dim=1, keepdim=True).clamp(min=1).to(similarity.dtype)
-    scaled = hardness * similarity
-    log_total = _masked_logsumexp(scaled, negative_mask)[:, None]
-    return scaled - log_total + n_negatives.log()
+def _log_weight_factor(scaled: Tensor, same_label_mask: Tensor, n_positives: Tensor) -> Tensor:
+    """Return log of ``w / exp(scaled)``, the same for all negatives of an anchor, (n, 1)."""
+    n_negatives = (len(scaled) - 1 - n_positives).clamp(min=1)
+    return (n_negatives.log() - _logsumexp_outside(same_label_mask, scaled))[:, None]
 
 
-def _masked_logsumexp(values: Tensor, mask: Tensor) -> Tensor:
-    """Sum ``exp(values)`` over each row's masked entries, in log space.
+def _logsumexp_outside(mask: Tensor, values: Tensor) -> Tensor:
+    """Sum ``exp(values)`` over each row's entries outside the mask, in log space.
 
     The fill is finite: a row without an entry then has a finite value, which its
     caller masks, and gradients of zero instead of NaN.
     """
-    fill = torch.finfo(values.dtype).min / 4
-    return values.masked_fill(~mask, fill).logsumexp(dim=1)
+    return values.masked_fill(mask, torch.finfo(values.dtype).min / 4).logsumexp(dim=1)
 
 
 def _cross_entropy(
