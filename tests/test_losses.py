@@ -277,6 +277,8 @@ def test_modules_are_the_functions():
     assert "temperature=0.3" in repr(CLCELoss(**settings))
 
 
+# of the compiler of torch 2.6
+@pytest.mark.filterwarnings("ignore:.*should not be instantiated:DeprecationWarning")
 def test_the_criterion_compiles_to_one_graph():
     embeddings, labels = embeddings_and_labels(dtype=torch.float32)
     explained = torch._dynamo.explain(clce_loss)(embeddings[:, :3], embeddings, labels)
