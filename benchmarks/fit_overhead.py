@@ -105,8 +105,11 @@ def main():
     parser.add_argument("--image-size", type=int, default=96)
     parser.add_argument("--epochs", type=int, default=3)
     parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--threads", type=int, help="default: as torch chooses")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     options = parser.parse_args()
+    if options.threads:
+        torch.set_num_threads(options.threads)
     rng = np.random.default_rng(0)
     X = rng.integers(0, 256, size=(N_IMAGES, 32, 32, 3), dtype=np.uint8)
     y = np.arange(N_IMAGES) % N_CLASSES
