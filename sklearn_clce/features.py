@@ -206,6 +206,11 @@ class BackboneFeatures(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEs
 
     def _read(self, X, *, reset):
         self._validate_params()
+        if isinstance(self.backbone, str) and self.backbone == "precomputed":
+            raise ValueError(
+                "backbone='precomputed': X would hold features already; leave BackboneFeatures out "
+                "of the pipeline, or name a backbone"
+            )
         images = as_images(X, image_shape=self.image_shape)
         if getattr(images, "flattened", False):
             validate_data(self, X, skip_check_array=True, reset=reset)
