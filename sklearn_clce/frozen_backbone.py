@@ -110,9 +110,12 @@ def frozen_backbone(
 
     Parameters
     ----------
-    backbone, pretrained, image_size
-        As for :func:`~sklearn_clce.backbones.load_backbone`. A file of weights is
-        known by its path, size and time of modification.
+    backbone : str or nn.Module
+        As for :func:`~sklearn_clce.backbones.load_backbone`.
+    pretrained : bool or path, default=True
+        A file of weights is known by its path, size and time of modification.
+    image_size : int, default=None
+        Side of the input in pixels; None takes the backbone's own.
 
     Returns
     -------

@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 import time
+from collections import OrderedDict
 
 import joblib
 import numpy as np
@@ -62,11 +63,6 @@ def passed():
         return count
 
     return since
-
-
-@pytest.fixture(autouse=True)
-def nothing_loaded(monkeypatch):
-    monkeypatch.setattr(frozen_backbone, "_loaded", type(frozen_backbone._loaded)())
 
 
 @pytest.fixture
@@ -310,9 +306,9 @@ def test_search_in_several_processes_gives_the_same_scores(tmp_path, digits):
     X, y = digits[0][:30], digits[1][:30]
     pipeline = make_pipeline(BackboneFeatures(image_size=32), LogisticRegression())
     grid = {"logisticregression__C": [0.001, 1.0]}
-    plain = GridSearchCV(pipeline, grid, cv=2).fit(X, y)
+    plain = GridSearchCV(pipeline, grid, cv=2, refit=False).fit(X, y)
     pipeline.set_params(backbonefeatures__memory=str(tmp_path))
-    search = GridSearchCV(pipeline, grid, cv=2, n_jobs=2).fit(X, y)
+    search = GridSearchCV(pipeline, grid, cv=2, refit=False, n_jobs=2).fit(X, y)
     np.testing.assert_array_equal(
         search.cv_results_["mean_test_score"], plain.cv_results_["mean_test_score"]
     )
@@ -320,7 +316,7 @@ def test_search_in_several_processes_gives_the_same_scores(tmp_path, digits):
 
 def test_pipeline_before_a_classifier_of_features(digits):
     X, y = digits
-    head = CLCEClassifier("precomputed", random_state=0)
+    head = CLCEClassifier("precomputed", max_epochs=10, random_state=0)
     clf = make_pipeline(BackboneFeatures(image_size=32), head).fit(X[:60], y[:60])
     assert clf.score(X[60:], y[60:]) > 0.8
 
@@ -420,8 +416,9 @@ def test_features_of_a_gpu_are_near_and_kept_apart(tmp_path, photos):
 
 @pytest.fixture
 def loads(monkeypatch):
-    """What was loaded."""
+    """What was loaded, by a process that had loaded nothing before."""
     calls = []
+    monkeypatch.setattr(frozen_backbone, "_loaded", OrderedDict())
     load = frozen_backbone.load_backbone
     monkeypatch.setattr(
         frozen_backbone,
