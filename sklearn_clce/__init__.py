@@ -3,6 +3,7 @@
 from .backbones import list_backbones
 from .classifier import CLCEClassifier
 from .data import load_image_folder
+from .features import BackboneFeatures
 from .losses import (
     CLCELoss,
     LabelAwareContrastiveLoss,
@@ -15,6 +16,7 @@ __version__ = "0.1.0"
 
 __all__ = [
     "CLCEClassifier",
+    "BackboneFeatures",
     "CLCELoss",
     "ClassBalancedBatchSampler",
     "LabelAwareContrastiveLoss",

@@ -247,6 +247,27 @@ def resolve_device(device: str | torch.device) -> torch.device:
     return torch.device(device)
 
 
+def resolve_precision(precision: str, device: torch.device) -> str:
+    """Turn ``precision`` into the one to compute in.
+
+    Parameters
+    ----------
+    precision : {"auto", "float32", "bfloat16"}
+        "auto" takes bfloat16 on a CUDA device that has it, else float32.
+    device : torch.device
+        Where to compute.
+
+    Returns
+    -------
+    {"float32", "bfloat16"}
+        The precision.
+    """
+    if precision != "auto":
+        return precision
+    has_bfloat16 = device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
+    return "bfloat16" if has_bfloat16 else "float32"
+
+
 def suggestion(name: str, known: Iterable[str]) -> str:
     """Return " Did you mean ...?" for names near a known one, else an empty string."""
     near = difflib.get_close_matches(name, list(known), n=3, cutoff=0.7)

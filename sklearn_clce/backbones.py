@@ -164,11 +164,34 @@ def count_features(module: nn.Module, image: Tensor) -> int:
             f"backbone={type(module).__name__} can't take an image of {tuple(image.shape)}; "
             f"another image_size is required, None is the backbone's own ({error})"
         ) from error
+    return check_features(module, features).shape[1]
+
+
+def check_features(module: nn.Module, features: Any) -> Tensor:
+    """Return what a backbone gave, if it is features.
+
+    Parameters
+    ----------
+    module : nn.Module
+        The backbone.
+    features : object
+        Its output.
+
+    Returns
+    -------
+    Tensor of shape (n, d)
+        The same.
+
+    Raises
+    ------
+    ValueError
+        If it is anything else.
+    """
     if isinstance(features, Tensor) and features.ndim == 2:
-        return features.shape[1]
+        return features
     got = tuple(features.shape) if isinstance(features, Tensor) else type(features).__name__
     raise ValueError(
-        f"backbone={type(module).__name__} gave {got} for a batch of one image: features of "
+        f"backbone={type(module).__name__} gave {got} for a batch of images: features of "
         "shape (n, n_features) are required, so pool over height and width"
     )
 

@@ -1,0 +1,232 @@
+"""Features of a frozen backbone as a scikit-learn transformer."""
+
+from __future__ import annotations
+
+import os
+from numbers import Integral
+
+import torch
+from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, TransformerMixin
+from sklearn.utils._param_validation import HasMethods, Interval, StrOptions
+from sklearn.utils.validation import validate_data
+from torch import nn
+
+from ._validation import resolve_device, resolve_precision
+from .backbones import count_features
+from .data import as_images
+from .embedding_store import EmbeddingStore, open_store
+from .frozen_backbone import frozen_backbone
+from .frozen_features import features_of
+
+PROBE_SIZE = 64  # of an image that asks a backbone without a size for its width
+
+
+class BackboneFeatures(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
+    """Images to features: a frozen, pretrained backbone as a transformer.
+
+    It stands in a pipeline before any classifier, or before
+    ``CLCEClassifier(backbone="precomputed")``. It is stateless: nothing is learned, so
+    :meth:`transform` works without :meth:`fit`. With ``memory`` the backbone runs once
+    for each image, whatever the number of fits, folds and processes that follow.
+
+    Parameters
+    ----------
+    backbone : str or nn.Module, default="efficientnet_lite0"
+        A name of :func:`list_backbones`, any timm name, ``"hf-hub:owner/name"``, or a
+        module that maps images of shape (n, C, H, W) to features of shape (n, d).
+    pretrained : bool or path, default=True
+        True: the weights bundled with ``"efficientnet_lite0"``, else timm's cache or
+        hub. False: random weights, always the same. A path: a ``.safetensors`` or
+        ``.pth`` file.
+    image_size : int, default=None
+        Side of the backbone's input in pixels; None takes its own. A smaller one is
+        faster.
+    image_shape : tuple of int, default=None
+        Shape of one image where X has two axes and holds flattened images, such as
+        (8, 8) or (32, 32, 3).
+    batch_size : int, default=32
+        Images in a batch.
+    device : str or torch.device, default="auto"
+        Where to compute. "auto": CUDA where there is one, else the CPU.
+    precision : {"auto", "float32", "bfloat16"}, default="auto"
+        What to compute in; features are float32. "auto": bfloat16 on a CUDA device
+        that has it, else float32.
+    memory : path, joblib.Memory, EmbeddingStore or None, default=None
+        Folder in which features are kept, up to 2 GiB; None keeps none. See Notes.
+    verbose : int, default=0
+        0 prints nothing, 1 on how many images the backbone runs.
+
+    Attributes
+    ----------
+    n_features_in_ : int
+        Number of columns of X; only where X has two axes.
+    feature_names_in_ : ndarray of shape (n_features_in_,)
+        Column names of X; only where X is a data frame of two axes.
+
+    See Also
+    --------
+    CLCEClassifier : Fine-tunes the backbone, or a head on its features.
+
+    Notes
+    -----
+    X may be whatever :class:`CLCEClassifier` takes as images.
+
+    Kept features are found by the content of the image, the weights, layers and
+    preprocessing of the backbone, the kind of device, the precision, and the releases
+    of torch, torchvision, timm and Pillow. A file of unchanged path, size and time of
+    modification is taken to hold what it held. The folder may be shared by many
+    processes, and by machines on a network file system whose locks work. A feature that
+    can't be read or kept is computed again, with a warning.
+    ``sklearn_clce.embedding_store.EmbeddingStore(folder, size_limit=...)`` as
+    ``memory`` sets another limit, and its ``clear()`` empties the folder; do so when
+    you change functions that the methods of your own module call.
+
+    The rounding of a feature may depend on the number of images in its batch, so that
+    one computed in a last, smaller batch may differ in its last bits. What is kept is
+    returned as it was computed.
+
+    Examples
+    --------
+    >>> from sklearn.datasets import load_digits
+    >>> from sklearn.linear_model import LogisticRegression
+    >>> from sklearn.pipeline import make_pipeline
+    >>> from sklearn_clce import BackboneFeatures
+    >>> digits = load_digits(n_class=2)
+    >>> X, y = digits.images / 16, digits.target
+    >>> BackboneFeatures(image_size=32).transform(X[:2]).shape
+    (2, 1280)
+    >>> clf = make_pipeline(BackboneFeatures(image_size=32), LogisticRegression())
+    >>> clf.fit(X[:40], y[:40]).score(X[40:100], y[40:100]) > 0.9
+    True
+    """
+
+    _parameter_constraints: dict = {
+        "backbone": [str, nn.Module],
+        "pretrained": ["boolean", str, os.PathLike],
+        "image_size": [Interval(Integral, 1, None, closed="left"), None],
+        "image_shape": [tuple, list, None],
+        "batch_size": [Interval(Integral, 1, None, closed="left")],
+        "device": [str, torch.device],
+        "precision": [StrOptions({"auto", "float32", "bfloat16"})],
+        "memory": [str, os.PathLike, HasMethods(["cache"]), EmbeddingStore, None],
+        "verbose": ["verbose"],
+    }
+
+    def __init__(
+        self,
+        backbone="efficientnet_lite0",
+        *,
+        pretrained=True,
+        image_size=None,
+        image_shape=None,
+        batch_size=32,
+        device="auto",
+        precision="auto",
+        memory=None,
+        verbose=0,
+    ):
+        self.backbone = backbone
+        self.pretrained = pretrained
+        self.image_size = image_size
+        self.image_shape = image_shape
+        self.batch_size = batch_size
+        self.device = device
+        self.precision = precision
+        self.memory = memory
+        self.verbose = verbose
+
+    def fit(self, X, y=None):
+        """Check parameters and images; nothing is learned.
+
+        Parameters
+        ----------
+        X : array-like of images
+            Images of any kind listed in the notes of :class:`CLCEClassifier`.
+        y : None
+            Ignored.
+
+        Returns
+        -------
+        BackboneFeatures
+            The same transformer.
+
+        Raises
+        ------
+        ValueError
+            If a parameter or X is out of its range.
+        TypeError
+            If X is nothing that holds images.
+        FileNotFoundError
+            If there is no file at a path in X.
+        """
+        self._read(X, reset=True)
+        return self
+
+    def transform(self, X):
+        """Compute features, or take those that are kept.
+
+        Parameters
+        ----------
+        X : array-like of images
+            Images of any kind, as in :meth:`fit`.
+
+        Returns
+        -------
+        ndarray of shape (n_samples, n_features), float32
+            One row for each image.
+
+        Raises
+        ------
+        ValueError
+            If a parameter or X is out of its range, or the backbone gives no features.
+        TypeError
+            If X is nothing that holds images.
+        FileNotFoundError
+            If there is no file at a path in X.
+        OSError
+            If pretrained weights can't be reached.
+        """
+        images = self._read(X, reset=False)
+        device = resolve_device(self.device)
+        return features_of(
+            images,
+            self._load(),
+            store=open_store(self.memory),
+            batch_size=self.batch_size,
+            device=device,
+            precision=resolve_precision(self.precision, device),
+            verbose=self.verbose,
+        ).numpy()
+
+    @property
+    def _n_features_out(self):
+        backbone = self._load()
+        size = backbone.config.image_size or PROBE_SIZE
+        return count_features(backbone.module, torch.zeros(backbone.config.n_channels, size, size))
+
+    def _read(self, X, *, reset):
+        self._validate_params()
+        if isinstance(self.backbone, str) and self.backbone == "precomputed":
+            raise ValueError(
+                "backbone='precomputed': X would hold features already; leave BackboneFeatures out "
+                "of the pipeline, or name a backbone"
+            )
+        images = as_images(X, image_shape=self.image_shape)
+        if getattr(images, "flattened", False):
+            validate_data(self, X, skip_check_array=True, reset=reset)
+        return images
+
+    def _load(self):
+        """Load the backbone; random weights must be the same at each call."""
+        with torch.random.fork_rng(devices=[]):
+            torch.default_generator.manual_seed(0)
+            return frozen_backbone(
+                self.backbone, pretrained=self.pretrained, image_size=self.image_size
+            )
+
+    def __sklearn_tags__(self):
+        tags = super().__sklearn_tags__()
+        tags.requires_fit = False
+        tags.input_tags.three_d_array = True
+        tags.transformer_tags.preserves_dtype = ["float32"]
+        return tags

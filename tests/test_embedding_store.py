@@ -1,0 +1,433 @@
+"""The store of features: right whatever happens to its file, bounded, shared by processes."""
+
+import multiprocessing
+import os
+import signal
+import sqlite3
+import subprocess
+import sys
+import time
+from contextlib import closing
+
+import joblib
+import numpy as np
+import pytest
+
+from sklearn_clce import embedding_store
+from sklearn_clce.embedding_store import EmbeddingStore, open_store
+
+MEBIBYTE = 1024**2
+
+
+def vector(number, width=8):
+    """Features that tell which key they belong to."""
+    return np.full(width, number, dtype=np.float32) + np.arange(width, dtype=np.float32) / 64
+
+
+def key(number):
+    return b"key %d" % number
+
+
+def vectors(numbers, width=8):
+    return {key(number): vector(number, width) for number in numbers}
+
+
+def assert_holds(store, numbers, width=8):
+    kept = store.get([key(number) for number in numbers])
+    assert set(kept) == {key(number) for number in numbers}
+    for number in numbers:
+        np.testing.assert_array_equal(kept[key(number)], vector(number, width))
+
+
+def run_sql(store, statement, *values):
+    with closing(sqlite3.connect(store.path)) as connection:
+        connection.execute(statement, values)
+        connection.commit()
+
+
+@pytest.fixture
+def store(tmp_path):
+    return EmbeddingStore(tmp_path / "store")
+
+
+@pytest.fixture
+def limited(monkeypatch):
+    """Let connections run a statement first, such as one that makes the disk small."""
+
+    def limit(statement):
+        connect = embedding_store._connect
+
+        def connect_limited(path):
+            connection = connect(path)
+            connection.execute(statement)
+            return connection
+
+        monkeypatch.setattr(embedding_store, "_connect", connect_limited)
+
+    return limit
+
+
+def test_empty_store_has_nothing_and_leaves_no_file(store):
+    assert store.get([b"one"]) == {}
+    assert store.get([]) == {}
+    assert not store.path.exists()
+
+
+def test_any_subset_in_any_order_is_found_bit_for_bit(store):
+    features = {key(n): np.random.default_rng(n).normal(size=5).astype("f4") for n in range(1200)}
+    store.put(features)
+    wanted = [key(n) for n in np.random.default_rng(0).permutation(2000)[:1500]]
+    kept = store.get(wanted)
+    assert set(kept) == set(wanted) & set(features)
+    assert all(kept[name].tobytes() == features[name].tobytes() for name in kept)
+
+
+def test_special_values_survive(store):
+    values = np.array([np.nan, np.inf, -0.0, 1e-45, 3.4e38], dtype=np.float32)
+    store.put({b"special": values})
+    assert store.get([b"special"])[b"special"].tobytes() == values.tobytes()
+
+
+def test_later_put_replaces(store):
+    store.put({key(1): vector(2)})
+    store.put(vectors([1]))
+    assert_holds(store, [1])
+
+
+def test_another_process_finds_what_was_put(store):
+    store.put(vectors(range(3)))
+    code = (
+        "import sys; from sklearn_clce.embedding_store import EmbeddingStore;"
+        f"print(EmbeddingStore({store.folder!r}).get([b'key 2'])[b'key 2'].tolist())"
+    )
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert result.stdout.strip() == str(vector(2).tolist()), result.stderr
+
+
+def put_in_steps(folder, numbers):
+    for start in range(0, len(numbers), 10):
+        EmbeddingStore(folder).put(vectors(numbers[start : start + 10]))
+        assert_holds(EmbeddingStore(folder), numbers[: start + 10])
+
+
+def test_many_processes_write_into_one_folder(store):
+    context = multiprocessing.get_context("fork")
+    processes = [
+        context.Process(target=put_in_steps, args=(store.folder, range(30 * i, 30 * i + 60)))
+        for i in range(6)
+    ]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join(120)
+    assert [process.exitcode for process in processes] == [0] * 6
+    assert_holds(store, range(210))
+
+
+def put_forever(folder, ready):
+    """Stop in the midst of a transaction whose pages no longer fit SQLite's memory."""
+
+    class Endless(dict):
+        def items(self):
+            yield from vectors(range(5, 5000), width=1024).items()
+            ready.set()
+            time.sleep(600)
+
+    EmbeddingStore(folder).put(Endless())
+
+
+def test_process_killed_while_writing_leaves_what_was_there(store):
+    store.put(vectors(range(10), width=1024))
+    context = multiprocessing.get_context("fork")
+    ready = context.Event()
+    process = context.Process(target=put_forever, args=(store.folder, ready))
+    process.start()
+    assert ready.wait(60)
+    os.kill(process.pid, signal.SIGKILL)
+    process.join()
+    journal = store.path.with_name(store.path.name + "-journal")
+    assert journal.exists()
+    assert store.path.stat().st_size > 5 * MEBIBYTE  # half of the transaction is in the file
+    assert_holds(store, range(10), width=1024)
+    assert store.get([key(n) for n in range(10, 5000)]) == {}
+    store.put(vectors(range(10, 20), width=1024))
+    assert_holds(store, range(20), width=1024)
+
+
+def foreign_bytes(path):
+    path.write_bytes(np.random.default_rng(0).bytes(50_000))
+
+
+def foreign_database(path):
+    path.unlink()
+    with closing(sqlite3.connect(path)) as connection:
+        connection.execute("CREATE TABLE features (mine TEXT)")
+
+
+def newer_database(path):
+    with closing(sqlite3.connect(path)) as connection:
+        connection.execute("PRAGMA user_version = 99")
+
+
+def truncated(path):
+    os.truncate(path, path.stat().st_size // 2 // 4096 * 4096)
+
+
+def truncated_within_a_page(path):
+    os.truncate(path, 5000)
+
+
+def overwritten_in_the_middle(path):
+    with open(path, "r+b") as file:
+        file.seek(4096)
+        file.write(np.random.default_rng(0).bytes(path.stat().st_size - 8192))
+
+
+DAMAGE = [
+    foreign_bytes,
+    foreign_database,
+    newer_database,
+    truncated,
+    truncated_within_a_page,
+    overwritten_in_the_middle,
+]
+
+
+def get_put_get(store, numbers):
+    kept = store.get([key(number) for number in numbers])
+    store.put(vectors(numbers, width=64))
+    store.get([key(numbers[0])])
+    return kept
+
+
+@pytest.mark.parametrize("damage", DAMAGE)
+def test_damaged_file_gives_a_warning_and_no_wrong_feature(store, damage):
+    store.put(vectors(range(500), width=64))
+    damage(store.path)
+    content = store.path.read_bytes()
+    with pytest.warns(UserWarning, match=r"memory=.*computed without it.*clear\(\)") as warned:
+        kept = get_put_get(store, range(500))
+    assert len(warned) == 1
+    for name, features in kept.items():
+        np.testing.assert_array_equal(features, vector(int(name[4:]), width=64))
+    assert store.path.read_bytes() == content
+
+
+@pytest.mark.parametrize("damage", DAMAGE)
+def test_clear_makes_a_damaged_store_anew(store, damage):
+    store.put(vectors(range(500), width=64))
+    damage(store.path)
+    store.clear()
+    store.put(vectors(range(20)))
+    assert_holds(store, range(20))
+
+
+def test_file_cut_to_nothing_is_an_empty_store(store):
+    store.put(vectors(range(5)))
+    os.truncate(store.path, 0)
+    assert store.get([key(1)]) == {}
+    store.put(vectors(range(5)))
+    assert_holds(store, range(5))
+
+
+@pytest.mark.parametrize(
+    ("column", "value"),
+    [("vector", vector(7).tobytes()), ("vector", "text"), ("vector", None), ("checksum", b"")],
+)
+def test_damaged_row_is_not_returned(store, column, value):
+    store.put(vectors(range(3)))
+    run_sql(store, f"UPDATE features SET {column} = ? WHERE key = ?", value, key(1))
+    with pytest.warns(UserWarning, match="1 kept features are damaged; they are computed again"):
+        assert set(store.get([key(n) for n in range(3)])) == {key(0), key(2)}
+    store.put(vectors([1]))
+    assert_holds(store, range(3))
+
+
+def test_row_of_another_key_is_not_returned(store):
+    store.put(vectors([1]))
+    run_sql(store, "UPDATE features SET key = ?", key(2))
+    with pytest.warns(UserWarning, match="damaged"):
+        assert store.get([key(2)]) == {}
+
+
+def test_full_disk_gives_one_warning_and_keeps_what_was_there(store, limited):
+    store.put(vectors(range(10)))
+    limited("PRAGMA max_page_count = 12")
+    with pytest.warns(UserWarning, match="database or disk is full") as warned:
+        get_put_get(store, range(10, 2000))
+    assert len(warned) == 1
+    again = EmbeddingStore(store.folder)
+    assert_holds(again, range(10))
+    assert again.get([key(n) for n in range(10, 2000)]) == {}
+
+
+def test_read_only_folder_still_gives_features(store, monkeypatch):
+    store.put(vectors(range(10)))
+    monkeypatch.setattr(embedding_store, "USED_EVERY_SECONDS", 1e6)
+    monkeypatch.setattr(
+        embedding_store,
+        "_connect",
+        lambda path: sqlite3.connect(f"file:{path}?mode=ro", uri=True, isolation_level=None),
+    )
+    assert_holds(store, range(10))
+    with pytest.warns(UserWarning, match="readonly database"):
+        store.put(vectors([11]))
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
+def test_folder_without_permission_gives_a_warning(store, tmp_path):
+    tmp_path.chmod(0o500)
+    with pytest.warns(UserWarning, match="Permission denied"):
+        store.put(vectors([1]))
+
+
+def test_folder_that_is_a_file_gives_a_warning(tmp_path):
+    (tmp_path / "file").write_text("mine")
+    store = EmbeddingStore(tmp_path / "file" / "store")
+    with pytest.warns(UserWarning, match="Not a directory"):
+        store.put(vectors([1]))
+    assert store.get([key(1)]) == {}
+    assert (tmp_path / "file").read_text() == "mine"
+
+
+def test_locked_store_gives_a_warning(store, monkeypatch):
+    store.put(vectors([1]))
+    monkeypatch.setattr(embedding_store, "BUSY_SECONDS", 0.05)
+    with closing(sqlite3.connect(store.path)) as other:
+        other.execute("BEGIN EXCLUSIVE")
+        with pytest.warns(UserWarning, match="database is locked"):
+            assert store.get([key(1)]) == {}
+
+
+def test_size_limit_drops_what_was_not_used_for_longest(tmp_path, monkeypatch):
+    monkeypatch.setattr(embedding_store, "USED_EVERY_SECONDS", 0.0)
+    store = EmbeddingStore(tmp_path, size_limit=MEBIBYTE)
+    for number in range(0, 1000, 20):  # 4 KiB a row: 4 MiB
+        store.put(vectors(range(number, number + 20), width=1024))
+        assert_holds(store, range(20), width=1024)
+    assert_holds(store, range(980, 1000), width=1024)
+    assert store.get([key(n) for n in range(20, 500)]) == {}
+    assert store.path.stat().st_size < 1.3 * MEBIBYTE
+
+
+def test_one_put_above_the_limit_keeps_nothing_beyond_it(tmp_path):
+    store = EmbeddingStore(tmp_path, size_limit=MEBIBYTE // 4)
+    store.put(vectors(range(200), width=1024))
+    assert 0 < len(store.get([key(n) for n in range(200)])) < 64
+
+
+def test_limit_below_an_empty_database_keeps_nothing(tmp_path):
+    store = EmbeddingStore(tmp_path, size_limit=1)
+    store.put(vectors(range(3)))
+    assert store.get([key(1)]) == {}
+
+
+def test_use_is_noted_once_an_hour(store):
+    store.put(vectors([1, 2]))
+    hours_ago = time.time() - 2 * embedding_store.USED_EVERY_SECONDS
+    run_sql(store, "UPDATE features SET used = ? WHERE key = ?", hours_ago, key(1))
+    content = store.path.read_bytes()
+    store.get([key(2)])
+    assert store.path.read_bytes() == content
+    store.get([key(1)])
+    assert store.path.read_bytes() != content
+
+
+def test_clear_empties_store_and_gives_the_disk_back(store):
+    store.put(vectors(range(500), width=1024))
+    store.clear()
+    assert store.get([key(1)]) == {}
+    assert store.path.stat().st_size < 100_000
+
+
+def test_clear_of_nothing_does_nothing(store):
+    store.clear()
+    assert not store.path.exists()
+
+
+@pytest.fixture
+def digested(monkeypatch):
+    """Paths whose content was read."""
+    paths = []
+    digest_file = embedding_store._digest_file
+    monkeypatch.setattr(
+        embedding_store, "_digest_file", lambda path: paths.append(path) or digest_file(path)
+    )
+    return paths
+
+
+def write(path, content, *, age=60):
+    path.write_bytes(content)
+    then = time.time() - age
+    os.utime(path, (then, then))
+    return path
+
+
+def test_file_is_read_once_while_size_and_time_stay(store, tmp_path, digested):
+    path = write(tmp_path / "image", b"content")
+    first = store.file_digests([path])
+    assert EmbeddingStore(store.folder).file_digests([str(path), path]) == first * 2
+    assert digested == [str(path)]
+
+
+def test_equal_files_have_one_digest(store, tmp_path):
+    one, other, third = (
+        write(tmp_path / name, content) for name, content in [("a", b"1"), ("b", b"1"), ("c", b"2")]
+    )
+    digests = store.file_digests([one, other, third])
+    assert digests[0] == digests[1] != digests[2]
+
+
+@pytest.mark.parametrize(("content", "age"), [(b"longer content", 60), (b"CONTENT", 30)])
+def test_changed_size_or_time_is_read_again(store, tmp_path, content, age):
+    path = write(tmp_path / "image", b"content", age=60)
+    before = store.file_digests([path])
+    write(path, content, age=age)
+    assert store.file_digests([path]) != before
+
+
+def test_young_file_is_read_each_time(store, tmp_path):
+    path = write(tmp_path / "image", b"content", age=0)
+    stat = path.stat()
+    before = store.file_digests([path])
+    path.write_bytes(b"CONTENT")
+    os.utime(path, ns=(stat.st_atime_ns, stat.st_mtime_ns))
+    assert store.file_digests([path]) != before
+
+
+def test_file_with_its_time_set_back_is_known_again_after_clear(store, tmp_path):
+    path = write(tmp_path / "image", b"content")
+    stat = path.stat()
+    before = store.file_digests([path])
+    path.write_bytes(b"CONTENT")
+    os.utime(path, ns=(stat.st_atime_ns, stat.st_mtime_ns))
+    assert store.file_digests([path]) == before  # what the documentation warns of
+    store.clear()
+    assert store.file_digests([path]) != before
+
+
+def test_file_name_that_is_no_text_is_digested(store, tmp_path):
+    path = write(tmp_path / os.fsdecode(b"\xff.png"), b"content")
+    assert store.file_digests([path]) == store.file_digests([path])
+
+
+def test_missing_file_raises(store, tmp_path):
+    with pytest.raises(FileNotFoundError, match="none"):
+        store.file_digests([tmp_path / "none"])
+
+
+def test_memory_is_a_folder_or_knows_one(tmp_path):
+    limited = EmbeddingStore(tmp_path, size_limit=MEBIBYTE)
+    assert open_store(None) is None
+    assert open_store(joblib.Memory(None)) is None
+    for memory in (tmp_path, str(tmp_path), joblib.Memory(tmp_path, verbose=0), limited):
+        assert open_store(memory).folder == str(tmp_path)
+    assert open_store(limited).size_limit == MEBIBYTE
+    with pytest.raises(ValueError, match="memory"):
+        open_store(3)
+
+
+@pytest.mark.parametrize("size_limit", [0, -1])
+def test_size_limit_must_be_above_zero(tmp_path, size_limit):
+    with pytest.raises(ValueError, match=f"size_limit={size_limit}: bytes, so a number > 0"):
+        EmbeddingStore(tmp_path, size_limit=size_limit)
