@@ -19,7 +19,7 @@ from ._files import remove_unfinished, write_atomically
 from .data import ArrayImages, ListImages
 
 FORMAT = 1
-NOT_IDENTITY = ("callbacks", "checkpoint", "device", "num_workers", "verbose")
+NOT_IDENTITY = ("callbacks", "checkpoint", "device", "memory", "num_workers", "verbose")
 
 
 class Checkpoint:

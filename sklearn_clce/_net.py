@@ -258,32 +258,14 @@ class CLCENet(NeuralNet):
         logits, embeddings : Tensor of shape (n, ...), float32
             On the CPU.
         """
-        return tuple(map(torch.cat, zip(*self._outputs(dataset, self.module_), strict=True)))
-
-    def compute_features(self, dataset: Dataset) -> Tensor:
-        """Run the backbone alone over a dataset, in order.
-
-        Parameters
-        ----------
-        dataset : Dataset
-            Images.
-
-        Returns
-        -------
-        Tensor of shape (n, n_features), float32
-            Features, on the CPU.
-        """
-        features = [batch for (batch,) in self._outputs(dataset, self.module_.features)]
-        return torch.cat(features).clone()  # outside of inference mode, to train on
-
-    def _outputs(self, dataset: Dataset, run: Callable) -> Iterator[tuple[Tensor, ...]]:
-        """Yield what a part of the module gives for each batch, on the CPU."""
         self.module_.eval()
+        outputs = []
         for batch, _ in self.get_iterator(dataset, training=False):
             with torch.inference_mode(), self.precision():
-                outputs = run(batch.to(self.device, non_blocking=True))
-                outputs = outputs if isinstance(outputs, tuple) else (outputs,)
-                yield tuple(output.float().cpu() for output in outputs)
+                both = self.module_(batch.to(self.device, non_blocking=True))
+                outputs.append([output.float().cpu() for output in both])
+        logits, embeddings = map(torch.cat, zip(*outputs, strict=True))
+        return logits, embeddings
 
     def __getstate__(self) -> dict[str, Any]:
         """Pickle the module once, and the optimizer's state only if it will be used."""

@@ -7,8 +7,10 @@ from numbers import Integral, Real
 
 import torch
 from sklearn.base import BaseEstimator
-from sklearn.utils._param_validation import Interval, StrOptions
+from sklearn.utils._param_validation import HasMethods, Interval, StrOptions
 from torch import nn
+
+from .embedding_store import EmbeddingStore
 
 
 class CLCEParameters(BaseEstimator):
@@ -48,6 +50,7 @@ class CLCEParameters(BaseEstimator):
         "num_workers": [Interval(Integral, 0, None, closed="left")],
         "random_state": ["random_state"],
         "verbose": ["verbose"],
+        "memory": [str, os.PathLike, HasMethods(["cache"]), EmbeddingStore, None],
         "checkpoint": [str, os.PathLike, None],
         "callbacks": [list, None],
         "skorch_params": [dict, None],
@@ -89,6 +92,7 @@ class CLCEParameters(BaseEstimator):
         num_workers=0,
         random_state=None,
         verbose=0,
+        memory=None,
         checkpoint=None,
         callbacks=None,
         skorch_params=None,
@@ -126,6 +130,7 @@ class CLCEParameters(BaseEstimator):
         self.num_workers = num_workers
         self.random_state = random_state
         self.verbose = verbose
+        self.memory = memory
         self.checkpoint = checkpoint
         self.callbacks = callbacks
         self.skorch_params = skorch_params

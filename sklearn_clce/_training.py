@@ -15,8 +15,12 @@ from torch import Tensor, nn
 from torch.utils.data import Dataset, Subset
 
 from ._net import CLCENet, already_a_batch
+from ._validation import resolve_precision
 from .backbones import count_features, load_backbone
 from .data import LabelledFeatures, LabelledImages
+from .embedding_store import open_store
+from .frozen_backbone import FrozenBackbone, frozen_backbone
+from .frozen_features import features_of
 from .losses import CLCELoss
 from .modules import CLCEModule
 from .optim import freeze
@@ -50,7 +54,9 @@ def make_criterion(params: Any) -> CLCELoss:
     )
 
 
-def make_module(params: Any, rows: Rows, n_classes: int) -> CLCEModule:
+def make_module(
+    params: Any, rows: Rows, n_classes: int, device: torch.device
+) -> tuple[CLCEModule, Tensor | None]:
     """Build the network: backbone, projection head and classifier.
 
     Parameters
@@ -61,27 +67,39 @@ def make_module(params: Any, rows: Rows, n_classes: int) -> CLCEModule:
         Features, or images.
     n_classes : int
         Number of logits.
+    device : torch.device
+        Where features are computed, if the backbone does not train.
 
     Returns
     -------
-    CLCEModule
+    module : CLCEModule
         On the CPU; new weights come from torch's global generator.
+    features : Tensor of shape (n, n_features) or None
+        Features of the rows, if nothing of the backbone will train.
     """
-    backbone, config = None, None
+    backbone, config, features = None, None, None
     if isinstance(rows, Tensor):
-        n_features = rows.shape[1]
+        features = rows
+    elif params.trainable == "head":
+        shared = frozen_backbone(
+            params.backbone, pretrained=params.pretrained, image_size=params.image_size
+        )
+        features = kept_features(params, rows, shared, device)
+        backbone, config = copy.deepcopy(shared.module), shared.config
     else:
         backbone, config = load_backbone(
             params.backbone, pretrained=params.pretrained, image_size=params.image_size
         )
-        n_features = count_features(backbone, EvaluationTransform(config)(rows[0]))
         freeze(backbone, params.trainable)
         if params.gradient_checkpointing:
             _checkpoint_gradients(backbone)
+    if features is None:
+        n_features = count_features(backbone, EvaluationTransform(config)(rows[0]))
+    else:
+        n_features = features.shape[1]
     projection_dim = params.projection_dim
     if projection_dim == "auto":
-        frozen = backbone is None or params.trainable == "head"
-        projection_dim = FROZEN_PROJECTION_DIM if frozen else None
+        projection_dim = None if features is None else FROZEN_PROJECTION_DIM
     module = CLCEModule(
         backbone,
         config,
@@ -91,7 +109,38 @@ def make_module(params: Any, rows: Rows, n_classes: int) -> CLCEModule:
     )
     if params.compile:
         module.compile()
-    return module
+    return module, features
+
+
+def kept_features(
+    params: Any, images: Sequence[Tensor], backbone: FrozenBackbone, device: torch.device
+) -> Tensor:
+    """Run a frozen backbone over images, or take the features that are kept of them.
+
+    Parameters
+    ----------
+    params : CLCEClassifier
+        Where the parameters are read.
+    images : sequence of Tensor
+        Images.
+    backbone : FrozenBackbone
+        The backbone.
+    device : torch.device
+        Where to compute.
+
+    Returns
+    -------
+    Tensor of shape (n, n_features), float32
+        Features, on the CPU.
+    """
+    return features_of(
+        images,
+        backbone,
+        store=open_store(params.memory),
+        batch_size=params.batch_size,
+        device=device,
+        precision=resolve_precision(params.precision, device),
+    )
 
 
 def _checkpoint_gradients(backbone: nn.Module) -> None:
@@ -142,7 +191,7 @@ def make_net(params: Any, module: CLCEModule, device: torch.device) -> CLCENet:
         "warmup": params.warmup,
         "clip_grad": params.clip_grad,
         "n_views": params.n_views,
-        "autocast": uses_autocast(params.precision, device),
+        "autocast": resolve_precision(params.precision, device) == "bfloat16",
         "patience": params.n_iter_no_change if params.early_stopping else None,
         "tol": params.tol,
         "keep_optimizer": params.warm_start,
@@ -189,26 +238,6 @@ def continued_net(params: Any, net: CLCENet, device: torch.device) -> CLCENet:
                 state = copy.deepcopy(net.optimizer_.state[before])
                 continued.optimizer_.state[now] = state
     return continued
-
-
-def uses_autocast(precision: str, device: torch.device) -> bool:
-    """Tell whether the module runs in bfloat16 where that is safe.
-
-    Parameters
-    ----------
-    precision : {"auto", "float32", "bfloat16"}
-        "auto": on CUDA devices that have bfloat16.
-    device : torch.device
-        Where to compute.
-
-    Returns
-    -------
-    bool
-        Whether to autocast.
-    """
-    if precision == "auto":
-        return device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
-    return precision == "bfloat16"
 
 
 def make_dataset(
@@ -279,11 +308,16 @@ def make_augmentation(params: Any, module: CLCEModule, rows: Rows) -> Any:
 
 
 def train(
-    net: CLCENet, params: Any, rows: Rows, labels: np.ndarray, weights: np.ndarray, *, seed: int
+    net: CLCENet,
+    params: Any,
+    rows: Rows,
+    labels: np.ndarray,
+    weights: np.ndarray,
+    *,
+    features: Tensor | None,
+    seed: int,
 ) -> None:
     """Train a net.
-
-    A frozen backbone runs once for each image, unless augmentation is asked for.
 
     Parameters
     ----------
@@ -297,14 +331,14 @@ def train(
         Class indices.
     weights : ndarray of shape (n,)
         Weights of the rows.
+    features : Tensor of shape (n, n_features) or None
+        Features of the rows, if nothing of the backbone trains. They are trained on
+        instead of the images, unless those are to be augmented.
     seed : int
         Of the order of rows and the validation split.
     """
     net.augment = make_augmentation(params, net.module_, rows)
-    if net.module_.frozen:
-        features = rows
-        if not isinstance(rows, Tensor):
-            features = net.compute_features(make_dataset(net.module_, rows))
+    if features is not None:
         if not net.module_.standardize.adapted:
             net.module_.standardize.adapt(features, torch.from_numpy(weights))
         rows = features if net.augment is None else rows

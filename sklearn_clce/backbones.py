@@ -133,7 +133,27 @@ def load_backbone(
         _check_known(backbone, name)
         module = _create(backbone, name, pretrained, image_size)
         cfg = module.pretrained_cfg
+    if prefers_channels_last(module):
+        module.to(memory_format=torch.channels_last)
     return module.eval(), _image_config(name, cfg, image_size)
+
+
+def prefers_channels_last(module: nn.Module | None) -> bool:
+    """Tell whether a backbone runs in channels-last format.
+
+    Its convolutions are faster so. A user's own module may rely on the usual strides.
+
+    Parameters
+    ----------
+    module : nn.Module or None
+        The backbone.
+
+    Returns
+    -------
+    bool
+        True for timm's.
+    """
+    return type(module).__module__.startswith("timm.")
 
 
 def count_features(module: nn.Module, image: Tensor) -> int:

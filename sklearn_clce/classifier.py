@@ -12,7 +12,14 @@ from ._checkpoint import Checkpoint, identity_of
 from ._fit_tasks import CallbackSupportMixin, with_callbacks
 from ._net import seeded_torch
 from ._parameters import CLCEParameters
-from ._training import continued_net, make_dataset, make_module, make_net, train
+from ._training import (
+    continued_net,
+    kept_features,
+    make_dataset,
+    make_module,
+    make_net,
+    train,
+)
 from ._validation import (
     encode_known_labels,
     encode_labels,
@@ -22,6 +29,7 @@ from ._validation import (
     unchanged_on_error,
 )
 from .data import as_images
+from .frozen_backbone import FrozenBackbone
 from .losses import l2_normalise
 
 
@@ -127,6 +135,10 @@ class CLCEClassifier(
         generators are left as they were found.
     verbose : int, default=0
         0 prints nothing, 1 draws a progress bar.
+    memory : path, joblib.Memory or None, default=None
+        Folder in which the features of a frozen backbone are kept, for each image, so
+        that a grid search or another process does not compute them again. Used with
+        ``trainable="head"``.
     checkpoint : path, default=None
         Folder in which ``fit`` keeps its state after each epoch, and from which the
         same ``fit`` goes on after a crash, to the same result. A folder is for one fit;
@@ -414,12 +426,14 @@ class CLCEClassifier(
         with seeded_torch(seed, device):
             if goes_on:
                 net = continued_net(self, self.net_, device)
+                features = self._features(rows, net) if net.module_.frozen else None
             else:
-                net = make_net(self, make_module(self, rows, len(self.classes_)), device)
+                module, features = make_module(self, rows, len(self.classes_), device)
+                net = make_net(self, module, device)
             net.max_epochs = max_epochs or self.max_epochs
             net.scheduled = max_epochs is None
             net.checkpoint, net.fit_task, net.estimator = checkpoint, task, self
-            train(net, self, rows, labels, weights, seed=seed)
+            train(net, self, rows, labels, weights, features=features, seed=seed)
             net.checkpoint = net.fit_task = net.estimator = None
         self.net_ = net
         self.n_iter_ = len(net.history_)
@@ -427,8 +441,17 @@ class CLCEClassifier(
         self.validation_scores_ = scores if self.early_stopping else None
         self.best_validation_score_ = max(scores, default=None) if self.early_stopping else None
 
+    def _features(self, rows, net):
+        """Return features of rows for a net whose backbone does not train."""
+        if isinstance(rows, torch.Tensor):
+            return rows
+        backbone = FrozenBackbone(net.module_.eval().backbone, net.module_.config)
+        return kept_features(self, rows, backbone, torch.device(net.device))
+
     def _infer(self, X):
         """Return logits and embeddings of X, on the CPU."""
         check_is_fitted(self)
         rows = self._read(X, reset=False)
+        if self.module_.frozen:
+            rows = self._features(rows, self.net_)
         return self.net_.infer_batches(make_dataset(self.module_, rows))

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from .backbones import BackboneConfig, check_features, load_backbone
-from .modules import Normalize
+from .modules import Normalize, run_backbone
 
 MAX_LOADED = 2
 
@@ -91,7 +91,7 @@ class FrozenBackbone:
 
         def run(images: Tensor) -> Tensor:
             with torch.no_grad(), torch.autocast(device.type, torch.bfloat16, enabled=low):
-                features = module(normalize(images.to(device)))
+                features = run_backbone(module, normalize(images.to(device)))
             return check_features(module, features).float().cpu()
 
         return run

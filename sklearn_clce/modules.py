@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from .backbones import BackboneConfig
+from .backbones import BackboneConfig, prefers_channels_last
 
 
 class Normalize(nn.Module):
@@ -39,6 +39,26 @@ class Normalize(nn.Module):
             Pixels as the backbone wants them.
         """
         return (images - self.mean) / self.std
+
+
+def run_backbone(backbone: nn.Module, images: Tensor) -> Tensor:
+    """Run a backbone on normalised images, in the memory format that it prefers.
+
+    Parameters
+    ----------
+    backbone : nn.Module
+        Maps images to features.
+    images : Tensor of shape (n, C, H, W)
+        Normalised.
+
+    Returns
+    -------
+    Tensor of shape (n, n_features)
+        Features.
+    """
+    if prefers_channels_last(backbone):
+        images = images.contiguous(memory_format=torch.channels_last)
+    return backbone(images)
 
 
 class Standardize(nn.Module):
@@ -146,9 +166,6 @@ class CLCEModule(nn.Module):
         self.backbone = backbone
         self.config = config
         self.normalize = None if config is None else Normalize(config.mean, config.std)
-        self.channels_last = type(backbone).__module__.startswith("timm.")
-        if self.channels_last:  # faster convolutions; a user's own module may rely on strides
-            backbone.to(memory_format=torch.channels_last)
         self.standardize = Standardize(n_features)
         self.projection = (
             nn.Identity() if projection_dim is None else ProjectionHead(n_features, projection_dim)
@@ -204,10 +221,7 @@ class CLCEModule(nn.Module):
         """
         if batch.ndim == 2 or self.backbone is None:
             return batch
-        images = self.normalize(batch)
-        if self.channels_last:
-            images = images.contiguous(memory_format=torch.channels_last)
-        return self.backbone(images)
+        return run_backbone(self.backbone, self.normalize(batch))
 
     def forward(self, batch: Tensor) -> tuple[Tensor, Tensor]:
         """Compute logits and embeddings in one pass.
