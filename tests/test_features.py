@@ -90,7 +90,7 @@ def with_weights(backbone, change):
 def test_features_are_those_of_the_classifiers_module(photos):
     loaded = frozen_backbone.frozen_backbone("efficientnet_lite0", image_size=64)
     module = CLCEModule(
-        loaded.module, loaded.config, n_features=1280, n_classes=2, projection_dim=None, frozen=True
+        loaded.module, loaded.config, n_features=1280, n_classes=2, projection_dim=None
     ).eval()
     transform = EvaluationTransform(loaded.config)
     batch = torch.stack([transform(image) for image in as_images(photos)])
@@ -454,6 +454,7 @@ def test_changed_file_of_weights_is_loaded_again(loads, tmp_path, colour_images)
     path = tmp_path / "weights.safetensors"
     weights = frozen_backbone.load_backbone("efficientnet_lite0")[0].state_dict()
     loads.clear()
+    weights = {name: tensor.contiguous() for name, tensor in weights.items()}
     save_file(weights, path)
     features = BackboneFeatures(pretrained=path, image_size=32, memory=tmp_path)
     first = features.transform(colour_images)

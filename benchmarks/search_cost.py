@@ -1,0 +1,97 @@
+"""Time a grid search over a frozen backbone against what it could cost.
+
+12 candidates (temperature x weight) x 5 folds over scikit-learn's digits, with the bundled
+backbone at its own 224 pixels. In one run, side by side:
+
+- (a) one embedding pass over all images: goal at most 3 times its time;
+- (b) the same search without the store: goal at least 10 times faster. It is timed on
+  ``--without`` of the 60 fits and predictions, evenly, and scaled up;
+- (c) a search over scikit-learn's LogisticRegression on precomputed features with as many
+  candidates: goal at most 4 times its time.
+
+Run ``python benchmarks/search_cost.py [--images 1000] [--image-size 224] [--json]``.
+"""
+
+import argparse
+import json
+import tempfile
+import time
+
+import numpy as np
+from sklearn.datasets import load_digits
+from sklearn.linear_model import LogisticRegression
+from sklearn.model_selection import GridSearchCV, StratifiedKFold
+
+from sklearn_clce import BackboneFeatures, CLCEClassifier
+
+GRID = {"temperature": [0.05, 0.1, 0.5], "weight": [0.0, 0.3, 0.6, 0.9]}
+N_FITS = 12 * 5
+
+
+def timed(function):
+    start = time.perf_counter()
+    result = function()
+    return time.perf_counter() - start, result
+
+
+def without_store(clf, X, y, n_fits):
+    """Fit and score some of the folds; return the time that all 60 would take."""
+    folds = list(StratifiedKFold(5).split(X, y))[:n_fits]
+    start = time.perf_counter()
+    for train, test in folds:
+        clf.set_params(memory=None).fit(X[train], y[train]).score(X[test], y[test])
+    return (time.perf_counter() - start) * N_FITS / len(folds)
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--images", type=int, default=1000)
+    parser.add_argument("--image-size", type=int, default=224)
+    parser.add_argument("--without", type=int, default=2, help="fits timed without the store")
+    parser.add_argument("--json", action="store_true", help="print one JSON object")
+    options = parser.parse_args()
+    digits = load_digits()
+    X, y = digits.images[: options.images] / 16, digits.target[: options.images]
+    size = options.image_size
+    with tempfile.TemporaryDirectory() as folder:
+        clf = CLCEClassifier(
+            trainable="head", image_size=size, batch_size=64, random_state=0, memory=folder
+        )
+        clf.set_params(memory=None).fit(X[:64], y[:64])  # warm up
+        one_pass, features = timed(lambda: BackboneFeatures(image_size=size).transform(X))
+        clf.set_params(memory=folder)
+        search, _ = timed(lambda: GridSearchCV(clf, GRID, cv=5).fit(X, y))
+        again, _ = timed(lambda: GridSearchCV(clf, GRID, cv=5).fit(X, y))
+    naive = without_store(clf, X, y, options.without)
+    candidates = {"C": np.logspace(-4, 1, 12)}
+    linear = LogisticRegression(max_iter=200)
+    logistic, _ = timed(lambda: GridSearchCV(linear, candidates, cv=5).fit(features, y))
+    result = {
+        "seconds": {
+            "search": search,
+            "search_again": again,
+            "one_pass": one_pass,
+            "search_without_store": naive,
+            "logistic_regression": logistic,
+        },
+        "against_one_pass": search / one_pass,
+        "goal_against_one_pass": 3,
+        "faster_than_without_store": naive / search,
+        "goal_faster_than_without_store": 10,
+        "search_again_against_logistic_regression": again / logistic,
+        "goal_against_logistic_regression": 4,
+        "images": len(X),
+        "image_size": size,
+    }
+    if options.json:
+        print(json.dumps(result))
+        return
+    for name, seconds in result["seconds"].items():
+        print(f"{name:<22} {seconds:8.1f} s")
+    print(f"search / one pass:               {search / one_pass:6.2f} (at most 3)")
+    print(f"search without store / with it:  {naive / search:6.2f} (at least 10)")
+    print(f"head search / logistic search:   {again / logistic:6.2f} (at most 4)")
+
+
+if __name__ == "__main__":
+    main()
