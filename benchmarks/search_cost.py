@@ -47,7 +47,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--images", type=int, default=1000)
     parser.add_argument("--image-size", type=int, default=224)
-    parser.add_argument("--without", type=int, default=2, help="fits timed without the store")
+    parser.add_argument("--without", type=int, default=1, help="fits timed without the store")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     options = parser.parse_args()
     digits = load_digits()
@@ -55,7 +55,7 @@ def main():
     size = options.image_size
     with tempfile.TemporaryDirectory() as folder:
         clf = CLCEClassifier(
-            trainable="head", image_size=size, batch_size=64, random_state=0, memory=folder
+            trainable="head", image_size=size, batch_size=128, random_state=0, memory=folder
         )
         clf.set_params(memory=None).fit(X[:64], y[:64])  # warm up
         one_pass, features = timed(lambda: BackboneFeatures(image_size=size).transform(X))

@@ -10,6 +10,7 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 
 from ._checkpoint import Checkpoint, identity_of
 from ._fit_tasks import CallbackSupportMixin, with_callbacks
+from ._gpu import claim_gpu
 from ._net import seeded_torch
 from ._parameters import CLCEParameters
 from ._training import (
@@ -418,6 +419,7 @@ class CLCEClassifier(
         weights = row_weights(labels, self.classes_, sample_weight, self.class_weight)
         seed = check_random_state(self.random_state).randint(np.iinfo(np.int32).max)
         device = resolve_device(self.device)
+        claim_gpu(device)
         checkpoint = None
         if self.checkpoint is not None and max_epochs is None:
             identity = identity_of(self, rows, labels, weights)

@@ -11,6 +11,7 @@ from sklearn.utils._param_validation import HasMethods, Interval, StrOptions
 from sklearn.utils.validation import validate_data
 from torch import nn
 
+from ._gpu import claim_gpu
 from ._validation import resolve_device, resolve_precision
 from .backbones import count_features
 from .data import as_images
@@ -188,6 +189,7 @@ class BackboneFeatures(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEs
         """
         images = self._read(X, reset=False)
         device = resolve_device(self.device)
+        claim_gpu(device)
         return features_of(
             images,
             self._load(),
