@@ -6,7 +6,6 @@ import sys
 from functools import partial
 from typing import Any
 
-import torch
 from skorch.callbacks import Callback
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import LambdaLR
@@ -173,9 +172,9 @@ def copy_weights(module: nn.Module) -> dict[str, Tensor]:
     dict of str to Tensor
         Parameters and buffers.
     """
-    with torch.no_grad():
-        return {
-            name: value.detach().to("cpu", copy=True)
-            for name, value in module.state_dict().items()
-            if not (module.frozen and name.startswith("backbone."))
-        }
+    weights = {}
+    for part, child in module.named_children():
+        if not (part == "backbone" and module.frozen):
+            for name, value in child.state_dict(prefix=f"{part}.").items():
+                weights[name] = value.detach().to("cpu", copy=True)
+    return weights

@@ -142,7 +142,8 @@ class CLCEModule(nn.Module):
     Parameters
     ----------
     backbone : nn.Module or None
-        Maps images to features; None where every batch holds features.
+        Maps images to features; None where every batch holds features. What of it
+        trains (``requires_grad``) is settled before.
     config : BackboneConfig or None
         How the backbone wants its images; None without a backbone.
     n_features : int
@@ -172,11 +173,11 @@ class CLCEModule(nn.Module):
         )
         self.n_embedding = n_features if projection_dim is None else projection_dim
         self.classifier = nn.Linear(self.n_embedding, n_classes)
-
-    @property
-    def frozen(self) -> bool:
-        """Whether nothing of the backbone trains."""
-        return self.backbone is None or not _trains(self.backbone)
+        # settled here, for it is asked for at every step: nothing, or all, of the backbone trains
+        self.frozen = backbone is None or not _trains(backbone)
+        self.trains_whole = not self.frozen and _trains_whole(backbone)
+        if self.frozen and backbone is not None:
+            backbone.eval()
 
     def new_layers(self) -> nn.Module:
         """Return the layers that no pretrained weights exist for.
@@ -201,8 +202,11 @@ class CLCEModule(nn.Module):
         CLCEModule
             Itself.
         """
-        super().train(mode)
-        if mode and self.backbone is not None and not _trains_whole(self.backbone):
+        self.training = mode
+        for child in self.children():
+            if not (self.frozen and child is self.backbone):  # that stays in evaluation mode
+                child.train(mode)
+        if mode and not self.frozen and not self.trains_whole:
             _evaluate_where_frozen(self.backbone)
         return self
 
@@ -247,7 +251,7 @@ def _trains(module: nn.Module) -> bool:
 
 
 def _trains_whole(module: nn.Module) -> bool:
-    return _trains(module) and all(p.requires_grad for p in module.parameters())
+    return all(parameter.requires_grad for parameter in module.parameters())
 
 
 def _evaluate_where_frozen(module: nn.Module) -> None:
