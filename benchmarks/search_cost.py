@@ -16,9 +16,11 @@ import argparse
 import json
 import tempfile
 import time
+import warnings
 
 import numpy as np
 from sklearn.datasets import load_digits
+from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import GridSearchCV, StratifiedKFold
 
@@ -65,7 +67,9 @@ def main():
     naive = without_store(clf, X, y, options.without)
     candidates = {"C": np.logspace(-4, 1, 12)}
     linear = LogisticRegression(max_iter=200)
-    logistic, _ = timed(lambda: GridSearchCV(linear, candidates, cv=5).fit(features, y))
+    with warnings.catch_warnings():  # of candidates that need more iterations
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        logistic, _ = timed(lambda: GridSearchCV(linear, candidates, cv=5).fit(features, y))
     result = {
         "seconds": {
             "search": search,
