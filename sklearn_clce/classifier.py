@@ -172,7 +172,7 @@ class CLCEClassifier(
         How the backbone wants its images; None for "precomputed".
     n_features_in_ : int
         Number of columns of X; only where X has two axes.
-    feature_names_in_ : ndarray of shape (n_features_in_,)
+    feature_names_in_ : ndarray of shape (`n_features_in_`,)
         Column names of X; only where X is a data frame of two axes.
 
     See Also
