@@ -17,7 +17,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from ._callbacks import EarlyStopping, LastGoodWeights, ProgressBar, SaveCheckpoint, WarmupCosine
 from ._fit_tasks import EpochTasks
-from .data import FeatureBatches, LabelledFeatures
+from .batches import FeatureBatches, LabelledFeatures
 from .optim import parameter_groups
 
 
@@ -286,7 +286,7 @@ class CLCENet(NeuralNet):
 
 
 def already_a_batch(batch: Any) -> Any:
-    """Collate nothing: the datasets of :mod:`sklearn_clce.data` give whole batches."""
+    """Collate nothing: the datasets of :mod:`sklearn_clce.batches` give whole batches."""
     return batch
 
 

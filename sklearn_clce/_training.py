@@ -17,7 +17,7 @@ from torch.utils.data import Dataset, Subset
 from ._net import CLCENet, already_a_batch
 from ._validation import resolve_precision
 from .backbones import count_features, load_backbone
-from .data import LabelledFeatures, LabelledImages
+from .batches import LabelledFeatures, LabelledImages
 from .embedding_store import open_store
 from .frozen_backbone import FrozenBackbone, frozen_backbone
 from .frozen_features import features_of

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import Dataset
 
 from ._validation import IMAGE_CHANNELS
 
@@ -181,140 +180,6 @@ class ListImages(Sequence):
         return read_image(self.items[row], f"X[{row}]")
 
 
-class LabelledImages(Dataset):
-    """Batches of transformed images with their labels and weights.
-
-    A batch is asked for by its rows at once (``__getitems__``) and comes collated.
-
-    Parameters
-    ----------
-    images : sequence of Tensor
-        Images of shape (C, H, W).
-    transform : callable
-        Maps an image to the tensor that a batch stacks.
-    labels : ndarray of shape (n,), int64, default=None
-        Class indices; None for prediction.
-    weights : ndarray of shape (n,), float32, default=None
-        Weight of each row.
-    """
-
-    def __init__(
-        self,
-        images: Sequence[Tensor],
-        transform: Callable[[Tensor], Tensor],
-        labels: np.ndarray | None = None,
-        weights: np.ndarray | None = None,
-    ) -> None:
-        self.images = images
-        self.transform = transform
-        self.targets = _Targets(len(images), labels, weights)
-
-    def __len__(self) -> int:
-        return len(self.images)
-
-    def __getitems__(self, rows: list[int]) -> tuple[Tensor, tuple[Tensor, Tensor]]:
-        batch = [self.transform(self.images[row]) for row in rows]
-        shapes = {tuple(image.shape) for image in batch}
-        if len(shapes) > 1:
-            raise ValueError(
-                f"images of sizes {sorted(shapes)} can't share a batch: image_size=... is required "
-                "for a backbone that has no input size of its own"
-            )
-        return torch.stack(batch), self.targets[rows]
-
-
-class LabelledFeatures(Dataset):
-    """Batches of features with their labels and weights, all on one device.
-
-    Parameters
-    ----------
-    features : Tensor of shape (n, n_features), float32
-        One row a sample.
-    labels : ndarray of shape (n,), int64, default=None
-        Class indices; None for prediction.
-    weights : ndarray of shape (n,), float32, default=None
-        Weight of each row.
-    """
-
-    def __init__(
-        self,
-        features: Tensor,
-        labels: np.ndarray | None = None,
-        weights: np.ndarray | None = None,
-    ) -> None:
-        self.features = features
-        self.targets = _Targets(len(features), labels, weights)
-
-    def __len__(self) -> int:
-        return len(self.features)
-
-    def __getitems__(self, rows: list[int] | Tensor) -> tuple[Tensor, tuple[Tensor, Tensor]]:
-        return self.features[rows], self.targets[rows]
-
-    def to(self, device: torch.device) -> LabelledFeatures:
-        """Move everything to a device.
-
-        Parameters
-        ----------
-        device : torch.device
-            The device.
-
-        Returns
-        -------
-        LabelledFeatures
-            Itself.
-        """
-        self.features = self.features.to(device)
-        self.targets.labels = self.targets.labels.to(device)
-        self.targets.weights = self.targets.weights.to(device)
-        return self
-
-
-class FeatureBatches:
-    """Batches of features for an epoch: rows of tensors, no worker, no row in Python.
-
-    Parameters
-    ----------
-    dataset : LabelledFeatures
-        On the device where the batches are wanted.
-    batch_sampler : Sampler, default=None
-        Rows of the batches; None: all in order.
-    batch_size : int
-        Rows in a batch where there is no sampler.
-    """
-
-    def __init__(
-        self, dataset: LabelledFeatures, batch_sampler: Any = None, *, batch_size: int
-    ) -> None:
-        self.dataset = dataset
-        self.batch_sampler = batch_sampler
-        self.batch_size = batch_size
-
-    def __len__(self) -> int:
-        if self.batch_sampler is not None:
-            return len(self.batch_sampler)
-        return -(-len(self.dataset) // self.batch_size)
-
-    def __iter__(self) -> Iterator[tuple[Tensor, tuple[Tensor, Tensor]]]:
-        device = self.dataset.features.device
-        rows = self.batch_sampler
-        if rows is None:
-            rows = torch.arange(len(self.dataset), device=device).split(self.batch_size)
-        for batch in rows:
-            yield self.dataset.__getitems__(torch.as_tensor(batch, device=device))
-
-
-class _Targets:
-    """Labels and weights by row; zeros and ones where there are none."""
-
-    def __init__(self, n: int, labels: np.ndarray | None, weights: np.ndarray | None) -> None:
-        self.labels = torch.zeros(n, dtype=torch.int64) if labels is None else _tensor(labels)
-        self.weights = torch.ones(n) if weights is None else _tensor(weights)
-
-    def __getitem__(self, rows: list[int] | Tensor) -> tuple[Tensor, Tensor]:
-        return self.labels[rows], self.weights[rows]
-
-
 def read_image(item: Any, where: str) -> Tensor:
     """Read one image of any kind.
 
@@ -471,7 +336,3 @@ def _pil_pixels(image: Any, where: str) -> np.ndarray:
         )
     image = ImageOps.exif_transpose(image)
     return np.asarray(image if image.mode == "L" else image.convert("RGB"))
-
-
-def _tensor(array: np.ndarray) -> Tensor:
-    return torch.from_numpy(np.ascontiguousarray(array))

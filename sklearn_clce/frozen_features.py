@@ -11,7 +11,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .data import ArrayImages, LabelledImages, ListImages, read_image
+from .batches import LabelledImages
+from .data import ArrayImages, ListImages, read_image
 from .embedding_store import EmbeddingStore
 from .frozen_backbone import FrozenBackbone
 from .transforms import EvaluationTransform
