@@ -8,6 +8,7 @@ from typing import Any
 
 from skorch.callbacks import Callback
 from torch import Tensor, nn
+from torch.nn.utils import clip_grad_norm_
 from torch.optim.lr_scheduler import LambdaLR
 
 from .optim import warmup_cosine
@@ -45,6 +46,28 @@ class WarmupCosine(Callback):
     def on_train_end(self, net: Any, X: Any = None, y: Any = None, **kwargs: Any) -> None:
         """Let go of the optimizer, which would travel in pickles."""
         self.scheduler_ = None
+
+
+class ClipGradients(Callback):
+    """Scale the gradients down where their norm is too large.
+
+    skorch's own callback lists all parameters at every step, also those of a backbone
+    that does not train; that took a seventh of the time of a head fit.
+
+    Parameters
+    ----------
+    max_norm : float or None
+        Upper bound of the norm; None leaves them as they are.
+    """
+
+    def __init__(self, max_norm: float | None) -> None:
+        self.max_norm = max_norm
+
+    def on_grad_computed(self, net: Any, named_parameters: Any, **kwargs: Any) -> None:
+        """Clip the gradients that the optimizer will read."""
+        if self.max_norm is not None:
+            groups = net.optimizer_.param_groups
+            clip_grad_norm_([p for group in groups for p in group["params"]], self.max_norm)
 
 
 class LastGoodWeights(Callback):

@@ -11,11 +11,18 @@ from typing import Any
 import torch
 from sklearn.exceptions import ConvergenceWarning
 from skorch import NeuralNet
-from skorch.callbacks import EpochTimer, GradientNormClipping, PassthroughScoring
+from skorch.callbacks import EpochTimer, PassthroughScoring
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from ._callbacks import EarlyStopping, LastGoodWeights, ProgressBar, SaveCheckpoint, WarmupCosine
+from ._callbacks import (
+    ClipGradients,
+    EarlyStopping,
+    LastGoodWeights,
+    ProgressBar,
+    SaveCheckpoint,
+    WarmupCosine,
+)
 from ._fit_tasks import EpochTasks
 from .batches import FeatureBatches, LabelledFeatures
 from .optim import parameter_groups
@@ -103,7 +110,7 @@ class CLCENet(NeuralNet):
             ("train_loss", PassthroughScoring(name="train_loss", on_train=True)),
             ("valid_loss", PassthroughScoring(name="valid_loss")),
             ("valid_acc", PassthroughScoring(name="valid_acc", lower_is_better=False)),
-            ("clip_grad", GradientNormClipping(self.clip_grad)),
+            ("clip_grad", ClipGradients(self.clip_grad)),
             ("lr_scheduler", WarmupCosine(self.warmup)),
             ("last_good_weights", LastGoodWeights()),
             ("early_stopping", EarlyStopping(self.patience, self.tol)),

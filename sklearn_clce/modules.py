@@ -5,7 +5,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from .backbones import BackboneConfig, prefers_channels_last
+from .backbones import BackboneConfig, check_features, prefers_channels_last
+
+PIXELS_AT_ONCE = 8 * 224 * 224  # measured: EfficientNet-Lite0 at 64 and 224 pixels
 
 
 class Normalize(nn.Module):
@@ -44,6 +46,10 @@ class Normalize(nn.Module):
 def run_backbone(backbone: nn.Module, images: Tensor) -> Tensor:
     """Run a backbone on normalised images, in the memory format that it prefers.
 
+    For inference on the CPU a large batch runs in parts, whose activations are small
+    enough to be reused: at 224 pixels a convolutional network then takes a quarter to
+    two thirds of the time of one batch of 128.
+
     Parameters
     ----------
     backbone : nn.Module
@@ -55,10 +61,20 @@ def run_backbone(backbone: nn.Module, images: Tensor) -> Tensor:
     -------
     Tensor of shape (n, n_features)
         Features.
+
+    Raises
+    ------
+    ValueError
+        If the backbone gives anything else.
     """
     if prefers_channels_last(backbone):
         images = images.contiguous(memory_format=torch.channels_last)
-    return backbone(images)
+    n_rows = len(images)
+    if not (backbone.training or torch.is_grad_enabled() or images.is_cuda):
+        n_rows = max(1, PIXELS_AT_ONCE // images[0].shape[-2:].numel())
+    if n_rows >= len(images):
+        return check_features(backbone, backbone(images))
+    return torch.cat([check_features(backbone, backbone(part)) for part in images.split(n_rows)])
 
 
 class Standardize(nn.Module):
