@@ -48,5 +48,5 @@ def test_a_batch_that_is_one_part_is_not_copied():
 
 @pytest.mark.parametrize("n_rows", [1, len(IMAGES)])
 def test_a_backbone_that_gives_no_features_is_refused(n_rows):
-    with torch.no_grad(), pytest.raises(ValueError, match="Identity gave .* pool over height"):
+    with torch.no_grad(), pytest.raises(ValueError, match=r"Identity gave .* pool over height"):
         run_backbone(nn.Identity().eval(), IMAGES[:n_rows])
