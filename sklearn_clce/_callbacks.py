@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn.utils import clip_grad_norm_
 from torch.optim.lr_scheduler import LambdaLR
 
+from ._processes import is_main, same_for_all
 from .optim import warmup_cosine
 
 
@@ -111,7 +112,7 @@ class EarlyStopping(Callback):
         """Compare with the best so far, as scikit-learn's MLPClassifier does."""
         if self.patience is None:
             return
-        score = float(net.history[-1, "valid_acc"])
+        score = same_for_all(float(net.history[-1, "valid_acc"]))
         self.n_failed_ = self.n_failed_ + 1 if score < self.best_score_ + self.tol else 0
         if score > self.best_score_:
             self.best_score_ = score
@@ -146,7 +147,7 @@ class ProgressBar(Callback):
 
     def on_train_begin(self, net: Any, X: Any = None, y: Any = None, **kwargs: Any) -> None:
         """Say what trains, and draw the bar."""
-        if not net.verbose:
+        if not net.verbose or not is_main():
             return
         from tqdm.auto import tqdm
 

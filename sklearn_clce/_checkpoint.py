@@ -16,9 +16,10 @@ from torch import Tensor, nn
 
 from ._callbacks import copy_weights
 from ._files import remove_unfinished, write_atomically
+from ._processes import from_all, is_main, n_processes, rank, same_for_all
 from .data import ArrayImages, ListImages
 
-FORMAT = 1
+FORMAT = 2
 NOT_IDENTITY = ("callbacks", "checkpoint", "device", "memory", "num_workers", "verbose")
 
 
@@ -45,8 +46,9 @@ class Checkpoint:
         self.identity = identity
         self.folder.mkdir(parents=True, exist_ok=True)
         self.path = self.folder / "checkpoint.pt"
-        remove_unfinished(self.path)
-        self.state = self._load()
+        if is_main():
+            remove_unfinished(self.path)
+        self.state = same_for_all(self._load())
 
     def seed_or(self, seed: int) -> int:
         """Settle the seed of the fit.
@@ -112,9 +114,9 @@ class Checkpoint:
             net.history_.append(row)
         net.epochs_done = net.batch_sampler.epoch = self.state["epochs_done"]
         net.stop_training = self.state["stop_training"]
-        torch.set_rng_state(self.state["torch_rng"])
+        torch.set_rng_state(self.state["torch_rng"][rank()])
         if self.state["cuda_rng"] is not None and torch.device(net.device).type == "cuda":
-            torch.cuda.set_rng_state(self.state["cuda_rng"], net.device)
+            torch.cuda.set_rng_state(self.state["cuda_rng"][rank()], net.device)
 
     def save(self, net: Any) -> None:
         """Write the state of a net between two epochs.
@@ -142,10 +144,11 @@ class Checkpoint:
             "history": json.dumps(net.history_.to_list(), default=float),
             "epochs_done": net.epochs_done,
             "stop_training": net.stop_training,
-            "torch_rng": torch.get_rng_state(),
-            "cuda_rng": torch.cuda.get_rng_state(net.device) if on_cuda else None,
+            "torch_rng": from_all(torch.get_rng_state()),
+            "cuda_rng": from_all(torch.cuda.get_rng_state(net.device)) if on_cuda else None,
         }
-        write_atomically(self.path, lambda file: torch.save(state, file))
+        if is_main():
+            write_atomically(self.path, lambda file: torch.save(state, file))
 
 
 def identity_of(
@@ -167,7 +170,8 @@ def identity_of(
     Returns
     -------
     dict of str to str
-        A description of each parameter, and of X, y and sample_weight.
+        A description of each parameter, of X, y and sample_weight, and the number of
+        processes.
     """
     described = {
         name: describe(value)
@@ -178,6 +182,7 @@ def identity_of(
         "X": hash_rows(rows),
         "y": joblib.hash((params.classes_.tolist(), labels)),
         "sample_weight": joblib.hash(weights),
+        "processes": str(n_processes()),
     }
 
 

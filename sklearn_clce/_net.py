@@ -6,8 +6,10 @@ import math
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from itertools import chain
 from typing import Any
 
+import numpy as np
 import torch
 from sklearn.exceptions import ConvergenceWarning
 from skorch import NeuralNet
@@ -24,6 +26,8 @@ from ._callbacks import (
     WarmupCosine,
 )
 from ._fit_tasks import EpochTasks
+from ._micro_batches import backward_in_parts
+from ._processes import Parallel, from_all, gather, share_buffers, share_of, shared
 from .batches import FeatureBatches, LabelledFeatures
 from .optim import parameter_groups
 
@@ -44,6 +48,8 @@ class CLCENet(NeuralNet):
         Those of :class:`skorch.NeuralNet`.
     batch_sampler : Sampler, default=None
         Rows of the training batches.
+    micro_batch_size : int, default=None
+        Rows that the module runs on at a time; None runs a whole batch.
     layer_decay, weight_decay, warmup, clip_grad : float
         See :class:`sklearn_clce.CLCEClassifier`.
     augment : callable, default=None
@@ -66,10 +72,13 @@ class CLCENet(NeuralNet):
         The task that scikit-learn's callbacks know of, and whose it is.
     """
 
+    parallel: Parallel | None = None  # while it trains
+
     def __init__(
         self,
         *args: Any,
         batch_sampler: Any = None,
+        micro_batch_size: int | None = None,
         layer_decay: float | str = 1.0,
         weight_decay: float = 0.0,
         warmup: float = 0.0,
@@ -87,6 +96,7 @@ class CLCENet(NeuralNet):
         **kwargs: Any,
     ) -> None:
         self.batch_sampler = batch_sampler
+        self.micro_batch_size = micro_batch_size
         self.layer_decay = layer_decay
         self.weight_decay = weight_decay
         self.warmup = warmup
@@ -145,14 +155,20 @@ class CLCENet(NeuralNet):
             group["lr"] = group["initial_lr"] = self.lr * group["lr_scale"]
 
     def get_iterator(self, dataset: Dataset, training: bool = False) -> DataLoader | FeatureBatches:
-        """Load training batches as the batch sampler says."""
+        """Load training batches as the batch sampler says, others in order."""
+        batches = self.batch_sampler if training else self._in_order(dataset)
+        return self._load(dataset, batches, "iterator_train" if training else "iterator_valid")
+
+    def _in_order(self, dataset: Dataset) -> list[list[int]]:
+        """Cut a dataset into batches of nearly equal size that the memory of a step can hold."""
+        size = min(self.batch_size, self.micro_batch_size or self.batch_size)
+        rows = np.arange(len(dataset))
+        return [part.tolist() for part in np.array_split(rows, math.ceil(len(rows) / size))]
+
+    def _load(self, dataset: Dataset, batches: Any, loader: str) -> DataLoader | FeatureBatches:
         if isinstance(dataset, LabelledFeatures):
-            sampler = self.batch_sampler if training else None
-            return FeatureBatches(dataset.to(self.device), sampler, batch_size=self.batch_size)
-        if not training:
-            return super().get_iterator(dataset, training=False)
-        options = self.get_params_for("iterator_train")
-        return self.iterator_train(dataset, batch_sampler=self.batch_sampler, **options)
+            return FeatureBatches(dataset.to(self.device), batches)
+        return getattr(self, loader)(dataset, batch_sampler=batches, **self.get_params_for(loader))
 
     def on_train_begin(self, net: Any, X: Any = None, y: Any = None, **kwargs: Any) -> None:
         """Count the epochs of this call; a checkpoint may then set them forward."""
@@ -167,11 +183,12 @@ class CLCENet(NeuralNet):
         """Train for the epochs that are left, until something says that it is enough."""
         train, valid = self.get_split_datasets(X, y)
         loaders = {
-            "train": self.get_iterator(train, training=True),
-            "valid": None if valid is None else self.get_iterator(valid, training=False),
+            "train": self._load(train, shared(self.batch_sampler), "iterator_train"),
+            "valid": valid and self._load(valid, shared(self._in_order(valid)), "iterator_valid"),
         }
         datasets = {"dataset_train": train, "dataset_valid": valid}
         n_epochs = self.max_epochs if epochs is None else epochs
+        self.parallel = Parallel(self.module_)
         try:
             while self.epochs_done < n_epochs and not self.stop_training:
                 self._run_epoch(loaders, datasets)
@@ -179,6 +196,8 @@ class CLCENet(NeuralNet):
             self._cut_short("interrupted by the user", "its weights of that moment")
         except NonFiniteLossError as error:
             self._fall_back(error)
+        finally:
+            self.parallel = None
         return self
 
     def _run_epoch(self, loaders: dict[str, Any], datasets: dict[str, Any]) -> None:
@@ -186,6 +205,7 @@ class CLCENet(NeuralNet):
         self.run_single_epoch(
             loaders["train"], training=True, prefix="train", step_fn=self.train_step
         )
+        share_buffers(self.module_)
         self.run_single_epoch(
             loaders["valid"], training=False, prefix="valid", step_fn=self.validation_step
         )
@@ -220,10 +240,27 @@ class CLCENet(NeuralNet):
         images = torch.cat([self.augment(images) for _ in range(self.n_views)])
         return images, (labels.repeat(self.n_views), weights.repeat(self.n_views))
 
+    def train_step_single(self, batch: Any, **fit_params: Any) -> dict[str, Any]:
+        """Compute loss and gradients, in parts where the batch is too large for the memory."""
+        images, targets = batch
+        if self.micro_batch_size is None or len(images) <= self.micro_batch_size:
+            return super().train_step_single(batch, **fit_params)
+        self._set_training(True)
+        loss, outputs = backward_in_parts(
+            self.infer,
+            lambda outputs: self.get_loss(outputs, targets, training=True),
+            images.to(self.device, non_blocking=True),
+            self.micro_batch_size,
+            unsummed=self.parallel.unsummed,
+        )
+        return {"loss": loss, "y_pred": outputs}
+
     def infer(self, x: Any, **fit_params: Any) -> tuple[Tensor, Tensor]:
         """Run the module, in mixed precision where that is on."""
+        summing = self.parallel is not None and torch.is_grad_enabled()
+        run = self.parallel if summing else self.module_
         with self.precision():
-            return super().infer(x, **fit_params)
+            return run(x.to(self.device, non_blocking=True))
 
     def precision(self) -> torch.autocast:
         """Return the context in which the module runs."""
@@ -231,10 +268,10 @@ class CLCENet(NeuralNet):
         return torch.autocast(device_type, dtype=torch.bfloat16, enabled=self.autocast)
 
     def get_loss(self, y_pred: Any, y_true: Any, X: Any = None, training: bool = False) -> Tensor:
-        """Hand both outputs, labels and row weights to the criterion."""
-        logits, embeddings = y_pred
-        labels, weights = (target.to(logits.device, non_blocking=True) for target in y_true)
-        loss = self.criterion_(logits, embeddings, labels, weights)
+        """Hand both outputs, labels and row weights of all processes to the criterion."""
+        outputs = [gather(output) for output in y_pred]
+        targets = [gather(target.to(self.device, non_blocking=True)) for target in y_true]
+        loss = self.criterion_(*outputs, *targets)
         if training and not math.isfinite(value := loss.item()):
             step = len(self.history[-1, "batches"])
             raise NonFiniteLossError(
@@ -248,12 +285,12 @@ class CLCENet(NeuralNet):
         """Record accuracy beside the loss."""
         step = super().validation_step(batch, **fit_params)
         labels, _ = batch[1]
-        hits = step["y_pred"][0].argmax(dim=1).cpu() == labels.cpu()
-        self.history.record_batch("valid_acc", hits.double().mean().item())
+        hits = step["y_pred"][0].argmax(dim=1) == labels.to(self.device)
+        self.history.record_batch("valid_acc", gather(hits.double()).mean().item())
         return step
 
     def infer_batches(self, dataset: Dataset) -> tuple[Tensor, Tensor]:
-        """Run the module over a dataset, in order.
+        """Run the module over a dataset, in order; each process on some of its batches.
 
         Parameters
         ----------
@@ -267,11 +304,10 @@ class CLCENet(NeuralNet):
         """
         self.module_.eval()
         outputs = []
-        for batch, _ in self.get_iterator(dataset, training=False):
-            with torch.inference_mode(), self.precision():
-                both = self.module_(batch.to(self.device, non_blocking=True))
-                outputs.append([output.float().cpu() for output in both])
-        logits, embeddings = map(torch.cat, zip(*outputs, strict=True))
+        for batch, _ in self._load(dataset, share_of(self._in_order(dataset)), "iterator_valid"):
+            with torch.inference_mode():
+                outputs.append([output.float().cpu() for output in self.infer(batch)])
+        logits, embeddings = map(torch.cat, zip(*chain(*from_all(outputs)), strict=True))
         return logits, embeddings
 
     def __getstate__(self) -> dict[str, Any]:

@@ -28,6 +28,7 @@ class CLCEParameters(BaseEstimator):
         "image_size": [Interval(Integral, 1, None, closed="left"), None],
         "image_shape": [tuple, list, None],
         "batch_size": [Interval(Integral, 1, None, closed="left")],
+        "micro_batch_size": [Interval(Integral, 1, None, closed="left"), None],
         "max_epochs": [Interval(Integral, 1, None, closed="left")],
         "learning_rate": [Interval(Real, 0, None, closed="neither")],
         "layer_decay": [Interval(Real, 0, 1, closed="right"), StrOptions({"auto"})],
@@ -70,6 +71,7 @@ class CLCEParameters(BaseEstimator):
         image_size=None,
         image_shape=None,
         batch_size=32,
+        micro_batch_size=None,
         max_epochs=20,
         learning_rate=1e-3,
         layer_decay="auto",
@@ -108,6 +110,7 @@ class CLCEParameters(BaseEstimator):
         self.image_size = image_size
         self.image_shape = image_shape
         self.batch_size = batch_size
+        self.micro_batch_size = micro_batch_size
         self.max_epochs = max_epochs
         self.learning_rate = learning_rate
         self.layer_decay = layer_decay

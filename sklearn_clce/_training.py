@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.utils.data import Dataset, Subset
 
 from ._net import CLCENet, already_a_batch
+from ._processes import is_main, rank
 from ._validation import resolve_precision
 from .backbones import count_features, load_backbone
 from .batches import LabelledFeatures, LabelledImages
@@ -190,6 +191,7 @@ def make_net(params: Any, module: CLCEModule, device: torch.device) -> CLCENet:
         "weight_decay": params.weight_decay,
         "warmup": params.warmup,
         "clip_grad": params.clip_grad,
+        "micro_batch_size": params.micro_batch_size,
         "n_views": params.n_views,
         "autocast": resolve_precision(params.precision, device) == "bfloat16",
         "patience": params.n_iter_no_change if params.early_stopping else None,
@@ -347,6 +349,8 @@ def train(
         train_rows, valid_rows = split_rows(labels, params.validation_fraction, seed)
         net.train_split = predefined_split(part_of(dataset, valid_rows))
         dataset, labels = part_of(dataset, train_rows), labels[train_rows]
+    if not is_main():
+        torch.manual_seed(seed + rank())  # or all processes would augment in the same way
     net.batch_sampler = make_batch_sampler(
         params.sampler, labels, params.batch_size, weight=params.weight, random_state=seed
     )
@@ -426,7 +430,7 @@ def warn_of_lonely_anchors(batch_sampler: Any, labels: np.ndarray) -> None:
         n_paired += counts[counts > 1].sum()
         n_rows += len(batch)
     batch_sampler.epoch = epoch
-    if n_paired < n_rows / 2:
+    if n_paired < n_rows / 2 and is_main():
         warnings.warn(
             f"only {n_paired} of {n_rows} anchors have a positive in their batch, so the "
             "contrastive term does little: take a larger batch_size, sampler='balanced', "

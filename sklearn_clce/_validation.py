@@ -19,6 +19,8 @@ from sklearn.utils.validation import (
 )
 from torch import Tensor
 
+from ._processes import local_gpu
+
 IMAGE_CHANNELS = (1, 3, 4)
 
 
@@ -223,7 +225,7 @@ def resolve_device(device: str | torch.device) -> torch.device:
     Parameters
     ----------
     device : str or torch.device
-        "auto" takes CUDA where there is one, else the CPU.
+        "auto" takes CUDA where there is one, a GPU for each process, else the CPU.
 
     Returns
     -------
@@ -236,7 +238,8 @@ def resolve_device(device: str | torch.device) -> torch.device:
         If torch does not know it, or this machine does not have it.
     """
     if device == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        gpu = "cuda" if local_gpu() is None else f"cuda:{local_gpu()}"
+        return torch.device(gpu if torch.cuda.is_available() else "cpu")
     try:
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError, NotImplementedError) as error:

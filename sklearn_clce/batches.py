@@ -107,31 +107,21 @@ class FeatureBatches:
     ----------
     dataset : LabelledFeatures
         On the device where the batches are wanted.
-    batch_sampler : Sampler, default=None
-        Rows of the batches; None: all in order.
-    batch_size : int
-        Rows in a batch where there is no sampler.
+    batch_sampler : Sampler or list of list of int
+        Rows of the batches.
     """
 
-    def __init__(
-        self, dataset: LabelledFeatures, batch_sampler: Any = None, *, batch_size: int
-    ) -> None:
+    def __init__(self, dataset: LabelledFeatures, batch_sampler: Any) -> None:
         self.dataset = dataset
         self.batch_sampler = batch_sampler
-        self.batch_size = batch_size
 
     def __len__(self) -> int:
-        if self.batch_sampler is not None:
-            return len(self.batch_sampler)
-        return -(-len(self.dataset) // self.batch_size)
+        return len(self.batch_sampler)
 
     def __iter__(self) -> Iterator[tuple[Tensor, tuple[Tensor, Tensor]]]:
         device = self.dataset.features.device
-        rows = self.batch_sampler
-        if rows is None:
-            rows = torch.arange(len(self.dataset), device=device).split(self.batch_size)
-        for batch in rows:
-            yield self.dataset.__getitems__(torch.as_tensor(batch, device=device))
+        for rows in self.batch_sampler:
+            yield self.dataset.__getitems__(torch.as_tensor(rows, device=device))
 
 
 class _Targets:

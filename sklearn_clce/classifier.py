@@ -13,6 +13,7 @@ from ._fit_tasks import CallbackSupportMixin, with_callbacks
 from ._gpu import claim_gpu
 from ._net import seeded_torch
 from ._parameters import CLCEParameters
+from ._processes import same_for_all, warn_if_not_joined
 from ._training import (
     continued_net,
     kept_features,
@@ -81,7 +82,12 @@ class CLCEClassifier(
         Shape of one image where X has two axes and holds flattened images, such as
         (8, 8) or (32, 32, 3).
     batch_size : int, default=32
-        Rows in a batch. The contrastive term compares the rows of one batch.
+        Rows in a batch, of all processes together. The contrastive term compares the
+        rows of one batch.
+    micro_batch_size : int, default=None
+        Rows that the network runs on at a time, for a large ``batch_size`` in the memory
+        of a small one, at the price of a second forward pass. The gradient is that of
+        the whole batch, but for batch statistics, which are those of the rows at a time.
     max_epochs : int, default=20
         Passes over the training data.
     learning_rate : float, default=1e-3
@@ -417,7 +423,9 @@ class CLCEClassifier(
     def _train(self, rows, labels, sample_weight, *, goes_on, max_epochs=None, task=None):
         """Train a new net, or a copy of the one before, so that an error loses nothing."""
         weights = row_weights(labels, self.classes_, sample_weight, self.class_weight)
+        warn_if_not_joined()
         seed = check_random_state(self.random_state).randint(np.iinfo(np.int32).max)
+        seed = same_for_all(seed)
         device = resolve_device(self.device)
         claim_gpu(device)
         checkpoint = None

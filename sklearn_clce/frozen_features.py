@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ._processes import from_all, is_main, share_of
 from .batches import LabelledImages
 from .data import ArrayImages, ListImages, read_image
 from .embedding_store import EmbeddingStore
@@ -34,7 +35,8 @@ def features_of(
     equal images counted once, and each batch is kept as soon as it is computed. A kept
     feature is returned bit for bit as it was computed. The rounding of a feature may
     depend on the number of images in its batch, not on which they are; so one that is
-    computed in another batch may differ in its last bits.
+    computed in another batch may differ in its last bits. Several processes that train
+    together share the missing images among them.
 
     Parameters
     ----------
@@ -63,18 +65,21 @@ def features_of(
     keys = _keys(images, range(len(images)), store, backbone, device, precision)
     kept = {} if store is None else store.get(keys)
     missing = {key: row for row, key in reversed(list(enumerate(keys))) if key not in kept}
-    rows = sorted(missing.values())
-    if verbose:
+    rows = sorted(set().union(*from_all(list(missing.values()))))
+    if verbose and is_main():
         print(f"[BackboneFeatures] running the backbone on {len(rows)} of {len(images)} images")
     run = backbone.runner(device, precision) if rows else None
-    for part in _parts(rows, batch_size):
+    computed = {}
+    for part in _parts(share_of(rows), batch_size):
         vectors = run(data.__getitems__(part)[0]).numpy()
-        kept |= {keys[row]: vector for row, vector in zip(part, vectors, strict=True)}
+        computed |= {keys[row]: vector for row, vector in zip(part, vectors, strict=True)}
         if store is not None:
             now = _keys(images, part, store, backbone, device, precision)
             # an image that changed while it was read belongs to no key
             same = [key for row, key in zip(part, now, strict=True) if keys[row] == key]
-            store.put({key: kept[key] for key in same})
+            store.put({key: computed[key] for key in same})
+    for others in from_all(computed):
+        kept |= others
     return torch.from_numpy(np.stack([kept[key] for key in keys]))
 
 

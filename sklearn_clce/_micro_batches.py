@@ -1,0 +1,83 @@
+"""The gradient of a large batch in the memory of a small one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from itertools import compress
+
+import torch
+from torch import Tensor
+
+
+def backward_in_parts(
+    forward: Callable[[Tensor], Sequence[Tensor]],
+    loss_of: Callable[[Sequence[Tensor]], Tensor],
+    batch: Tensor,
+    size: int,
+    *,
+    unsummed: Callable[[], AbstractContextManager] = nullcontext,
+) -> tuple[Tensor, Sequence[Tensor]]:
+    """Compute the loss of a batch and its gradient, a few rows of the network at a time.
+
+    A first pass, without gradients, gives the outputs of all rows, and the loss the
+    gradient of each output. A second pass runs each part again, with the same random
+    numbers, and hands its outputs' gradients on to the weights [1]_. This is exact for a
+    network that treats rows one by one; batch statistics are those of the parts, and
+    enter the running ones twice.
+
+    Parameters
+    ----------
+    forward : callable
+        Maps rows to outputs, which have a first axis of rows.
+    loss_of : callable
+        Maps the outputs of all rows to the loss.
+    batch : Tensor of shape (n, ...)
+        All rows.
+    size : int
+        Rows at a time.
+    unsummed : callable, default=nullcontext
+        Context of every backward pass but the last, where the gradients of several
+        processes are not yet summed.
+
+    Returns
+    -------
+    loss : Tensor of shape ()
+        Without a graph.
+    outputs : list of Tensor of shape (n, ...)
+        Without a graph.
+
+    References
+    ----------
+    .. [1] Gao, L. et al. "Scaling Deep Contrastive Learning Batch Size under Memory
+       Limited Setup", arXiv:2101.06983, 2021.
+    """
+    parts = batch.split(size)
+    random_states, outputs = [], []
+    with torch.no_grad():
+        for part in parts:
+            random_states.append(_random_state(batch.device))
+            outputs.append(forward(part))
+    whole = [torch.cat(column).requires_grad_() for column in zip(*outputs, strict=True)]
+    loss = loss_of(whole)
+    loss.backward()
+    used = [output.grad is not None for output in whole]
+    gradients = zip(*(output.grad.split(size) for output in compress(whole, used)), strict=True)
+    for number, (part, state, gradient) in enumerate(
+        zip(parts, random_states, gradients, strict=True), start=1
+    ):
+        _set_random_state(state, batch.device)
+        with nullcontext() if number == len(parts) else unsummed():
+            torch.autograd.backward(list(compress(forward(part), used)), gradient)
+    return loss.detach(), [output.detach() for output in whole]
+
+
+def _random_state(device: torch.device) -> tuple[Tensor, Tensor | None]:
+    on_cuda = device.type == "cuda"
+    return torch.get_rng_state(), torch.cuda.get_rng_state(device) if on_cuda else None
+
+
+def _set_random_state(state: tuple[Tensor, Tensor | None], device: torch.device) -> None:
+    torch.set_rng_state(state[0])
+    if state[1] is not None:
+        torch.cuda.set_rng_state(state[1], device)

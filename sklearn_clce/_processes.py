@@ -1,0 +1,231 @@
+"""Several processes that train one model: the share of each, and what all have together.
+
+There is more than one where the script has called
+``torch.distributed.init_process_group``; each runs the whole script. Alone, everything
+here gives back what it gets.
+"""
+
+from __future__ import annotations
+
+import os
+import warnings
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+
+
+def n_processes() -> int:
+    """Count the processes that train together."""
+    return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
+
+
+def rank() -> int:
+    """Return the number of this process, from 0 on."""
+    return dist.get_rank() if n_processes() > 1 else 0
+
+
+def is_main() -> bool:
+    """Tell whether this is the process that writes and prints."""
+    return rank() == 0
+
+
+def local_gpu() -> int | None:
+    """Return the index of this process's GPU on its machine; None where it is alone."""
+    return int(os.environ.get("LOCAL_RANK", rank())) if n_processes() > 1 else None
+
+
+def warn_if_not_joined() -> None:
+    """Warn where a launcher has started several processes that know nothing of each other."""
+    launched = int(os.environ.get("WORLD_SIZE", 1))
+    if launched > 1 and n_processes() == 1 and os.environ.get("RANK", "0") == "0":
+        warnings.warn(
+            f"a launcher started {launched} processes, and each trains a model of its own: call "
+            "torch.distributed.init_process_group() first to train one together",
+            UserWarning,
+            stacklevel=4,
+        )
+
+
+def same_for_all(value: Any) -> Any:
+    """Take a value from the main process.
+
+    Parameters
+    ----------
+    value : object
+        What the main process has is sent; it must pickle.
+
+    Returns
+    -------
+    object
+        The main process's.
+    """
+    if n_processes() == 1:
+        return value
+    values = [value]
+    dist.broadcast_object_list(values, src=0)
+    return values[0]
+
+
+def from_all(value: Any) -> list[Any]:
+    """Collect a value of each process.
+
+    Parameters
+    ----------
+    value : object
+        Of this process; it must pickle.
+
+    Returns
+    -------
+    list
+        By rank.
+    """
+    if n_processes() == 1:
+        return [value]
+    values: list[Any] = [None] * n_processes()
+    dist.all_gather_object(values, value)
+    return values
+
+
+def share_of(rows: Any) -> Any:
+    """Take this process's rows: a run of them, as long as the others' or longer by one.
+
+    Parameters
+    ----------
+    rows : sequence
+        Rows of all processes.
+
+    Returns
+    -------
+    sequence
+        A slice of it.
+    """
+    fewest, longer = divmod(len(rows), n_processes())
+    start = rank() * fewest + min(rank(), longer)
+    return rows[start : start + fewest + (rank() < longer)]
+
+
+class SharedBatches:
+    """This process's part of each batch.
+
+    Parameters
+    ----------
+    batches : Sampler or list of list of int
+        Rows of whole batches; the same in every process.
+
+    Raises
+    ------
+    ValueError
+        While iterating, if a batch has fewer rows than there are processes.
+    """
+
+    def __init__(self, batches: Any) -> None:
+        self.batches = batches
+
+    def __len__(self) -> int:
+        return len(self.batches)
+
+    def __iter__(self) -> Iterator[list[int]]:
+        for batch in self.batches:
+            if len(batch) < n_processes():
+                raise ValueError(
+                    f"a batch of {len(batch)} rows can't be shared by {n_processes()} processes: a "
+                    "larger batch_size, more rows or fewer processes are required"
+                )
+            yield share_of(batch)
+
+
+def shared(batches: Any) -> Any:
+    """Share batches out, if there is more than one process.
+
+    Parameters
+    ----------
+    batches : Sampler or list of list of int
+        Rows of whole batches.
+
+    Returns
+    -------
+    Sampler, list or SharedBatches
+        Rows for this process.
+    """
+    return batches if n_processes() == 1 else SharedBatches(batches)
+
+
+class Parallel:
+    """A module whose gradients become the mean over all processes in backward.
+
+    Parameters
+    ----------
+    module : nn.Module
+        On its device; weights of the main process replace those of the others.
+    """
+
+    def __init__(self, module: nn.Module) -> None:
+        self.run = module
+        if n_processes() > 1:
+            self.run = DistributedDataParallel(module)
+
+    def __call__(self, batch: Tensor) -> Any:
+        """Run the module."""
+        return self.run(batch)
+
+    def unsummed(self) -> AbstractContextManager:
+        """Return a context whose gradients stay in this process, to be summed later."""
+        return self.run.no_sync() if n_processes() > 1 else nullcontext()
+
+
+def share_buffers(module: nn.Module) -> None:
+    """Give all processes the batch statistics of the main one.
+
+    Parameters
+    ----------
+    module : nn.Module
+        Its buffers are written.
+    """
+    if n_processes() > 1:
+        for buffer in module.buffers():
+            dist.broadcast(buffer, src=0)
+
+
+def gather(rows: Tensor) -> Tensor:
+    """Put the rows of all processes together, in the order of their ranks.
+
+    Every process then computes the same loss of all rows. Backward takes the gradient
+    of its own rows, times the number of processes, for their mean is what
+    :class:`Parallel` makes of it.
+
+    Parameters
+    ----------
+    rows : Tensor of shape (n, ...)
+        Of this process; n may differ.
+
+    Returns
+    -------
+    Tensor of shape (sum of n, ...)
+        Of all.
+    """
+    return rows if n_processes() == 1 else _Gather.apply(rows)
+
+
+class _Gather(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, rows: Tensor) -> Tensor:
+        own_count = torch.tensor([len(rows)], device=rows.device)
+        counts = [torch.empty_like(own_count) for _ in range(dist.get_world_size())]
+        dist.all_gather(counts, own_count)
+        n_rows = torch.cat(counts).tolist()
+        padded = rows.new_zeros(max(n_rows), *rows.shape[1:])
+        padded[: len(rows)] = rows
+        parts = [torch.empty_like(padded) for _ in n_rows]
+        dist.all_gather(parts, padded)
+        start = sum(n_rows[: dist.get_rank()])
+        ctx.own = slice(start, start + len(rows))
+        return torch.cat([part[:n] for part, n in zip(parts, n_rows, strict=True)])
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:
+        return gradient[ctx.own] * dist.get_world_size()

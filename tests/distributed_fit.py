@@ -1,0 +1,154 @@
+"""Fits that several processes do together.
+
+Usage: torchrun --nproc-per-node=2 distributed_fit.py FOLDER
+
+Each function is also called by a test in one process, to compare with. What a process finds it
+writes to FOLDER/RANK.npz.
+"""
+
+import sys
+from pathlib import Path
+
+import numpy as np
+import torch
+from skorch.callbacks import Callback
+from torch import nn
+
+from sklearn_clce import BackboneFeatures, CLCEClassifier
+
+RNG = np.random.default_rng(0)
+LABELS = np.arange(13) % 3
+IMAGES = (RNG.random((13, 8, 8, 3)) + LABELS[:, None, None, None]) / 4
+WEIGHTS = RNG.random(13)
+
+
+class PlainBackbone(nn.Module):
+    """No batch statistics and no dropout; all copies count the images that they have seen."""
+
+    n_images = 0
+
+    def __init__(self):
+        super().__init__()
+        with torch.random.fork_rng():
+            torch.manual_seed(0)
+            self.layers = nn.Sequential(nn.Conv2d(3, 8, 3), nn.GELU(), nn.Conv2d(8, 6, 3))
+
+    def forward(self, images):
+        PlainBackbone.n_images += len(images)
+        return self.layers(images).mean(dim=(2, 3))
+
+
+class NormalizingBackbone(PlainBackbone):
+    """Batch statistics and dropout."""
+
+    def __init__(self):
+        super().__init__()
+        self.layers.insert(1, nn.BatchNorm2d(8))
+        self.layers.append(nn.Dropout(0.2))
+
+
+class Gradients(Callback):
+    """Keep the gradients of the first step."""
+
+    gradients = None
+
+    def on_grad_computed(self, net, named_parameters, **kwargs):
+        if self.gradients is None:
+            parameters = net.module_.parameters()
+            self.gradients = torch.cat([p.grad.flatten() for p in parameters if p.requires_grad])
+
+
+class Crash(Callback):
+    def on_epoch_begin(self, net, **kwargs):
+        if net.epochs_done == 2:
+            raise RuntimeError("crash")
+
+
+def estimator(backbone=PlainBackbone, **parameters):
+    defaults = {"batch_size": 13, "max_epochs": 1, "random_state": 0, "augment": None}
+    return CLCEClassifier(backbone(), **defaults | parameters)
+
+
+def weights_of(clf):
+    state = clf.module_.state_dict().values()
+    return torch.cat([tensor.double().flatten() for tensor in state]).numpy()
+
+
+def first_gradients(**parameters):
+    recorder = Gradients()
+    estimator(callbacks=[recorder], clip_grad=None, **parameters).fit(IMAGES, LABELS, WEIGHTS)
+    return recorder.gradients.numpy()
+
+
+def uneven_batches():
+    """Two epochs of batches of 5, 4 and 4 rows, with the best of them kept."""
+    clf = estimator(batch_size=5, max_epochs=2, sampler="shuffle", weight=0.3)
+    return weights_of(clf.fit(IMAGES, LABELS))
+
+
+def early_stopping():
+    clf = estimator(batch_size=6, max_epochs=8, early_stopping=True, validation_fraction=0.4)
+    clf.set_params(n_iter_no_change=2, random_state=1, learning_rate=0.1)
+    clf.fit(IMAGES, LABELS)
+    return np.append(weights_of(clf), clf.validation_scores_)
+
+
+def probabilities():
+    clf = estimator(max_epochs=2, batch_size=6).fit(IMAGES, LABELS)
+    return clf.predict_proba(IMAGES)
+
+
+def unseeded():
+    return weights_of(estimator(NormalizingBackbone, random_state=None).fit(IMAGES, LABELS))
+
+
+def resumed(folder):
+    """Weights of a fit that crashed and went on, and of one that did not."""
+    parameters = {"batch_size": 6, "max_epochs": 3, "augment": "auto"}
+    whole = estimator(NormalizingBackbone, **parameters).fit(IMAGES, LABELS)
+    clf = estimator(NormalizingBackbone, checkpoint=folder, callbacks=[Crash()], **parameters)
+    try:
+        clf.fit(IMAGES, LABELS)
+    except RuntimeError:
+        clf.set_params(callbacks=None).fit(IMAGES, LABELS)
+    return np.stack([weights_of(clf), weights_of(whole)])
+
+
+def frozen_features(folder):
+    """Features, and on how many images this process has run the backbone."""
+    PlainBackbone.n_images = 0
+    transformer = BackboneFeatures(PlainBackbone(), memory=folder, batch_size=2, verbose=1)
+    features = [transformer.transform(IMAGES) for _ in range(2)]
+    return np.stack(features), PlainBackbone.n_images
+
+
+def refused():
+    try:
+        estimator(batch_size=1, sampler="shuffle", weight=0).fit(IMAGES, LABELS)
+    except ValueError as error:
+        return str(error)
+
+
+def main(folder):
+    torch.distributed.init_process_group()
+    features, n_images = frozen_features(folder / "features")
+    results = {
+        "gradients": first_gradients(),
+        "gradients_in_parts": first_gradients(micro_batch_size=3),
+        "gradients_of_cross_entropy": first_gradients(micro_batch_size=3, weight=0.0),
+        "uneven_batches": uneven_batches(),
+        "early_stopping": early_stopping(),
+        "probabilities": probabilities(),
+        "unseeded": unseeded(),
+        "resumed": resumed(folder / "checkpoint"),
+        "features": features,
+        "n_images": n_images,
+        "refused": refused(),
+    }
+    estimator(verbose=1).fit(IMAGES, LABELS)
+    np.savez(folder / f"{torch.distributed.get_rank()}.npz", **results)
+    torch.distributed.destroy_process_group()
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))

@@ -1,0 +1,111 @@
+"""Several processes train one model: as one process would, to rounding."""
+
+import os
+import subprocess
+import sys
+from itertools import chain
+from pathlib import Path
+
+import distributed_fit as fits
+import numpy as np
+import pytest
+import torch
+
+from sklearn_clce import CLCEClassifier, _processes
+from sklearn_clce._validation import resolve_device
+
+SCRIPT = Path(fits.__file__)
+COMMAND = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2", SCRIPT]
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    """Run the script in two processes over gloo; return what each found and what was printed."""
+    folder = tmp_path_factory.mktemp("run")
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
+    command = [*COMMAND, folder]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr[-3000:]
+    found = [np.load(folder / f"{rank}.npz") for rank in range(2)]
+    return found, done.stdout, done.stderr
+
+
+@pytest.mark.parametrize(
+    ("name", "parameters"),
+    [
+        ("gradients", {}),
+        ("gradients_in_parts", {}),
+        ("gradients_of_cross_entropy", {"weight": 0.0}),
+    ],
+)
+def test_gradients_of_two_processes_are_those_of_the_whole_batch_in_one(run, name, parameters):
+    expected = fits.first_gradients(**parameters)
+    assert np.abs(expected).max() > 1e-3
+    for found in run[0]:
+        np.testing.assert_allclose(found[name], expected, rtol=1e-4, atol=1e-7)
+
+
+@pytest.mark.parametrize("name", ["uneven_batches", "early_stopping", "probabilities"])
+def test_a_whole_fit_of_two_processes_is_that_of_one(run, name):
+    expected = getattr(fits, name)()
+    for found in run[0]:
+        np.testing.assert_allclose(found[name], expected, rtol=1e-3, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["uneven_batches", "unseeded", "resumed", "probabilities"])
+def test_all_processes_end_with_the_same_model(run, name):
+    first, second = (found[name] for found in run[0])
+    np.testing.assert_array_equal(first, second)
+
+
+def test_a_fit_goes_on_from_its_checkpoint_as_if_it_had_not_stopped(run):
+    resumed, whole = run[0][0]["resumed"]
+    np.testing.assert_array_equal(resumed, whole)
+
+
+def test_each_image_runs_through_a_frozen_backbone_once_in_one_of_the_processes(run, tmp_path):
+    found = run[0]
+    assert [int(part["n_images"]) for part in found] == [7, 6]
+    (expected, _), _ = fits.frozen_features(tmp_path)
+    for part in found:
+        for features in part["features"]:
+            np.testing.assert_allclose(features, expected, rtol=1e-5)
+
+
+def test_a_batch_that_can_not_be_shared_is_refused_in_every_process(run):
+    for found in run[0]:
+        assert str(found["refused"]).startswith("a batch of 1 rows can't be shared by 2 processes")
+
+
+def test_one_process_prints(run):
+    _, printed, bars = run
+    assert bars.count("training 683 of 683 parameters") == 1
+    assert printed.count("running the backbone on 13 of 13 images") == 1
+
+
+def test_processes_that_were_launched_and_not_joined_are_warned_of(monkeypatch):
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    clf = CLCEClassifier("precomputed", max_epochs=1)
+    with pytest.warns(UserWarning, match=r"started 2 processes.*init_process_group"):
+        clf.fit(np.eye(8), [0, 1] * 4)
+    monkeypatch.setenv("RANK", "1")
+    clf.fit(np.eye(8), [0, 1] * 4)
+
+
+@pytest.mark.parametrize("n", [1, 2, 3])
+def test_shares_cover_the_rows_in_order(monkeypatch, n):
+    monkeypatch.setattr(_processes, "n_processes", lambda: n)
+    shares = []
+    for rank in range(n):
+        monkeypatch.setattr(_processes, "rank", lambda rank=rank: rank)
+        shares.append(_processes.share_of(list(range(7))))
+    assert list(chain(*shares)) == list(range(7))
+    assert max(map(len, shares)) - min(map(len, shares)) <= 1
+
+
+def test_each_process_takes_its_own_gpu(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(_processes, "n_processes", lambda: 2)
+    monkeypatch.setattr(_processes, "rank", lambda: 5)
+    monkeypatch.setenv("LOCAL_RANK", "1")
+    assert resolve_device("auto") == torch.device("cuda:1")
