@@ -118,6 +118,8 @@ class CLCENet(NeuralNet):
         return [
             ("epoch_timer", EpochTimer()),
             ("train_loss", PassthroughScoring(name="train_loss", on_train=True)),
+            ("train_cross_entropy", PassthroughScoring("train_cross_entropy", on_train=True)),
+            ("train_contrastive", PassthroughScoring("train_contrastive", on_train=True)),
             ("valid_loss", PassthroughScoring(name="valid_loss")),
             ("valid_acc", PassthroughScoring(name="valid_acc", lower_is_better=False)),
             ("clip_grad", ClipGradients(self.clip_grad)),
@@ -271,7 +273,10 @@ class CLCENet(NeuralNet):
         """Hand both outputs, labels and row weights of all processes to the criterion."""
         outputs = [gather(output) for output in y_pred]
         targets = [gather(target.to(self.device, non_blocking=True)) for target in y_true]
-        loss = self.criterion_(*outputs, *targets)
+        terms = self.criterion_.terms(*outputs, *targets)
+        loss = self.criterion_.weigh(terms)
+        for name, term in terms.items() if training else ():
+            self.history.record_batch(f"train_{name}", term.item())
         if training and not math.isfinite(value := loss.item()):
             step = len(self.history[-1, "batches"])
             raise NonFiniteLossError(

@@ -8,12 +8,12 @@ computed in log space and in float32 or wider, also under autocast, because
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from ._pairs import plain_anchor_losses
 from ._streaming import streamed_anchor_losses, streaming_pays
 from ._validation import check_loss_inputs, check_loss_settings
 
@@ -91,22 +91,8 @@ def clce_loss(
     >>> round(clce_loss(logits, embeddings, labels, weight=0.5).item(), 4)
     0.3466
     """
-    check_loss_settings(
-        weight=weight, temperature=temperature, hardness=hardness, label_smoothing=label_smoothing
-    )
-    check_loss_inputs(embeddings, labels, logits=logits, class_weight=class_weight)
-    row_weight = _row_weight(labels, class_weight, sample_weight)
-    cross_entropy = _cross_entropy(logits, labels, label_smoothing, row_weight)
-    if weight == 0:
-        return cross_entropy
-    contrastive = label_aware_contrastive_loss(
-        embeddings,
-        labels,
-        temperature=temperature,
-        hardness=hardness,
-        sample_weight=row_weight,
-    )
-    return (1 - weight) * cross_entropy + weight * contrastive
+    criterion = CLCELoss(weight, temperature, hardness, label_smoothing, class_weight)
+    return criterion(logits, embeddings, labels, sample_weight)
 
 
 def label_aware_contrastive_loss(
@@ -190,7 +176,7 @@ def label_aware_contrastive_loss(
     with torch.autocast(embeddings.device.type, enabled=False):
         normalised = l2_normalise(_at_least_float32(embeddings))
         streams = streaming_pays(normalised, temperature, hardness)
-        anchor_losses = streamed_anchor_losses if streams else _anchor_losses
+        anchor_losses = streamed_anchor_losses if streams else plain_anchor_losses
         anchor_loss, has_positive = anchor_losses(normalised, labels, temperature, hardness)
         anchor_weight = has_positive if sample_weight is None else has_positive * sample_weight
         return _weighted_mean(anchor_loss, anchor_weight)
@@ -335,7 +321,7 @@ class CLCELoss(nn.Module):
         self.hardness = hardness
         self.label_smoothing = label_smoothing
         if class_weight is not None:
-            class_weight = torch.as_tensor(class_weight, dtype=torch.get_default_dtype())
+            class_weight = _at_least_float32(torch.as_tensor(class_weight))
         self.register_buffer("class_weight", class_weight)
 
     def forward(
@@ -363,17 +349,62 @@ class CLCELoss(nn.Module):
         Tensor of shape ()
             The loss.
         """
-        return clce_loss(
-            logits,
-            embeddings,
-            labels,
-            weight=self.weight,
-            temperature=self.temperature,
-            hardness=self.hardness,
-            label_smoothing=self.label_smoothing,
-            class_weight=self.class_weight,
-            sample_weight=sample_weight,
-        )
+        return self.weigh(self.terms(logits, embeddings, labels, sample_weight))
+
+    def terms(
+        self,
+        logits: Tensor,
+        embeddings: Tensor,
+        labels: Tensor,
+        sample_weight: Tensor | None = None,
+    ) -> dict[str, Tensor]:
+        """Compute the terms of one batch, before they are weighed.
+
+        Parameters
+        ----------
+        logits : Tensor of shape (n, n_classes)
+            Unnormalised class scores.
+        embeddings : Tensor of shape (n, n_dims)
+            Embeddings of the same rows.
+        labels : Tensor of shape (n,)
+            Class indices, of an integer dtype.
+        sample_weight : Tensor of shape (n,), default=None
+            Non-negative weight of each row.
+
+        Returns
+        -------
+        dict of str to Tensor of shape ()
+            "cross_entropy", and "contrastive" unless its weight is 0.
+        """
+        check_loss_inputs(embeddings, labels, logits=logits, class_weight=self.class_weight)
+        row_weight = _row_weight(labels, self.class_weight, sample_weight)
+        terms = {"cross_entropy": _cross_entropy(logits, labels, self.label_smoothing, row_weight)}
+        if self.weight > 0:
+            terms["contrastive"] = label_aware_contrastive_loss(
+                embeddings,
+                labels,
+                temperature=self.temperature,
+                hardness=self.hardness,
+                sample_weight=row_weight,
+            )
+        return terms
+
+    def weigh(self, terms: dict[str, Tensor]) -> Tensor:
+        """Add up the terms.
+
+        Parameters
+        ----------
+        terms : dict of str to Tensor of shape ()
+            What :meth:`terms` returns.
+
+        Returns
+        -------
+        Tensor of shape ()
+            The loss.
+        """
+        if self.weight == 0:
+            return terms["cross_entropy"]
+        return (1 - self.weight) * terms["cross_entropy"] + self.weight * terms["contrastive"]
 
     def extra_repr(self) -> str:
         """Show the settings in the module's repr.
@@ -407,55 +438,6 @@ def l2_normalise(embeddings: Tensor) -> Tensor:
     length = torch.linalg.vector_norm(rescaled, dim=1, keepdim=True)  # (n, 1)
     # A product has a cheaper gradient than a quotient.
     return rescaled * length.clamp(min=0.5).reciprocal()
-
-
-class _Similarity(torch.autograd.Function):
-    """The product z z', whose gradient takes one product by symmetry instead of two."""
-
-    @staticmethod
-    def forward(ctx: Any, normalised: Tensor) -> Tensor:
-        ctx.save_for_backward(normalised)
-        return normalised @ normalised.T  # (n, n)
-
-    @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> Tensor:
-        (normalised,) = ctx.saved_tensors
-        with torch.autocast(gradient.device.type, enabled=False):
-            return (gradient + gradient.T) @ normalised  # (n, n_dims)
-
-
-def _anchor_losses(
-    normalised: Tensor, labels: Tensor, temperature: float, hardness: float
-) -> tuple[Tensor, Tensor]:
-    """Return the loss of each anchor and whether it has a positive, both (n,)."""
-    similarity = _Similarity.apply(normalised) / temperature  # (n, n), as all that follow
-    same_label_mask = labels[:, None] == labels
-    itself_mask = torch.eye(len(labels), dtype=torch.bool, device=labels.device)
-    n_positives = same_label_mask.sum(dim=1, dtype=similarity.dtype) - 1  # (n,)
-    pair_score = similarity
-    if hardness > 0:
-        log_factor = _log_weight_factor(hardness * similarity, same_label_mask, n_positives)
-        weighted = (1 + hardness) * similarity + log_factor
-        pair_score = torch.where(same_label_mask, similarity, weighted)
-    log_partition = _logsumexp_outside(itself_mask, pair_score)
-    positive = torch.where(same_label_mask ^ itself_mask, similarity, 0)
-    mean_positive = positive.sum(dim=1) / n_positives.clamp(min=1)
-    return log_partition - mean_positive, n_positives > 0
-
-
-def _log_weight_factor(scaled: Tensor, same_label_mask: Tensor, n_positives: Tensor) -> Tensor:
-    """Return log of ``w / exp(scaled)``, the same for all negatives of an anchor, (n, 1)."""
-    n_negatives = (len(scaled) - 1 - n_positives).clamp(min=1)
-    return (n_negatives.log() - _logsumexp_outside(same_label_mask, scaled))[:, None]
-
-
-def _logsumexp_outside(mask: Tensor, values: Tensor) -> Tensor:
-    """Sum ``exp(values)`` over each row's entries outside the mask, in log space.
-
-    The fill is finite: a row without an entry then has a finite value, which its
-    caller masks, and gradients of zero instead of NaN.
-    """
-    return values.masked_fill(mask, torch.finfo(values.dtype).min / 4).logsumexp(dim=1)
 
 
 def _cross_entropy(

@@ -333,3 +333,14 @@ def test_on_cuda_without_synchronisation(dtype):
         torch.cuda.set_sync_debug_mode("default")
     assert loss.device.type == "cuda"
     assert_allclose(loss.item(), expected.item(), rtol=1e-4)
+
+
+def test_the_terms_add_up_to_the_loss():
+    criterion = CLCELoss(weight=0.3)
+    inputs = torch.randn(6, 3), torch.randn(6, 4), torch.tensor([0, 1, 2, 0, 1, 2])
+    terms = criterion.terms(*inputs)
+    assert set(terms) == {"cross_entropy", "contrastive"}
+    torch.testing.assert_close(
+        0.7 * terms["cross_entropy"] + 0.3 * terms["contrastive"], criterion(*inputs)
+    )
+    assert set(CLCELoss(weight=0.0).terms(*inputs)) == {"cross_entropy"}

@@ -583,3 +583,14 @@ def test_keyboard_interrupt_leaves_a_usable_estimator(features):
         clf = head(max_epochs=50, callbacks=[StopAfter(5)]).fit(X, codes)
     assert clf.predict(X).shape == (60,)
     assert clf.n_iter_ == 5
+
+
+@pytest.mark.parametrize("weight", [0.0, 0.4])
+def test_history_keeps_both_terms_of_the_criterion(weight, features):
+    clf = head(weight=weight).fit(*features)
+    for row in clf.history_:
+        expected = (1 - weight) * row["train_cross_entropy"]
+        if weight:
+            expected += weight * row["train_contrastive"]
+        assert row["train_loss"] == pytest.approx(expected, rel=1e-5)
+    assert ("train_contrastive" in clf.history_[0]) == (weight > 0)
