@@ -49,6 +49,9 @@ def make_parser():
     run.add_argument("--data", help=f"folder of the npz files of pictures; default: ${VARIABLE}")
     run.add_argument("--weights", help="folder of weights; default: timm's own sources")
     run.add_argument("--device", default="auto")
+    report = actions.add_parser("report", help="write the page of results and its plots")
+    report.set_defaults(action=report_all)
+    report.add_argument("--docs", type=Path, default=ROOT / "docs", help="folder to write to")
     return parser
 
 
@@ -105,6 +108,20 @@ def measure_missing(missing, options):
                 told(line),
                 flush=True,
             )
+
+
+def report_all(options):
+    """Write the page of results.
+
+    Parameters
+    ----------
+    options : Namespace
+        Of the command line.
+    """
+    from .report import PAGE, write_report
+
+    write_report(read_lines(options.results), options.docs)
+    print(f"wrote {options.docs / PAGE}")
 
 
 def told(line):

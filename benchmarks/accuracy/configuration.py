@@ -20,7 +20,12 @@ OF_TRAINING = (
     "max_epochs",
     "learning_rate",
 )
-DEFAULTS = {name: CLCEClassifier().get_params()[name] for name in OF_TRAINING}
+OF_ESTIMATOR = {name: CLCEClassifier().get_params()[name] for name in OF_TRAINING}
+DEFAULT_METHOD = "clce" if OF_ESTIMATOR["hardness"] > 0 else "supcon"
+# "clce" has hardness, whatever the estimator's default is
+DEFAULTS = OF_ESTIMATOR | {"hardness": OF_ESTIMATOR["hardness"] or 1.0}
+# Each of "episodes" is a fine-tuning, each of "base" a small fit on embeddings.
+EPISODES = {"classify": None, "episodes": 10, "base": 600}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,6 +56,8 @@ class Configuration:
     weight, temperature, hardness, projection_dim, n_views, sampler, batch_size, \
 max_epochs, learning_rate : object
         As for ``CLCEClassifier``; None where they have no meaning.
+    episodes : int or None
+        Number of episodes; None where there are none.
     seed : int
         Fixes classes, images, episodes and initialisation.
     """
@@ -72,6 +79,7 @@ max_epochs, learning_rate : object
     batch_size: int | None
     max_epochs: int | None
     learning_rate: float | None
+    episodes: int | None
     seed: int
 
     @property
@@ -132,6 +140,7 @@ def configure(
         image_size=image_size,
         trainable=trainable,
         method=method,
+        episodes=EPISODES[task],
         seed=seed,
         **settings,
     )

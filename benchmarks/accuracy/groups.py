@@ -45,15 +45,18 @@ class Group:
         The runs.
     goal : float or None, default=None
         Points by which CLCE should beat cross-entropy in the mean over data sets.
+    usual : dict or None, default=None
+        Settings that all methods of the group have instead of the estimator's defaults.
     """
 
     title: str
     about: str
     configurations: tuple[Configuration, ...]
     goal: float | None = None
+    usual: dict | None = None
 
 
-def group(title, about, *products, goal=None):
+def group(title, about, *products, goal=None, usual=None):
     """Put products of choices together.
 
     Parameters
@@ -62,7 +65,7 @@ def group(title, about, *products, goal=None):
         Heading and text.
     *products : dict of str to list
         Arguments of :func:`~.configuration.product`.
-    goal : float, default=None
+    goal, usual : object
         See :class:`Group`.
 
     Returns
@@ -71,7 +74,7 @@ def group(title, about, *products, goal=None):
         With each configuration once.
     """
     configurations = [one for choices in products for one in product(**choices)]
-    return Group(title, about, tuple(dict.fromkeys(configurations)), goal)
+    return Group(title, about, tuple(dict.fromkeys(configurations)), goal, usual)
 
 
 def floor(pictures, backbones, **choices):
@@ -185,6 +188,7 @@ GROUPS = {
             "method": ["logistic"],
             "seed": SEEDS,
         },
+        usual={"n_views": 2},
     ),
     "batch_size": group(
         "Batch size",

@@ -39,8 +39,6 @@ TRAINING = (
     "max_epochs",
     "learning_rate",
 )
-EPISODES_A_SEED = 20  # each is a fine-tuning
-EPISODES_OF_EMBEDDINGS = 600  # each is a small fit
 N_WAY, BASE_SHOTS = 5, (1, 5)
 
 
@@ -134,14 +132,10 @@ def episodes(configuration, surroundings):
         labels,
         n_way=configuration.n_classes,
         k_shot=configuration.shots,
-        n_episodes=EPISODES_A_SEED,
+        n_episodes=configuration.episodes,
         random_state=configuration.seed,
     )
-    return {
-        "metrics": {"accuracy": score.mean},
-        "episodes": EPISODES_A_SEED,
-        **_cost(start, peak, surroundings),
-    }
+    return {"metrics": {"accuracy": score.mean}, **_cost(start, peak, surroundings)}
 
 
 def base(configuration, surroundings):
@@ -162,13 +156,13 @@ def base(configuration, surroundings):
             labels,
             n_way=N_WAY,
             k_shot=k_shot,
-            n_episodes=EPISODES_OF_EMBEDDINGS,
+            n_episodes=configuration.episodes,
             random_state=configuration.seed,
         ).mean
         for name, learner in learners.items()
         for k_shot in BASE_SHOTS
     }
-    return {"metrics": metrics, **training, "episodes": EPISODES_OF_EMBEDDINGS}
+    return {"metrics": metrics, **training}
 
 
 TASKS = {"classify": classify, "episodes": episodes, "base": base}
