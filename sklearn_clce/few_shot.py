@@ -64,7 +64,7 @@ class FewShotScore:
 
 @validate_params(
     {
-        "estimator": [HasMethods(["fit", "predict"])],
+        "estimator": [HasMethods(["fit", "predict", "get_params"])],
         "n_way": [Interval(Integral, 2, None, closed="left")],
         "k_shot": [Interval(Integral, 1, None, closed="left")],
         "n_queries": [Interval(Integral, 1, None, closed="left")],
@@ -145,6 +145,9 @@ def few_shot_score(
     ``memory`` is None keeps features in a temporary folder until the score is there.
     With ``n_jobs`` above 1 an image that two processes meet at the same moment may be
     embedded by both.
+
+    With ``k_shot=1`` no image has a positive, so the contrastive term does nothing
+    unless ``CLCEClassifier(n_views=2)`` makes two of it.
 
     Examples
     --------

@@ -220,10 +220,21 @@ def test_finished_runs_are_skipped_and_failed_ones_retried(session, capsys):
     assert failed(lines) == {}
 
 
+def test_one_process_computes_on_a_gpu(session, monkeypatch):
+    monkeypatch.setattr(
+        "sklearn_clce._validation.resolve_device", lambda device: SimpleNamespace(type="cuda")
+    )
+    with pytest.raises(SystemExit, match="--jobs 2: one process computes on a GPU"):
+        session.start("--jobs", "2")
+    assert session.start("--jobs", "1") == [0, 1]
+
+
 def test_an_estimate_is_the_time_of_runs_like_it():
     done = [line_of(configure(**TINY, seed=seed), 0.5) for seed in (0, 1)]
     like, other = configure(**TINY, method="ce", seed=5), configure(**TINY | {"shots": 8})
     assert command.estimate([like, other], done) == (10.0, 1)
+    floor = configure(**TINY, method="logistic")
+    assert command.estimate([floor, floor], [line_of(floor, 0.5)]) == (20.0, 0)
     assert command.duration(3900) == "1 h 05 min"
 
 

@@ -4,6 +4,7 @@ import argparse
 import statistics
 import tempfile
 import time
+from dataclasses import asdict
 from pathlib import Path
 
 from .configuration import from_record
@@ -89,9 +90,13 @@ def measure_missing(missing, options):
     options : Namespace
         Of the command line.
     """
+    from sklearn_clce._validation import resolve_device
+
     from .measure import Surroundings
     from .processes import measure_all
 
+    if options.jobs > 1 and resolve_device(options.device).type == "cuda":
+        raise SystemExit(f"--jobs {options.jobs}: one process computes on a GPU, so --jobs 1")
     start = time.monotonic()
     with tempfile.TemporaryDirectory() as features:
         surroundings = Surroundings(
@@ -193,27 +198,28 @@ def estimate(missing, lines):
     """
     known = {}
     for line in finished(lines).values():
-        known.setdefault(cost_of(line["configuration"]), []).append(line["seconds"])
+        run = from_record(line["configuration"])
+        known.setdefault(cost_of(run), []).append(line["seconds"])
     medians = {cost: statistics.median(seconds) for cost, seconds in known.items()}
-    costs = [cost_of(vars(one)) for one in missing]
+    costs = [cost_of(one) for one in missing]
     return sum(medians.get(cost, 0.0) for cost in costs), sum(cost not in medians for cost in costs)
 
 
-def cost_of(record):
+def cost_of(run):
     """Return what of a configuration its time depends on.
 
     Parameters
     ----------
-    record : dict
-        Settings by name.
+    run : Configuration
+        The run.
 
     Returns
     -------
     tuple
         The same for runs that take the same time.
     """
-    trains = record["method"] != "logistic"
-    return (trains, *(record[name] for name in sorted(record) if name not in OF_CRITERION))
+    settings = [value for name, value in asdict(run).items() if name not in OF_CRITERION]
+    return (run.method == "logistic", *settings)
 
 
 def duration(seconds):

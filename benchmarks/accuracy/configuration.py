@@ -2,7 +2,7 @@
 
 import itertools
 import json
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass, replace
 
 from sklearn_clce import CLCEClassifier
 
@@ -56,10 +56,10 @@ class Configuration:
     weight, temperature, hardness, projection_dim, n_views, sampler, batch_size, \
 max_epochs, learning_rate : object
         As for ``CLCEClassifier``; None where they have no meaning.
-    episodes : int or None
-        Number of episodes; None where there are none.
     seed : int
         Fixes classes, images, episodes and initialisation.
+    episodes : int or None, default=None
+        Number of episodes; None where there are none.
     """
 
     task: str
@@ -79,8 +79,8 @@ max_epochs, learning_rate : object
     batch_size: int | None
     max_epochs: int | None
     learning_rate: float | None
-    episodes: int | None
     seed: int
+    episodes: int | None = None
 
     @property
     def key(self):
@@ -159,7 +159,7 @@ def from_record(record):
     Configuration
         The configuration.
     """
-    return Configuration(**{field.name: record[field.name] for field in fields(Configuration)})
+    return Configuration(**record)
 
 
 def product(**choices):

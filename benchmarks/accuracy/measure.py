@@ -24,6 +24,7 @@ from sklearn_clce.frozen_backbone import frozen_backbone
 from .metrics import classification_metrics, embedding_metrics
 from .pictures import COLLECTIONS, draw, resize_once
 
+ROOT = Path(__file__).parents[2]
 PACKAGES = ("torch", "torchvision", "timm", "scikit-learn", "skorch", "numpy")
 WEIGHT_FILES = {"vit_tiny": "vit_tiny_patch16_224.fp16.safetensors"}
 TRAINING = (
@@ -277,12 +278,17 @@ def versions():
     """
     found = {name: version(name) for name in PACKAGES} | {"python": platform.python_version()}
     with suppress(OSError, subprocess.CalledProcessError):
-        command = ["git", "describe", "--always", "--dirty"]
-        git = subprocess.run(
-            command, cwd=Path(__file__).parent, capture_output=True, text=True, check=True
-        )
-        found["commit"] = git.stdout.strip()
+        changed = _git("status", "--porcelain", "-uno", "--", "sklearn_clce", "benchmarks/accuracy")
+        found["commit"] = _git("rev-parse", "--short", "HEAD") + (", changed" if changed else "")
     return found
+
+
+def _git(*arguments):
+    """Return what git says in the repository, if this is one."""
+    result = subprocess.run(
+        ["git", *arguments], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    return result.stdout.strip()
 
 
 def _processor():
