@@ -9,7 +9,7 @@ from functools import cached_property
 from numbers import Integral
 
 import numpy as np
-from scipy.stats import t as student_t
+from scipy.special import stdtrit
 from sklearn.base import clone
 from sklearn.utils import _safe_indexing, check_random_state
 from sklearn.utils._param_validation import HasMethods, Interval, validate_params
@@ -51,7 +51,7 @@ class FewShotScore:
         """Low and high end of the 95 % interval of the mean, after Student's t."""
         n = len(self.scores)
         error = self.scores.std(ddof=1) / np.sqrt(n)
-        half = student_t.ppf((1 + CONFIDENCE) / 2, n - 1) * error
+        half = stdtrit(n - 1, (1 + CONFIDENCE) / 2) * error
         return float(self.mean - half), float(self.mean + half)
 
     def __repr__(self):

@@ -4,7 +4,7 @@ from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import numpy as np
-from scipy.stats import t as student_t
+from scipy.special import stdtrit
 
 from .configuration import DEFAULTS, OF_TRAINING, Configuration
 
@@ -71,7 +71,7 @@ def estimate_mean(values):
     n = len(values)
     if n < 2:
         return Estimate(float(values.mean()), float("nan"), n)
-    half = student_t.ppf((1 + CONFIDENCE) / 2, n - 1) * values.std(ddof=1) / np.sqrt(n)
+    half = stdtrit(n - 1, (1 + CONFIDENCE) / 2) * values.std(ddof=1) / np.sqrt(n)
     return Estimate(float(values.mean()), float(half), n)
 
 

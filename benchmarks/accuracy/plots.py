@@ -102,3 +102,4 @@ def _draw_series(panels, series, method):
     panels[1].plot([size for size, _ in known], [memory for _, memory in known], **style)
     for panel in panels:
         panel.set_xscale("log", base=2)
+        panel.set_xticks(sizes, sizes)

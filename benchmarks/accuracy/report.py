@@ -81,7 +81,8 @@ def page(lines, groups=GROUPS):
         heading("Results", "="),
         introduction(),
         goals(measured, groups),
-        *(section(name, groups[name], entries, lines) for name, entries in measured.items()),
+        *(section(name, groups[name], entries) for name, entries in measured.items()),
+        progress(lines, groups),
         reproduction(lines, measured),
     ]
     return "\n".join(part for part in parts if part)
@@ -127,7 +128,7 @@ def goals(measured, groups):
     return heading("Goals") + "\n" + table("Goals and what was measured", header, rows)
 
 
-def section(name, group, entries, lines):
+def section(name, group, entries):
     """Write the part of a group.
 
     Parameters
@@ -138,8 +139,6 @@ def section(name, group, entries, lines):
         What it is.
     entries : list of Entry
         What was measured.
-    lines : list of dict
-        Lines of results.
 
     Returns
     -------
@@ -153,13 +152,7 @@ def section(name, group, entries, lines):
     shown = {id(entry) for methods in plain.values() for entry in methods.values()}
     if name == "batch_size" or any(id(entry) not in shown for entry in entries):
         parts.append(variant_table(entries, plain))
-    done, broken = finished(lines), failed(lines)
-    n_done = sum(one.key in done for one in group.configurations)
-    n_broken = sum(one.key in broken for one in group.configurations)
-    parts.append(
-        f"{n_done} of {len(group.configurations)} runs are finished, {n_broken} failed. "
-        f"Reproduce: ``{COMMAND.format(name)}``\n"
-    )
+    parts.append(f"Reproduce: ``{COMMAND.format(name)}``\n")
     return "\n".join(part for part in parts if part)
 
 
@@ -211,6 +204,26 @@ def mean_and_half(found, name):
         return "", ""
     estimate = estimate_mean(values)
     return f"{estimate.mean:.5f}", "" if estimate.n < 2 else f"{estimate.half:.5f}"
+
+
+def progress(lines, groups):
+    """Say how many runs of each group are finished, and what went wrong in others."""
+    done, broken = finished(lines), failed(lines)
+    rows, errors = [], Counter()
+    for group in groups.values():
+        missing = [one.key for one in group.configurations if one.key not in done]
+        errors.update(broken[key]["error"] for key in missing if key in broken)
+        n_broken = sum(key in broken for key in missing)
+        n_done = len(group.configurations) - len(missing)
+        rows.append([group.title, n_done, len(group.configurations), n_broken])
+    header = ["group", "finished", "of", "failed"]
+    parts = [heading("What was run"), table("Runs", header, rows)]
+    warned = Counter(text for line in done.values() for text in line.get("warnings", []))
+    for title, found in (("Errors of failed runs", errors), ("Warnings of finished runs", warned)):
+        if found:
+            rows = [[f"``{text}``", count] for text, count in found.most_common()]
+            parts.append(table(title, ["message", "runs"], rows))
+    return "\n".join(parts)
 
 
 def reproduction(lines, measured):

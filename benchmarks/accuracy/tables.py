@@ -1,6 +1,9 @@
 """Tables of the page of results, in reStructuredText."""
 
+import csv
+import io
 import math
+import textwrap
 
 from .comparison import METHOD_NAMES, difference, mean_over_data
 from .configuration import DEFAULT_METHOD, DEFAULTS
@@ -34,10 +37,10 @@ def table(title, header, rows):
     str
         A directive.
     """
-    lines = [f".. list-table:: {title}", "   :header-rows: 1", ""]
-    for row in [header, *rows]:
-        lines += [f"   {'  -' if i else '* -'} {cell}".rstrip() for i, cell in enumerate(row)]
-    return "\n".join(lines) + "\n"
+    file = io.StringIO()
+    csv.writer(file, lineterminator="\n").writerows([header, *rows])
+    content = textwrap.indent(file.getvalue(), "   ")
+    return f".. csv-table:: {title}\n   :header-rows: 1\n\n{content}"
 
 
 def number(estimate, scale=POINTS, decimals=1, *, signed=False):
@@ -136,9 +139,10 @@ def method_table(plain):
         differences = method_differences(methods)
         for column, estimate in zip(columns, differences, strict=True):
             column += [] if estimate is None else [(case.data, estimate)]
+        seeds = min(len(methods[one].by_seed) for one in METHODS if one in methods)
         cells = case_cells(case)
         cells += [number(floor.mean()) if floor else "", number(methods["ce"].mean())]
-        rows.append(cells + list(map(change, differences)) + [str(len(methods["ce"].by_seed))])
+        rows.append(cells + list(map(change, differences)) + [str(seeds)])
     means = [change(mean_over_data(column)) if column else "" for column in columns]
     rows.append(["**mean over data sets**", "", "", "", "", "", *means, ""])
     title = "Accuracy in per cent, and differences in points, with 95 % intervals"
