@@ -4,6 +4,7 @@ from .backbones import list_backbones
 from .classifier import CLCEClassifier
 from .data import load_image_folder
 from .features import BackboneFeatures
+from .few_shot import few_shot_score
 from .losses import (
     CLCELoss,
     LabelAwareContrastiveLoss,
@@ -21,6 +22,7 @@ __all__ = [
     "ClassBalancedBatchSampler",
     "LabelAwareContrastiveLoss",
     "clce_loss",
+    "few_shot_score",
     "label_aware_contrastive_loss",
     "list_backbones",
     "load_image_folder",

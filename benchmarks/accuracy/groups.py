@@ -1,0 +1,268 @@
+"""What is measured: a table of experiments, in groups that the report shows one by one."""
+
+from dataclasses import dataclass
+
+from .configuration import Configuration, product
+
+SEEDS = list(range(5))
+METHODS = ["ce", "supcon", "clce"]
+RATES = [3e-4, 1e-3, 3e-3]
+EPOCHS = [15, 40]
+LITE0 = {"backbone": "efficientnet_lite0", "image_size": 64}
+VIT_TINY = {"backbone": "vit_tiny", "image_size": 96}
+LITE0_224 = {"backbone": "efficientnet_lite0", "image_size": 224}
+
+# The defaults of weight, temperature, hardness, projection_dim, rates and epochs are chosen
+# on these data sets, with seeds (so classes and images) that no other group has.
+TUNING_DATA = ["cifar100", "digits"]
+TUNING_SEEDS = list(range(100, 105))
+
+FEW = [
+    {"data": "cifar100", "n_classes": 10},
+    {"data": "caltech101", "n_classes": 10},
+    {"data": "fashion_mnist"},
+    {"data": "digits"},
+]
+TRANSFER = [
+    {"data": "cifar100", "n_classes": 10},
+    {"data": "caltech101", "n_classes": 20},
+    {"data": "omniglot", "n_classes": 50},
+    {"data": "digits"},
+]
+
+
+@dataclass(frozen=True)
+class Group:
+    """Experiments that one part of the report shows.
+
+    Parameters
+    ----------
+    title : str
+        Its heading.
+    about : str
+        What is compared, for readers.
+    configurations : tuple of Configuration
+        The runs.
+    goal : float or None, default=None
+        Points by which CLCE should beat cross-entropy in the mean over data sets.
+    usual : dict or None, default=None
+        Settings that all methods of the group have instead of the estimator's defaults.
+    """
+
+    title: str
+    about: str
+    configurations: tuple[Configuration, ...]
+    goal: float | None = None
+    usual: dict | None = None
+
+
+def group(title, about, *products, goal=None, usual=None):
+    """Put products of choices together.
+
+    Parameters
+    ----------
+    title, about : str
+        Heading and text.
+    *products : dict of str to list
+        Arguments of :func:`~.configuration.product`.
+    goal, usual : object
+        See :class:`Group`.
+
+    Returns
+    -------
+    Group
+        With each configuration once.
+    """
+    configurations = [one for choices in products for one in product(**choices)]
+    return Group(title, about, tuple(dict.fromkeys(configurations)), goal, usual)
+
+
+def floor(pictures, backbones, **choices):
+    """Choose logistic regression on frozen features for the same pictures."""
+    return {
+        "pictures": pictures,
+        "backbone": backbones,
+        "method": ["logistic"],
+        "seed": SEEDS,
+        **choices,
+    }
+
+
+GROUPS = {
+    "tuning": group(
+        "Choice of the defaults",
+        "Criterion by criterion on the data sets that the defaults are chosen on, with classes "
+        "and images that no other part shows.",
+        {
+            "pictures": [one for one in FEW if one["data"] in TUNING_DATA],
+            "backbone": [LITE0],
+            "max_epochs": [40],
+            "method": ["ce"],
+            "seed": TUNING_SEEDS,
+        },
+        {
+            "pictures": [one for one in FEW if one["data"] in TUNING_DATA],
+            "backbone": [LITE0],
+            "max_epochs": [40],
+            "weight": [0.3, 0.5, 0.7, 0.9],
+            "temperature": [0.05, 0.1, 0.2, 0.5],
+            "hardness": [0.0, 1.0],
+            "seed": TUNING_SEEDS,
+        },
+    ),
+    "few_labels": group(
+        "Few labels",
+        "20 training images of each class, the backbone fine-tuned end to end.",
+        {
+            "pictures": FEW,
+            "backbone": [LITE0, VIT_TINY],
+            "max_epochs": EPOCHS,
+            "learning_rate": RATES,
+            "method": METHODS,
+            "seed": SEEDS,
+        },
+        floor(FEW, [LITE0, VIT_TINY]),
+        goal=2.5,
+    ),
+    "transfer": group(
+        "Transfer",
+        "All training images at hand, the backbone fine-tuned end to end.",
+        {
+            "pictures": TRANSFER,
+            "backbone": [LITE0],
+            "shots": [None],
+            "max_epochs": [20],
+            "learning_rate": RATES,
+            "method": METHODS,
+            "seed": SEEDS,
+        },
+        floor(TRANSFER, [LITE0], shots=[None]),
+        goal=0.7,
+    ),
+    "few_shot": group(
+        "Few-shot episodes from a backbone trained on base classes",
+        "The backbone is fine-tuned on the base classes of CIFAR-FS and FC100; then 5-way "
+        "episodes of their test classes are learned by logistic regression, and by the nearest "
+        "class mean, on its embeddings.",
+        {
+            "data": ["cifar_fs", "fc100"],
+            "task": ["base"],
+            "shots": [None],
+            "backbone": [LITE0],
+            "batch_size": [128],
+            "max_epochs": [5],
+            "method": METHODS,
+            "seed": SEEDS,
+        },
+        {
+            "data": ["cifar_fs", "fc100"],
+            "task": ["base"],
+            "shots": [None],
+            "backbone": [LITE0],
+            "method": ["logistic"],
+            "seed": SEEDS,
+        },
+    ),
+    "episodes": group(
+        "Few-shot episodes, fine-tuned one by one",
+        "In each 5-way episode of the test classes of CIFAR-FS and FC100 the pretrained backbone "
+        "is fine-tuned on the support images, two views of each, so that an only image has a "
+        "positive.",
+        {
+            "data": ["cifar_fs", "fc100"],
+            "task": ["episodes"],
+            "n_classes": [5],
+            "shots": [1, 5],
+            "backbone": [LITE0],
+            "n_views": [2],
+            "max_epochs": [40],
+            "method": METHODS,
+            "seed": SEEDS,
+        },
+        {
+            "data": ["cifar_fs", "fc100"],
+            "task": ["episodes"],
+            "n_classes": [5],
+            "shots": [1, 5],
+            "backbone": [LITE0],
+            "method": ["logistic"],
+            "seed": SEEDS,
+        },
+        usual={"n_views": 2},
+    ),
+    "batch_size": group(
+        "Batch size",
+        "20 training images of each class. The number of epochs is the same, so that smaller "
+        "batches make more steps.",
+        {
+            "pictures": FEW[:2],
+            "backbone": [LITE0],
+            "max_epochs": [40],
+            "batch_size": [8, 16, 32, 64, 128, 256],
+            "method": METHODS,
+            "seed": SEEDS,
+        },
+        {
+            "pictures": FEW[:2],
+            "backbone": [LITE0],
+            "max_epochs": [40],
+            "batch_size": [8, 16],
+            "variant": [
+                {"sampler": sampler, "n_views": n_views}
+                for sampler in ("shuffle", "balanced")
+                for n_views in (1, 2)
+            ],
+            "method": METHODS,
+            "seed": SEEDS,
+        },
+    ),
+    "ablation": group(
+        "Hardness and projection head, fine-tuned",
+        "20 training images of each class; CLCE at its defaults but for what is named.",
+        {
+            "pictures": FEW,
+            "backbone": [LITE0],
+            "max_epochs": [40],
+            "variant": [
+                {"method": "ce"},
+                {"method": "ce", "projection_dim": 256},
+                *[{"hardness": hardness} for hardness in (0.0, 0.5, 1.0, 2.0)],
+                *[{"hardness": h, "projection_dim": 256} for h in (0.0, 1.0)],
+            ],
+            "seed": SEEDS,
+        },
+    ),
+    "frozen": group(
+        "Frozen backbone",
+        "A head on frozen features; 5 and 20 training images of each class.",
+        {
+            "pictures": FEW,
+            "shots": [5, 20],
+            "backbone": [LITE0_224, VIT_TINY],
+            "trainable": ["head"],
+            "max_epochs": [40],
+            "variant": [
+                {"method": "ce"},
+                {"method": "ce", "projection_dim": None},
+                *[{"hardness": hardness} for hardness in (0.0, 0.5, 1.0, 2.0)],
+                {"projection_dim": None},
+            ],
+            "seed": SEEDS,
+        },
+        floor(FEW, [LITE0_224, VIT_TINY], shots=[5, 20]),
+    ),
+    "large": group(
+        "Larger, on a GPU",
+        "All classes and all training images at 224 pixels, the backbone fine-tuned end to end.",
+        {
+            "data": ["cifar100", "caltech101", "fashion_mnist"],
+            "shots": [None],
+            "backbone": [LITE0_224, {"backbone": "vit_tiny", "image_size": 224}],
+            "batch_size": [128],
+            "max_epochs": [20],
+            "learning_rate": RATES,
+            "method": METHODS,
+            "seed": SEEDS,
+        },
+    ),
+}

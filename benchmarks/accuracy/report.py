@@ -1,0 +1,264 @@
+"""The page of results: text, tables and plots, all made from the lines."""
+
+import csv
+import io
+from collections import Counter
+from dataclasses import fields
+
+from .comparison import entries_of, estimate_mean, results_of
+from .configuration import Configuration, from_record
+from .groups import GROUPS, TUNING_DATA
+from .pictures import COLLECTIONS
+from .results import failed, finished
+from .tables import goal_rows, method_table, metric_table, plain_entries, table, variant_table
+
+PAGE, FOLDER = "results.rst", "results"
+COMMAND = "python -m benchmarks.accuracy run --groups {} --data FOLDER --weights FOLDER"
+
+
+def write_report(lines, docs, groups=GROUPS):
+    """Write the page, its plots, and a file with every setting that was measured.
+
+    Parameters
+    ----------
+    lines : list of dict
+        Lines of results.
+    docs : Path
+        Folder of the documentation.
+    groups : dict of str to Group, default=GROUPS
+        What the page shows; a group without a finished run is left out.
+    """
+    from .plots import plot_batch_sizes, plot_differences
+
+    (docs / FOLDER).mkdir(parents=True, exist_ok=True)
+    for name, entries in measured_groups(lines, groups).items():
+        plot = plot_batch_sizes if name == "batch_size" else plot_differences
+        if plain := plain_entries(entries, groups[name].usual):
+            plot(plain, docs / FOLDER / f"{name}.svg")
+    (docs / FOLDER / "settings.csv").write_text(settings_file(lines), encoding="utf-8")
+    (docs / PAGE).write_text(page(lines, groups), encoding="utf-8")
+
+
+def measured_groups(lines, groups):
+    """Find the entries of each group of which something is finished.
+
+    Parameters
+    ----------
+    lines : list of dict
+        Lines of results.
+    groups : dict of str to Group
+        All groups.
+
+    Returns
+    -------
+    dict of str to list of Entry
+        By name of the group.
+    """
+    done = finished(lines)
+    found = {
+        name: entries_of(results_of(group.configurations, done)) for name, group in groups.items()
+    }
+    return {name: entries for name, entries in found.items() if entries}
+
+
+def page(lines, groups=GROUPS):
+    """Write the page.
+
+    Parameters
+    ----------
+    lines : list of dict
+        Lines of results.
+    groups : dict of str to Group, default=GROUPS
+        What it shows.
+
+    Returns
+    -------
+    str
+        reStructuredText.
+    """
+    measured = measured_groups(lines, groups)
+    parts = [
+        heading("Results", "="),
+        introduction(),
+        goals(measured, groups),
+        *(section(name, groups[name], entries) for name, entries in measured.items()),
+        progress(lines, groups),
+        reproduction(lines, measured),
+    ]
+    return "\n".join(part for part in parts if part)
+
+
+def heading(text, line="-"):
+    """Write a heading."""
+    return f"{text}\n{line * len(text)}\n"
+
+
+def introduction():
+    """Say what the numbers are."""
+    tuned = " and ".join(COLLECTIONS[name].title for name in TUNING_DATA)
+    return (
+        "What CLCE gives against cross-entropy (CE), and against CE with a supervised contrastive "
+        "term without hardness (CE + SupCon). All three train through ``CLCEClassifier`` with the "
+        "same pictures, weights, batches and budget; logistic regression on the features of the "
+        "frozen backbone is the floor. A seed fixes classes, images, initialisation and order, and "
+        "differences are paired by seed. Intervals are 95 % intervals after Student's t: over "
+        "seeds, and in the mean rows over data sets. A difference whose interval leaves 0 out is "
+        "bold. Where epochs and learning rates were varied, each method is shown at its best, "
+        "chosen in the same way for all. The defaults of the criterion were chosen on "
+        f"{tuned}, with other classes and images than those shown.\n\n"
+        "This page is generated from ``benchmarks/results/accuracy.jsonl``. "
+        f":download:`Every setting that was measured <{FOLDER}/settings.csv>`, also those that "
+        "lose, is in one file.\n"
+    )
+
+
+def goals(measured, groups):
+    """Hold the results against what was aimed at."""
+    rows = [
+        row
+        for name, entries in measured.items()
+        if groups[name].goal is not None
+        for row in goal_rows(
+            groups[name].title, groups[name].goal, plain_entries(entries, groups[name].usual)
+        )
+    ]
+    if not rows:
+        return ""
+    header = ["``CLCEClassifier`` at its defaults less CE, points", "goal", "measured", ""]
+    return heading("Goals") + "\n" + table("Goals and what was measured", header, rows)
+
+
+def section(name, group, entries):
+    """Write the part of a group.
+
+    Parameters
+    ----------
+    name : str
+        The group.
+    group : Group
+        What it is.
+    entries : list of Entry
+        What was measured.
+
+    Returns
+    -------
+    str
+        reStructuredText.
+    """
+    plain = plain_entries(entries, group.usual)
+    parts = [heading(group.title), f"{group.about} {choices_of(entries)}\n"]
+    if plain:
+        parts += [f".. image:: {FOLDER}/{name}.svg\n", method_table(plain), metric_table(plain)]
+    shown = {id(entry) for methods in plain.values() for entry in methods.values()}
+    if name == "batch_size" or any(id(entry) not in shown for entry in entries):
+        parts.append(variant_table(entries, plain))
+    parts.append(f"Reproduce: ``{COMMAND.format(name)}``\n")
+    return "\n".join(part for part in parts if part)
+
+
+def choices_of(entries):
+    """Say which seeds, epochs and learning rates were run."""
+    runs = [one.configuration for entry in entries for one in entry.by_seed.values()]
+    trained = [entry for entry in entries if entry.variant.method != "logistic"]
+    seeds = sorted({run.seed for run in runs})
+    text = f"Seeds {seeds[0]} to {seeds[-1]}"
+    if trained:
+        n_budgets = max(entry.n_budgets for entry in trained)
+        text += f"; {n_budgets} choices of epochs and learning rate" if n_budgets > 1 else ""
+    return text + "."
+
+
+def settings_file(lines):
+    """Write every setting that was measured, one row each.
+
+    Parameters
+    ----------
+    lines : list of dict
+        Lines of results.
+
+    Returns
+    -------
+    str
+        Comma-separated values.
+    """
+    done = finished(lines)
+    runs = [from_record(line["configuration"]) for line in done.values()]
+    by_setting = {}
+    for result in results_of(runs, done):
+        by_setting.setdefault(result.configuration.setting, []).append(result.metrics)
+    names = [field.name for field in fields(Configuration) if field.name != "seed"]
+    metrics = sorted({name for found in by_setting.values() for one in found for name in one})
+    file = io.StringIO()
+    writer = csv.writer(file, lineterminator="\n")
+    writer.writerow([*names, "seeds", *(f"{m}{end}" for m in metrics for end in ("", "_half"))])
+    for setting, found in sorted(by_setting.items(), key=lambda item: item[0].key):
+        cells = [cell for name in metrics for cell in mean_and_half(found, name)]
+        writer.writerow([*(getattr(setting, name) for name in names), len(found), *cells])
+    return file.getvalue()
+
+
+def mean_and_half(found, name):
+    """Write the mean of a metric and half its interval, or two empty cells."""
+    values = [metrics[name] for metrics in found if name in metrics]
+    if not values:
+        return "", ""
+    estimate = estimate_mean(values)
+    return f"{estimate.mean:.5f}", "" if estimate.n < 2 else f"{estimate.half:.5f}"
+
+
+def progress(lines, groups):
+    """Say how many runs of each group are finished, and what went wrong in others."""
+    done, broken = finished(lines), failed(lines)
+    rows, errors = [], Counter()
+    for group in groups.values():
+        missing = [one.key for one in group.configurations if one.key not in done]
+        errors.update(broken[key]["error"] for key in missing if key in broken)
+        n_broken = sum(key in broken for key in missing)
+        n_done = len(group.configurations) - len(missing)
+        rows.append([group.title, n_done, len(group.configurations), n_broken])
+    header = ["group", "finished", "of", "failed"]
+    parts = [heading("What was run"), table("Runs", header, rows)]
+    warned = Counter(text for line in done.values() for text in line.get("warnings", []))
+    for title, found in (("Errors of failed runs", errors), ("Warnings of finished runs", warned)):
+        if found:
+            rows = [[f"``{text}``", count] for text, count in found.most_common()]
+            parts.append(table(title, ["message", "runs"], rows))
+    return "\n".join(parts)
+
+
+def reproduction(lines, measured):
+    """Say on which machines the runs were made, and how to make them again."""
+    shown = {
+        id(one.line): one.line
+        for entries in measured.values()
+        for entry in entries
+        for one in entry.by_seed.values()
+    }.values()
+    machines = Counter(machine_cells(line) for line in shown)
+    header = ["processor", "cores", "GPU", "threads", "torch", "timm", "scikit-learn", "runs"]
+    rows = [[*cells, str(count)] for cells, count in sorted(machines.items())]
+    hours = sum(line["seconds"] for line in finished(lines).values()) / 3600
+    return "\n".join(
+        [
+            heading("Machine and commands"),
+            table("Where the runs above were made", header, rows),
+            f"All finished runs took {hours:.1f} hours of one process. In a clone of the "
+            "repository:\n",
+            ".. code-block:: console\n",
+            '   python -m pip install -e ".[examples]"',
+            f"   {COMMAND.format(' '.join(measured))} --jobs 2",
+            "   python -m benchmarks.accuracy report\n",
+            "Finished runs are skipped; remove the file of results, or give another with "
+            "``--results``, to do all of them again.\n",
+        ]
+    )
+
+
+def machine_cells(line):
+    """Describe where a run was made."""
+    machine, versions = line["machine"], line["versions"]
+    gpu = machine["gpu"] or "none"
+    cells = [machine["cpu"], machine["cores"], gpu, machine["threads"]]
+    return tuple(
+        map(str, [*cells, *(versions[name] for name in ("torch", "timm", "scikit-learn"))])
+    )

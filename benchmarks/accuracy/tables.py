@@ -1,0 +1,296 @@
+"""Tables of the page of results, in reStructuredText."""
+
+import csv
+import io
+import math
+import textwrap
+
+from .comparison import METHOD_NAMES, difference, mean_over_data
+from .configuration import DEFAULT_METHOD, DEFAULTS
+from .pictures import COLLECTIONS
+
+METHODS = ("ce", "supcon", "clce")
+POINTS = 100  # shares are shown in per cent
+BEST, WORSE = 5.0, 0.3  # points that are asked of the best and the worst case
+METRICS = {
+    "log_loss": ("log-loss", 1, 3),
+    "calibration_error": ("calibration error", POINTS, 1),
+    "recall_at_1": ("recall@1", POINTS, 1),
+    "class_mean_accuracy": ("class-mean accuracy", POINTS, 1),
+}
+
+
+def table(title, header, rows):
+    """Write a table.
+
+    Parameters
+    ----------
+    title : str
+        Above it.
+    header : list of str
+        Names of the columns.
+    rows : list of list of str
+        Cells.
+
+    Returns
+    -------
+    str
+        A directive.
+    """
+    file = io.StringIO()
+    csv.writer(file, lineterminator="\n").writerows([header, *rows])
+    content = textwrap.indent(file.getvalue(), "   ")
+    return f".. csv-table:: {title}\n   :header-rows: 1\n\n{content}"
+
+
+def number(estimate, scale=POINTS, decimals=1, *, signed=False):
+    """Write an estimate.
+
+    Parameters
+    ----------
+    estimate : Estimate or None
+        None gives an empty cell.
+    scale : float, default=100
+        Factor.
+    decimals : int, default=1
+        Digits behind the point.
+    signed : bool, default=False
+        Write a plus sign.
+
+    Returns
+    -------
+    str
+        Mean and half width of the interval, such as "+1.2 ± 0.4".
+    """
+    if estimate is None:
+        return ""
+    mean = f"{estimate.mean * scale:{'+' if signed else ''}.{decimals}f}"
+    if math.isnan(estimate.half):
+        return mean
+    return f"{mean} ± {estimate.half * scale:.{decimals}f}"
+
+
+def change(estimate, scale=POINTS, decimals=1):
+    """Write a difference; one whose interval leaves 0 out is bold."""
+    text = number(estimate, scale, decimals, signed=True)
+    clear = estimate is not None and estimate.low * estimate.high > 0
+    return f"**{text}**" if clear else text
+
+
+def case_cells(case):
+    """Describe a case in four cells: pictures, shots, backbone, batch size."""
+    shots = "all" if case.shots is None else str(case.shots)
+    trained = {"all": "", "head": ", frozen"}.get(case.trainable, f", last {case.trainable}")
+    return [
+        f"{COLLECTIONS[case.data].title}, {case.n_classes} classes",
+        shots,
+        f"{case.backbone}, {case.image_size} px{trained}",
+        "" if case.batch_size is None else str(case.batch_size),
+    ]
+
+
+CASE_HEADER = ["pictures", "images a class", "backbone", "batch"]
+
+
+def plain_entries(entries, usual=None):
+    """Find the methods at the estimator's defaults.
+
+    Parameters
+    ----------
+    entries : list of Entry
+        Of a group.
+    usual : dict, default=None
+        Settings that all methods of the group have instead of the defaults.
+
+    Returns
+    -------
+    dict of Case to dict of str to Entry
+        By case and method; only cases where cross-entropy was measured.
+    """
+    usual, found = DEFAULTS | (usual or {}), {}
+    for entry in entries:
+        if not entry.variant.changes(usual):
+            found.setdefault(entry.case, {})[entry.variant.method] = entry
+    floors = {case: methods["logistic"] for case, methods in found.items() if "logistic" in methods}
+    for case, methods in found.items():
+        if case.floor in floors:
+            methods["logistic"] = floors[case.floor]
+    return {case: methods for case, methods in found.items() if "ce" in methods}
+
+
+def method_table(plain):
+    """Compare the methods at their defaults, case by case and in the mean over data sets.
+
+    Parameters
+    ----------
+    plain : dict of Case to dict of str to Entry
+        See :func:`plain_entries`.
+
+    Returns
+    -------
+    str
+        A table.
+    """
+    header = [*CASE_HEADER, "logistic regression", "CE", "CE + SupCon less CE", "CLCE less CE"]
+    header += ["CLCE less CE + SupCon", "seeds"]
+    rows, columns = [], [[], [], []]
+    for case, methods in plain.items():
+        floor = methods.get("logistic")
+        differences = method_differences(methods)
+        for column, estimate in zip(columns, differences, strict=True):
+            column += [] if estimate is None else [(case.data, estimate)]
+        seeds = min(len(methods[one].by_seed) for one in METHODS if one in methods)
+        cells = case_cells(case)
+        cells += [number(floor.mean()) if floor else "", number(methods["ce"].mean())]
+        rows.append(cells + list(map(change, differences)) + [str(seeds)])
+    means = [change(mean_over_data(column)) if column else "" for column in columns]
+    rows.append(["**mean over data sets**", "", "", "", "", "", *means, ""])
+    title = "Accuracy in per cent, and differences in points, with 95 % intervals"
+    return table(title, header, rows)
+
+
+def method_differences(methods):
+    """Compare CE + SupCon with CE, CLCE with CE, and CLCE with CE + SupCon."""
+    pairs = (("supcon", "ce"), ("clce", "ce"), ("clce", "supcon"))
+    return [
+        difference(methods[one], methods[other]) if one in methods and other in methods else None
+        for one, other in pairs
+    ]
+
+
+def metric_table(plain):
+    """Show calibration and embedding beside accuracy.
+
+    Parameters
+    ----------
+    plain : dict of Case to dict of str to Entry
+        See :func:`plain_entries`.
+
+    Returns
+    -------
+    str
+        A table; empty where nothing but accuracy was measured.
+    """
+    shown = [
+        name
+        for name in METRICS
+        if any(entry.values(name) for methods in plain.values() for entry in methods.values())
+    ]
+    rows = []
+    for case, methods in plain.items():
+        for method in METHODS:
+            if method in methods:
+                cells = [metric_cell(methods, method, name) for name in shown]
+                rows.append([*case_cells(case), METHOD_NAMES[method], *cells])
+    for method in METHODS[1:]:
+        cells = [metric_mean(plain, method, name) for name in shown]
+        name = f"{METHOD_NAMES[method]} less CE"
+        rows.append(["**mean over data sets**", "", "", "", name, *cells])
+    header = [*CASE_HEADER, "method", *(METRICS[name][0] for name in shown)]
+    title = "Calibration and embedding; in brackets the difference to CE"
+    return table(title, header, rows) if shown else ""
+
+
+def metric_cell(methods, method, name):
+    """Write a metric of one method, with its difference to cross-entropy."""
+    _, scale, decimals = METRICS[name]
+    entry, reference = methods[method], methods["ce"]
+    if not entry.values(name):
+        return ""
+    text = number(entry.mean(name), scale, decimals)
+    if method == "ce":
+        return text
+    return f"{text} ({change(difference(entry, reference, name), scale, decimals)})"
+
+
+def metric_mean(plain, method, name):
+    """Write the difference of a metric to cross-entropy in the mean over data sets."""
+    _, scale, decimals = METRICS[name]
+    differences = [
+        (case.data, difference(methods[method], methods["ce"], name))
+        for case, methods in plain.items()
+        if method in methods
+    ]
+    differences = [one for one in differences if one[1] is not None]
+    return change(mean_over_data(differences), scale, decimals) if differences else ""
+
+
+def variant_table(entries, plain):
+    """Show every variant of a group.
+
+    Parameters
+    ----------
+    entries : list of Entry
+        Of a group.
+    plain : dict of Case to dict of str to Entry
+        See :func:`plain_entries`; each variant is compared with its cross-entropy.
+
+    Returns
+    -------
+    str
+        A table.
+    """
+    header = [*CASE_HEADER, "variant", "epochs, rate", "accuracy", "less CE", "seconds", "MiB"]
+    cases = list(dict.fromkeys(entry.case for entry in entries))
+    rows = [
+        variant_cells(entry, plain.get(case, {}).get("ce"))
+        for case in cases
+        for entry in entries
+        if entry.case == case
+    ]
+    return table("All variants, each at its best epochs and rate", header, rows)
+
+
+def variant_cells(entry, reference):
+    """Write the row of a variant."""
+    less_ce = difference(entry, reference) if reference not in (None, entry) else None
+    cost = [entry.cost("fit_seconds"), entry.cost("fit_memory")]
+    return [
+        *case_cells(entry.case),
+        entry.variant.label,
+        ", ".join(f"{value:g}" for value in entry.budget if value is not None),
+        number(entry.mean()),
+        change(less_ce),
+        *("" if value is None else f"{value:.0f}" for value in cost),
+    ]
+
+
+def goal_rows(title, goal, plain):
+    """Hold the differences of a group against the goals.
+
+    Parameters
+    ----------
+    title : str
+        Of the group.
+    goal : float
+        Points that the mean over data sets should reach.
+    plain : dict of Case to dict of str to Entry
+        See :func:`plain_entries`.
+
+    Returns
+    -------
+    list of list of str
+        What was asked, what was measured, and whether that meets it.
+    """
+    differences = [
+        (case, difference(methods[DEFAULT_METHOD], methods["ce"]))
+        for case, methods in plain.items()
+        if DEFAULT_METHOD in methods
+    ]
+    differences = [(case, one) for case, one in differences if one is not None]
+    if not differences:
+        return []
+    mean = mean_over_data([(case.data, one) for case, one in differences])
+    best_case, best = max(differences, key=lambda pair: pair[1].mean)
+    worst_case, worst = min(differences, key=lambda pair: pair[1].mean)
+    worse = [one for _, one in differences if one.mean * POINTS < -WORSE and one.high < 0]
+    best_name, worst_name = (", ".join(case_cells(case)[:3]) for case in (best_case, worst_case))
+    asked = [
+        ("mean over data sets", f"at least {goal:+g}", mean, mean.mean * POINTS >= goal),
+        (f"best case ({best_name})", f"at least {BEST:+g}", best, best.mean * POINTS >= BEST),
+        (f"worst case ({worst_name})", f"not clearly below {-WORSE:+g}", worst, not worse),
+    ]
+    return [
+        [f"{title}: {what}", wanted, number(got, signed=True), "met" if is_met else "missed"]
+        for what, wanted, got, is_met in asked
+    ]
