@@ -18,11 +18,10 @@ SPARE_BYTES = 32 * 2**20
 CALLS_PER_TENSOR = 100
 SPARE_CALLS = 50_000
 
-# What old versions of timm read numbers from while they build: rates of stochastic depth and
-# widths, layer by layer. Integers are few, for tables of positions come of them too.
-COMPUTED = (torch.linspace, torch.arange, torch.tensor)
-MAX_FLOATS = 256
-MAX_INTEGERS = 8
+# What old versions of timm read numbers from while they build, such as widths and rates of
+# stochastic depth, layer by layer; and up to how many integers or floats. Positions are
+# integers, and tables of all their pairs come of them, so those of arange are few.
+COMPUTED = {torch.linspace: (0, 256), torch.arange: (16, 256), torch.tensor: (64, 256)}
 
 # What timm calls the arguments of its factory that are no architecture.
 RESERVED_ARGS = {"pretrained", "checkpoint_path", "cache_dir", "features_only", "kd_model_fn"}
@@ -131,7 +130,7 @@ def check_fits(build: Callable[[], nn.Module], tensors: dict[str, Tensor]) -> No
     """
     limit = SPARE_CALLS + CALLS_PER_TENSOR * len(tensors)
     try:
-        module = _sketch(build, limit, ())
+        module = _sketch(build, limit, {})
     except ValueError:
         module = _sketch(build, limit, COMPUTED)
     check_tensors(module, tensors)
@@ -167,7 +166,9 @@ def check_tensors(module: nn.Module, tensors: dict[str, Tensor]) -> None:
             )
 
 
-def _sketch(build: Callable[[], nn.Module], limit: int, computed: tuple[Any, ...]) -> nn.Module:
+def _sketch(
+    build: Callable[[], nn.Module], limit: int, computed: dict[Any, tuple[int, int]]
+) -> nn.Module:
     """Build a module whose tensors have shapes and no memory."""
     with torch.device("meta"), _FewCalls(limit, computed):
         return build()
@@ -180,7 +181,7 @@ def _n_bytes(tensor: Tensor) -> int:
 class _FewCalls(TorchFunctionMode):
     """Give up on a module of endless layers; compute what is read while it is built."""
 
-    def __init__(self, limit: int, computed: tuple[Any, ...]) -> None:
+    def __init__(self, limit: int, computed: dict[Any, tuple[int, int]]) -> None:
         super().__init__()
         self.left = limit
         self.computed = computed
@@ -192,6 +193,6 @@ class _FewCalls(TorchFunctionMode):
         kwargs = kwargs or {}
         if func in self.computed and kwargs.get("device") is None:
             result = func(*args, **kwargs | {"device": "meta"})
-            if result.numel() <= (MAX_FLOATS if result.is_floating_point() else MAX_INTEGERS):
+            if result.numel() <= self.computed[func][result.is_floating_point()]:
                 kwargs = kwargs | {"device": "cpu"}
         return func(*args, **kwargs)

@@ -1,35 +1,24 @@
-"""A classifier outlives its process: in a model file, and in a pickle."""
+"""A classifier comes back from a model file as it was: each kind of backbone, label, parameter."""
 
 import copy
-import io
-import json
 import pickle
-import subprocess
-import sys
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
-import joblib
 import numpy as np
 import pandas as pd
 import pytest
 import timm
 import torch
 from conftest import TinyBackbone
-from numpy.testing import assert_allclose, assert_array_equal
+from numpy.testing import assert_array_equal
 from PIL import Image
-from safetensors.torch import load_file
 from sklearn.base import clone
-from sklearn.exceptions import InconsistentVersionWarning, NotFittedError
-from sklearn.model_selection import cross_validate
 from skorch.callbacks import Callback
 from torch import nn
 
-from sklearn_clce import CLCEClassifier, _model_file, persistence
+from sklearn_clce import CLCEClassifier
 from sklearn_clce.frozen_backbone import FrozenBackbone
-
-FOLDER = Path(__file__).parent
 
 
 def on_features(**params):
@@ -455,247 +444,6 @@ def test_a_loaded_model_does_not_depend_on_its_file(fitted_head, tmp_path):
     assert_array_equal(loaded.predict_proba(vectors()), expected)
 
 
-# --- the file ---------------------------------------------------------------------------------
-
-
-def test_other_programs_can_read_the_weights(colour_images, colour_labels, tmp_path):
-    clf = vit().fit(colour_images, colour_labels)
-    clf.save(tmp_path / "model.safetensors")
-    weights, state = load_file(tmp_path / "model.safetensors"), clf.module_.state_dict()
-    assert weights.keys() == state.keys()
-    assert all(torch.equal(weights[name], state[name]) for name in state)
-
-
-def test_only_what_is_fitted_can_be_saved(tmp_path):
-    with pytest.raises(NotFittedError):
-        CLCEClassifier().save(tmp_path / "model")
-
-
-def test_paths_that_are_no_files(tmp_path, fitted_head):
-    with pytest.raises(FileNotFoundError, match="there is no such file"):
-        CLCEClassifier.load(tmp_path / "missing")
-    with pytest.raises(ValueError, match="is no model file: it is a folder or a device"):
-        CLCEClassifier.load(tmp_path)
-    with pytest.raises(FileNotFoundError):
-        fitted_head.save(tmp_path / "missing" / "model")
-
-
-def test_what_could_not_be_loaded_is_not_saved(colour_images, colour_labels, tmp_path):
-    clf = vit().fit(colour_images, colour_labels)
-    clf.module_.backbone.factory_args = {"depth": 10**9}
-    with pytest.raises(ValueError, match=r"no model file can hold .* its arguments; a pickle can"):
-        clf.save(tmp_path / "model")
-    own_size = tiny(max_epochs=1).fit(colour_images, colour_labels)
-    config = replace(own_size.backbone_config_, image_size=10**5)
-    own_size.module_.config = config
-    with pytest.raises(ValueError, match="its preprocessing is impossible"):
-        own_size.save(tmp_path / "model")
-    assert list(tmp_path.iterdir()) == []
-
-
-def test_a_history_beyond_all_bounds_is_refused_before_it_is_written(fitted_head, tmp_path):
-    clf = copy.deepcopy(fitted_head)
-    fitted_head.save(tmp_path / "model")
-    before = (tmp_path / "model").read_bytes()
-    clf.history_.extend([{f"figure {number}": 1.0 for number in range(1000)}] * 600)
-    with pytest.raises(ValueError, match=r"its header takes .* and at most"):
-        clf.save(tmp_path / "model")
-    assert (tmp_path / "model").read_bytes() == before
-
-
-def rewritten(path, **metadata):
-    """Change the metadata of a file, with a digest that is right."""
-    content = path.read_bytes()
-    length = int.from_bytes(content[:8], "little")
-    header = json.loads(content[8 : 8 + length])
-    strings = header["__metadata__"]
-    strings |= metadata
-    strings[_model_file.DIGEST] = _model_file._digest(
-        strings[_model_file.VERSION], strings[_model_file.MODEL], load_file(path)
-    )
-    text = json.dumps(header).encode()
-    path.write_bytes(len(text).to_bytes(8, "little") + text + content[8 + length :])
-
-
-def test_a_newer_format_is_refused_with_who_wrote_it(fitted_head, tmp_path):
-    path = tmp_path / "model"
-    fitted_head.save(path)
-    rewritten(path, format_version="2", written_by="sklearn-clce 9.8.7")
-    with pytest.raises(
-        ValueError, match=r"of format 2, written by 'sklearn-clce 9.8.7', .* newer sklearn-clce is"
-    ):
-        CLCEClassifier.load(path)
-
-
-def test_older_formats_are_brought_forward_step_by_step(fitted_head, tmp_path, monkeypatch):
-    path = tmp_path / "model"
-    fitted_head.save(path)
-
-    def heat_to_temperature(model):
-        model["parameters"]["temperature"] = 1 / model["parameters"].pop("heat")
-        return model
-
-    def numbers_to_names(model):
-        model["parameters"]["sampler"] = ["auto", "balanced"][model["parameters"]["sampler"]]
-        return model
-
-    with open(path, "rb") as file:
-        header = json.loads(file.read(int.from_bytes(file.read(8), "little")))
-    model = json.loads(header["__metadata__"]["sklearn_clce"])
-    del model["parameters"]["temperature"]
-    model["parameters"] |= {"heat": 4.0, "sampler": 1}
-    rewritten(path, sklearn_clce=json.dumps(model))
-    monkeypatch.setattr(_model_file, "FORMAT_VERSION", 3)
-    monkeypatch.setattr(_model_file, "UPGRADES", {1: heat_to_temperature, 2: numbers_to_names})
-    loaded = CLCEClassifier.load(path)
-    assert (loaded.temperature, loaded.sampler) == (0.25, "balanced")
-    assert_same_model(loaded, fitted_head, vectors())
-    rewritten(path, format_version="0")
-    with pytest.raises(ValueError, match="there was never a format 0"):
-        CLCEClassifier.load(path)
-
-
-@pytest.mark.filterwarnings("ignore::sklearn.exceptions.InconsistentVersionWarning")
-def test_the_first_file_of_format_1_still_loads():
-    loaded = CLCEClassifier.load(FOLDER / "data" / "format_1.safetensors")
-    expected = json.loads((FOLDER / "data" / "format_1.json").read_text())
-    assert loaded.classes_.tolist() == expected["classes"]
-    assert_allclose(loaded.predict_proba(expected["X"]), expected["proba"], rtol=1e-4)
-    loaded.partial_fit(expected["X"], loaded.predict(expected["X"]))
-
-
-def test_other_versions_of_libraries_are_named(fitted_head, tmp_path, monkeypatch):
-    now = persistence._version
-    with monkeypatch.context() as patch:
-        patch.setattr(persistence, "_version", lambda name: {"torch": "1.0"}.get(name, now(name)))
-        fitted_head.save(tmp_path / "model")
-    message = f"saved with other versions: torch 1.0, here {now('torch')}. Its predictions may"
-    with pytest.warns(InconsistentVersionWarning, match=message) as caught:
-        CLCEClassifier.load(tmp_path / "model")
-    assert len(caught) == 1
-    assert caught[0].filename == __file__
-    assert caught[0].message.differences == [f"torch 1.0, here {now('torch')}"]
-
-
-def test_a_build_for_another_device_is_no_other_version(monkeypatch):
-    monkeypatch.setattr(persistence, "version", lambda name: "2.6.0+cu124")
-    assert persistence._version("torch") == "2.6.0"
-
-
-def test_killed_at_any_moment_the_file_is_the_old_one_or_the_new_one(tmp_path):
-    script = FOLDER / "saved_in_a_loop.py"
-    result = subprocess.run(
-        [sys.executable, script, tmp_path, "20"], capture_output=True, text=True, cwd=FOLDER
-    )
-    assert result.returncode == 0, result.stderr
-    outcome = json.loads(result.stdout)
-    assert outcome["killed"] == 20
-    assert outcome["loaded"] == 20
-    assert outcome["while writing"] > 0
-
-
-# --- pickle -----------------------------------------------------------------------------------
-
-
-def test_a_pickle_is_hardly_larger_than_the_parameters(colour_images, colour_labels):
-    clf = CLCEClassifier(
-        image_size=32, max_epochs=1, early_stopping=True, validation_fraction=0.2, random_state=0
-    )
-    clf.fit(colour_images, colour_labels)
-    size = sum(p.numel() * p.element_size() for p in clf.module_.parameters())
-    assert len(pickle.dumps(clf)) <= 1.05 * size
-    file = io.BytesIO()
-    joblib.dump(clf, file)
-    assert file.tell() <= 1.05 * size
-    file.seek(0)
-    assert_same_model(joblib.load(file), clf, colour_images)
-    assert clf.net_.optimizer_.state  # it is still there, in this process
-
-
-def test_a_pickle_holds_no_training_data():
-    rng = np.random.default_rng(0)
-    X, y = rng.normal(size=(4000, 50)).astype(np.float32), rng.integers(0, 2, size=4000)
-    clf = on_features(max_epochs=1, early_stopping=True, validation_fraction=0.5, projection_dim=4)
-    assert len(pickle.dumps(clf.fit(X, y))) < 60_000
-
-
-def test_estimators_of_a_cross_validation_come_back():
-    X, y = vectors(), np.arange(12) % 2
-    result = cross_validate(on_features(), X, y, cv=2, return_estimator=True)
-    for clf in result["estimator"]:
-        assert_same_model(pickle.loads(pickle.dumps(clf)), clf, X)
-
-
-def test_a_pickle_of_a_gpu_loads_without_one(colour_images, colour_labels, monkeypatch):
-    """The pickle says of each tensor that it lies on a GPU; there need not be one to write it."""
-    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
-    clf = tiny().fit(colour_images, colour_labels)
-    expected = clf.predict_proba(colour_images)
-    clf.backbone = None  # the module of the user is not on the GPU
-    clf.net_.device, clf.net_.autocast = torch.device("cuda"), True
-    generator_size = torch.Generator().get_state().nbytes
-
-    def on_gpu(storage):  # but for the states of generators
-        return "cpu" if storage.nbytes() == generator_size else "cuda:0"
-
-    with monkeypatch.context() as patch:
-        patch.setattr("torch.serialization.location_tag", on_gpu)
-        pickled = pickle.dumps(clf)
-    assert pickled.count(b"cuda:0") > 5
-    with pytest.warns(match="no CUDA devices|is not available"):
-        loaded = pickle.loads(pickled)
-    assert torch.device(loaded.net_.device).type == "cpu"
-    assert {parameter.device.type for parameter in loaded.module_.parameters()} == {"cpu"}
-    assert_array_equal(loaded.predict_proba(colour_images), expected)
-
-
-@pytest.mark.cuda
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
-def test_between_gpu_and_cpu(colour_images, colour_labels, tmp_path):
-    clf = tiny(device="cuda", precision="float32").fit(colour_images, colour_labels)
-    loaded = saved_and_loaded(clf, tmp_path, device="cpu")
-    assert {parameter.device.type for parameter in loaded.module_.parameters()} == {"cpu"}
-    expected = clf.predict_proba(colour_images)
-    assert_allclose(loaded.predict_proba(colour_images), expected, rtol=1e-3, atol=1e-4)
-    back = saved_and_loaded(loaded, tmp_path, device="cuda")
-    assert_allclose(back.predict_proba(colour_images), expected, rtol=1e-3, atol=1e-4)
-    script = (
-        "import pickle, sys, warnings; warnings.simplefilter('ignore');"
-        "clf = pickle.load(open(sys.argv[1], 'rb'));"
-        "print({p.device.type for p in clf.module_.parameters()})"
-    )
-    (tmp_path / "model.pkl").write_bytes(pickle.dumps(clf))
-    without = subprocess.run(
-        [sys.executable, "-c", script, tmp_path / "model.pkl"],
-        capture_output=True,
-        text=True,
-        cwd=FOLDER,
-        env={"CUDA_VISIBLE_DEVICES": ""},
-    )
-    assert without.stdout.strip() == "{'cpu'}", without.stderr
-
-
-# --- weights from strangers -------------------------------------------------------------------
-
-
-class Malicious:
-    def __init__(self, path):
-        self.path = path
-
-    def __reduce__(self):
-        return open, (str(self.path), "w")
-
-
-@pytest.mark.parametrize("name", ["w.pth", "w.safetensors", "w.pt", "w.bin", "w.npz"])
-@pytest.mark.parametrize("writer", [torch.save, pickle.dump])
-@pytest.mark.parametrize("trainable", ["all", "head"])
-def test_pretrained_runs_nothing(trainable, writer, name, colour_images, colour_labels, tmp_path):
-    with open(tmp_path / name, "wb") as file:
-        writer({"state_dict": {"weight": Malicious(tmp_path / "touched")}}, file)
-    clf = vit().fit(colour_images, colour_labels)
-    expected = clf.predict_proba(colour_images)
-    clf.set_params(pretrained=tmp_path / name, trainable=trainable)
-    with pytest.raises(ValueError, match=r"pretrained='.*' can't be read as weights"):
-        clf.fit(colour_images, colour_labels)
-    assert not (tmp_path / "touched").exists()
-    assert_array_equal(clf.predict_proba(colour_images), expected)
+def test_a_compiled_model_is_compiled_again(fitted_head, tmp_path):
+    clf = copy.copy(fitted_head).set_params(compile=True)  # at its first use
+    assert saved_and_loaded(clf, tmp_path).module_._compiled_call_impl is not None
