@@ -18,10 +18,13 @@ SPARE_BYTES = 32 * 2**20
 CALLS_PER_TENSOR = 100
 SPARE_CALLS = 50_000
 
-# What old versions of timm read numbers from while they build, such as widths and rates of
-# stochastic depth, layer by layer; and up to how many integers or floats. Positions are
-# integers, and tables of all their pairs come of them, so those of arange are few.
-COMPUTED = {torch.linspace: (0, 256), torch.arange: (16, 256), torch.tensor: (64, 256)}
+# Old versions of timm read numbers from tensors while they build. What must then be computed, in
+# turn, and up to how many integers or floats: nothing; rates of stochastic depth, layer by
+# layer; widths of layers too. Positions are integers, and tables of all their pairs come of
+# them, so those of arange are few.
+RATES = {torch.linspace: (0, 256)}
+WIDTHS = {torch.arange: (16, 256), torch.tensor: (64, 256)}
+COMPUTED = ({}, RATES, RATES | WIDTHS)
 
 # What timm calls the arguments of its factory that are no architecture.
 RESERVED_ARGS = {"pretrained", "checkpoint_path", "cache_dir", "features_only", "kd_model_fn"}
@@ -129,10 +132,13 @@ def check_fits(build: Callable[[], nn.Module], tensors: dict[str, Tensor]) -> No
         If the module has other tensors, or needs much more memory than they take.
     """
     limit = SPARE_CALLS + CALLS_PER_TENSOR * len(tensors)
-    try:
-        module = _sketch(build, limit, {})
-    except ValueError:
-        module = _sketch(build, limit, COMPUTED)
+    for computed in COMPUTED:
+        try:
+            module = _sketch(build, limit, computed)
+            break
+        except ValueError:
+            if computed is COMPUTED[-1]:
+                raise
     check_tensors(module, tensors)
     needed = sum(map(_n_bytes, [*module.parameters(), *module.buffers()]))
     if needed > 2 * sum(map(_n_bytes, tensors.values())) + SPARE_BYTES:

@@ -316,8 +316,6 @@ def restore(
     if len(classes) < 2 or not np.array_equal(np.unique(classes), classes):
         raise ValueError("its classes are not two or more labels in order")
     module = restore_module(description, len(classes), tensors, backbone)
-    if clf.compile:
-        module.compile()
     history = [_epoch(row) for row in take(model, "history", list)]
     scores = take(model, "validation_scores", list, NoneType)
     if not all(type(score) is float for score in scores or []):
