@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import IO
@@ -18,7 +19,8 @@ def write_atomically(path: Path, write: Callable[[IO[bytes]], None]) -> None:
     write : callable
         Writes the content to an open binary file.
     """
-    unfinished = path.with_name(f".{path.name}.{os.getpid()}.unfinished")
+    writer = f"{os.getpid()}-{threading.get_ident()}"
+    unfinished = path.with_name(f".{path.name}.{writer}.unfinished")
     try:
         with open(unfinished, "wb") as file:
             write(file)

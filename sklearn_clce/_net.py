@@ -316,13 +316,14 @@ class CLCENet(NeuralNet):
         return logits, embeddings
 
     def __getstate__(self) -> dict[str, Any]:
-        """Pickle the module once, and the optimizer's state only if it will be used."""
-        hidden = {"module": self.module}
-        if not self.keep_optimizer and hasattr(self, "optimizer_"):
-            hidden["optimizer_"] = self.optimizer_
+        """Pickle the module once, no data, and the optimizer's state only if it will be used."""
+        hidden = {"module": self.module, "batch_sampler": self.batch_sampler}
         try:
             for name in hidden:
-                setattr(self, name, None) if name == "module" else delattr(self, name)
+                setattr(self, name, None)
+            if not self.keep_optimizer and hasattr(self, "optimizer_"):
+                hidden["optimizer_"] = self.optimizer_
+                del self.optimizer_
             return super().__getstate__()
         finally:
             vars(self).update(hidden)

@@ -93,7 +93,7 @@ def make_module(
         )
         freeze(backbone, params.trainable)
         if params.gradient_checkpointing:
-            _checkpoint_gradients(backbone)
+            checkpoint_gradients(backbone)
     if features is None:
         n_features = count_features(backbone, EvaluationTransform(config)(rows[0]))
     else:
@@ -144,7 +144,19 @@ def kept_features(
     )
 
 
-def _checkpoint_gradients(backbone: nn.Module) -> None:
+def checkpoint_gradients(backbone: nn.Module) -> None:
+    """Save memory at the price of time.
+
+    Parameters
+    ----------
+    backbone : nn.Module
+        It is changed.
+
+    Raises
+    ------
+    ValueError
+        If it does not support that.
+    """
     try:
         backbone.set_grad_checkpointing(True)
     except (AttributeError, AssertionError, NotImplementedError) as error:
@@ -357,6 +369,7 @@ def train(
     if params.weight > 0 and params.n_views == 1:
         warn_of_lonely_anchors(net.batch_sampler, labels)
     net.partial_fit(dataset)
+    net.train_split = None  # it holds the rows set aside
 
 
 def part_of(dataset: LabelledFeatures | LabelledImages, rows: np.ndarray) -> Dataset:

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from ._validation import suggestion
 
 BUNDLED = "efficientnet_lite0"
+HUB = ("hf-hub:", "hf_hub:")
 
 ALIASES = {
     BUNDLED: "tf_efficientnet_lite0.in1k",
@@ -126,6 +127,7 @@ def load_backbone(
                 "weights into your module before you hand it in"
             )
         module = copy.deepcopy(backbone)
+        vars(module).pop("factory_args", None)  # of a backbone that was ours: it is the user's now
         cfg = getattr(backbone, "pretrained_cfg", None)
         name = type(backbone).__name__
     else:
@@ -219,7 +221,7 @@ def check_features(module: nn.Module, features: Any) -> Tensor:
 def _check_known(backbone: str, name: str) -> None:
     import timm
 
-    if backbone.startswith(("hf-hub:", "hf_hub:")):
+    if backbone.startswith(HUB):
         return
     if timm.is_model(name) and (
         "." not in name or name in timm.list_pretrained(name.split(".")[0] + ".*")
@@ -253,21 +255,46 @@ def _timm_model(name: str, image_size: int | None, **kwargs: Any) -> nn.Module:
     """Call timm; a backbone of fixed input size is told the size that is wanted."""
     import timm
 
-    def create(**size: int) -> nn.Module:
-        with warnings.catch_warnings():  # of timm's own code, nothing that a user can mend
-            warnings.filterwarnings("ignore", category=UserWarning, module="timm")
-            return timm.create_model(name, num_classes=0, **size, **kwargs)
-
-    if image_size is None:
-        return create()
-    if name.startswith(("hf-hub:", "hf_hub:")):
-        fixed = create().pretrained_cfg.get("fixed_input_size")
-    else:
+    args: dict[str, Any] = {}
+    fixed = False
+    if name.startswith(HUB):
+        cfg, _, args = timm.models.load_model_config_from_hf(name.split(":", 1)[1])
+        fixed = cfg.get("fixed_input_size")
+    elif image_size is not None:
         fixed = timm.get_pretrained_cfg(name).fixed_input_size
+    if image_size is None or not fixed:
+        return build_timm(name, args, **kwargs)
     try:
-        return create(img_size=image_size) if fixed else create()
+        return build_timm(name, {**args, "img_size": image_size}, **kwargs)
     except (AssertionError, ValueError) as error:
         raise ValueError(f"image_size={image_size!r} does not suit {name!r}: {error}") from error
+
+
+def build_timm(name: str, args: Mapping[str, Any], **kwargs: Any) -> nn.Module:
+    """Build a timm model without its classifier.
+
+    Parameters
+    ----------
+    name : str
+        Name of a model, or of an architecture.
+    args : mapping of str to object
+        Arguments of the architecture. They stay on the model as ``factory_args``, for
+        who wants to build it again.
+    **kwargs
+        Further arguments of :func:`timm.create_model`.
+
+    Returns
+    -------
+    nn.Module
+        The model; with random weights, unless ``pretrained`` is among the arguments.
+    """
+    import timm
+
+    with warnings.catch_warnings():  # of timm's own code, nothing that a user can mend
+        warnings.filterwarnings("ignore", category=UserWarning, module="timm")
+        model = timm.create_model(name, num_classes=0, **args, **kwargs)
+    model.factory_args = dict(args)
+    return model
 
 
 def _from_state_dict(
@@ -352,7 +379,7 @@ def _unreachable(backbone: str, name: str, error: Exception) -> str:
     import timm
     from huggingface_hub.constants import HF_HUB_CACHE
 
-    if name.startswith(("hf-hub:", "hf_hub:")):
+    if name.startswith(HUB):
         source = name.split(":", 1)[1]
     elif timm.models.is_model_pretrained(name):
         cfg = timm.get_pretrained_cfg(name)

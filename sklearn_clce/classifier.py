@@ -33,6 +33,7 @@ from ._validation import (
 from .data import as_images
 from .frozen_backbone import FrozenBackbone
 from .losses import l2_normalise
+from .persistence import ModelFileMixin
 
 
 class CLCEClassifier(
@@ -40,6 +41,7 @@ class CLCEClassifier(
     ClassNamePrefixFeaturesOutMixin,
     ClassifierMixin,
     TransformerMixin,
+    ModelFileMixin,
     CLCEParameters,
 ):
     """Image classifier: a pretrained backbone, fine-tuned with the CLCE criterion.
@@ -410,7 +412,8 @@ class CLCEClassifier(
     def _read(self, X, *, reset):
         """Return X as a tensor of features, or as a sequence of images."""
         if self._precomputed:
-            return torch.from_numpy(validate_data(self, X, dtype=np.float32, reset=reset))
+            X = validate_data(self, X, dtype=np.float32, reset=reset)
+            return torch.from_numpy(np.require(X, requirements="W"))  # torch takes no read-only one
         images = as_images(X, image_shape=self.image_shape)
         if getattr(images, "flattened", False):
             validate_data(self, X, skip_check_array=True, reset=reset)

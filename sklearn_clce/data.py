@@ -307,7 +307,7 @@ def _to_tensor(pixels: np.ndarray, channels_last: bool) -> Tensor:
     elif channels_last:
         pixels = pixels.transpose(2, 0, 1)
     scale = 255 if pixels.dtype.kind in "ui" else 1
-    image = torch.from_numpy(np.ascontiguousarray(pixels, dtype=np.float32))
+    image = torch.from_numpy(np.require(pixels, np.float32, ["C", "W"]))
     return (image / scale).clamp(0, 1)
 
 

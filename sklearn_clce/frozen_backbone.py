@@ -27,6 +27,7 @@ MAX_LOADED = 2
 FEATURES_VERSION = "1"
 NUMERIC_PACKAGES = ("torch", "torchvision", "timm", "pillow")
 PLAIN_TYPES = (bool, int, float, complex, str, bytes, type(None))
+NOT_COMPUTED_WITH = ("pretrained_cfg", "default_cfg", "_traits")  # timm's notes on its weights
 
 _loaded: OrderedDict[tuple, FrozenBackbone] = OrderedDict()
 _loaded_lock = threading.Lock()
@@ -179,7 +180,11 @@ def _architecture(module: nn.Module) -> Iterator[str]:
     for name, layer in module.named_modules():
         cls = type(layer)
         classes[f"{cls.__module__}.{cls.__qualname__}"] = cls
-        plain = {key: value for key, value in vars(layer).items() if _is_plain(value)}
+        plain = {
+            key: value
+            for key, value in vars(layer).items()
+            if key not in NOT_COMPUTED_WITH and _is_plain(value)
+        }
         yield f"{name} {cls.__module__}.{cls.__qualname__} {sorted(plain.items())}\n"
     yield repr(module)
     for name in sorted(classes):

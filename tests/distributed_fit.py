@@ -145,7 +145,8 @@ def main(folder):
         "n_images": n_images,
         "refused": refused(),
     }
-    estimator(verbose=1).fit(IMAGES, LABELS)
+    fitted = estimator(verbose=1).fit(IMAGES, LABELS)
+    fitted.save(folder / f"saved_by_{torch.distributed.get_rank()}.safetensors")
     np.savez(folder / f"{torch.distributed.get_rank()}.npz", **results)
     torch.distributed.destroy_process_group()
 

@@ -82,6 +82,17 @@ def test_flattened_images_with_their_shape(shape, colour_images):
     assert torch.equal(images[5], as_images(colour_images)[5])
 
 
+def test_read_only_images_are_copied_not_shared(colour_images):
+    pixels = np.ascontiguousarray(colour_images.transpose(0, 3, 1, 2) / 255, dtype=np.float32)
+    pixels.flags.writeable = False
+    torch.set_warn_always(True)  # torch warns of read-only memory, else once a process
+    try:
+        images = as_images(pixels)
+        assert torch.equal(images[5], as_images(colour_images)[5])
+    finally:
+        torch.set_warn_always(False)
+
+
 @pytest.mark.parametrize("kind", ["array", "tensor", "PIL", "frame", "bool"])
 def test_grey_images(kind, tmp_path):
     grey = (np.arange(2 * 6 * 5) % 2 * 255).astype(np.uint8).reshape(2, 6, 5)

@@ -27,7 +27,7 @@ def run(tmp_path_factory):
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr[-3000:]
     found = [np.load(folder / f"{rank}.npz") for rank in range(2)]
-    return found, done.stdout, done.stderr
+    return found, done.stdout, done.stderr, [path.name for path in folder.glob("*.safetensors")]
 
 
 @pytest.mark.parametrize(
@@ -77,8 +77,9 @@ def test_a_batch_that_can_not_be_shared_is_refused_in_every_process(run):
         assert str(found["refused"]).startswith("a batch of 1 rows can't be shared by 2 processes")
 
 
-def test_one_process_prints(run):
-    _, printed, bars = run
+def test_one_process_prints_and_saves(run):
+    _, printed, bars, saved = run
+    assert saved == ["saved_by_0.safetensors"]
     assert bars.count("training 683 of 683 parameters") == 1
     assert printed.count("running the backbone on 13 of 13 images") == 1
 

@@ -295,9 +295,11 @@ def test_early_stopping_gives_the_best_weights_back(features, tmp_path, monkeypa
 
 def test_validation_rows_hold_every_class(features):
     X, codes = features
-    clf = head(early_stopping=True, validation_fraction=0.2, max_epochs=1).fit(X, codes)
-    valid = clf.net_.train_split.keywords["valid_ds"]
-    assert torch.bincount(valid.targets.labels).tolist() == [4, 4, 4]
+    recorder = Recorder(lambda net, batch: net.train_split.keywords["valid_ds"].targets.labels)
+    clf = head(early_stopping=True, validation_fraction=0.2, max_epochs=1, callbacks=[recorder])
+    clf.fit(X, codes)
+    assert torch.bincount(recorder.seen[0]).tolist() == [4, 4, 4]
+    assert clf.net_.train_split is None
 
 
 def test_without_early_stopping_there_are_no_validation_scores(features):

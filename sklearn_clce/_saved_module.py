@@ -1,0 +1,261 @@
+"""The network of a saved estimator: described, and made again from its description."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import asdict
+from functools import partial
+from types import NoneType
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ._plain import from_json, take, to_json
+from ._rebuild import MAX_NUMBER, check_fits, check_tensors, describe_backbone, rebuild_backbone
+from .backbones import BackboneConfig, load_backbone
+from .modules import CLCEModule
+
+MAX_WIDTH = 2**24
+INTERPOLATIONS = ("nearest", "nearest-exact", "bilinear", "bicubic", "box", "hamming", "lanczos")
+CROP_MODES = ("center", "squash", "border")
+
+
+def describe_module(module: CLCEModule) -> dict[str, Any]:
+    """Describe a network, but for its tensors.
+
+    Parameters
+    ----------
+    module : CLCEModule
+        The network.
+
+    Returns
+    -------
+    dict
+        For JSON.
+    """
+    parameters = dict(module.named_parameters())
+    return {
+        "backbone": describe_backbone(module.backbone),
+        "config": None if module.config is None else to_json(asdict(module.config)),
+        "n_features": len(module.standardize.mean),
+        "projection_dim": None
+        if isinstance(module.projection, nn.Identity)
+        else module.n_embedding,
+        "standardized": module.standardize.adapted,
+        "frozen": [name for name, p in parameters.items() if not p.requires_grad],
+    }
+
+
+def weights_of(module: CLCEModule) -> dict[str, Tensor]:
+    """Return all tensors that a network needs to be what it is.
+
+    Parameters
+    ----------
+    module : CLCEModule
+        The network.
+
+    Returns
+    -------
+    dict of str to Tensor
+        Weights and buffers.
+
+    Raises
+    ------
+    ValueError
+        If a user's module keeps other things in its state.
+    """
+    state = module.state_dict()
+    others = [name for name, value in state.items() if not isinstance(value, Tensor)]
+    if others:
+        raise ValueError(
+            f"backbone={type(module.backbone).__name__} keeps {others[0]!r} in its state_dict, "
+            "which is no tensor: a model file holds tensors; pickle can hold it"
+        )
+    return state
+
+
+def check_backbone(description: dict[str, Any], backbone: Any) -> None:
+    """Refuse a user's module where none is needed, and the lack of one where it is.
+
+    Parameters
+    ----------
+    description : dict
+        From :func:`describe_module`; anybody may have written it.
+    backbone : nn.Module or None
+        What the user hands in.
+
+    Raises
+    ------
+    ValueError
+        If it must be a module, or must be left out.
+    """
+    saved = take(description, "backbone", dict, NoneType)
+    is_module = saved is not None and "module" in saved
+    if is_module and not isinstance(backbone, nn.Module):
+        name = take(saved, "module", str)[:80]
+        raise ValueError(
+            f"backbone={backbone!r}: it was fitted with a module of class {name} as backbone, and "
+            f"a module of that architecture is required, load(path, backbone={name}(...))"
+        )
+    if not is_module and backbone is not None:
+        raise ValueError(
+            f"backbone={type(backbone).__name__}: the file holds its whole backbone; leave it out"
+        )
+
+
+def check_restorable(
+    description: dict[str, Any], n_classes: int, tensors: dict[str, Tensor]
+) -> None:
+    """Refuse to describe a network that :func:`restore_module` would not make.
+
+    Parameters
+    ----------
+    description : dict
+        From :func:`describe_module`.
+    n_classes : int
+        Number of logits.
+    tensors : dict of str to Tensor
+        From :func:`weights_of`.
+
+    Raises
+    ------
+    ValueError
+        If preprocessing or backbone are beyond what a file may ask for.
+    """
+    try:
+        if description["config"] is not None:
+            _config(from_json(description["config"]))
+        if "module" not in (description["backbone"] or {}):
+            check_fits(partial(build_module, description, n_classes, None), tensors)
+    except ValueError as error:
+        raise ValueError(f"no model file can hold this model: {error}; a pickle can") from error
+
+
+def restore_module(
+    description: dict[str, Any],
+    n_classes: int,
+    tensors: dict[str, Tensor],
+    backbone: nn.Module | None,
+) -> CLCEModule:
+    """Make a network again.
+
+    Parameters
+    ----------
+    description : dict
+        From :func:`describe_module`; anybody may have written it.
+    n_classes : int
+        Number of logits.
+    tensors : dict of str to Tensor
+        Weights and buffers.
+    backbone : nn.Module or None
+        The user's own module, where the description names one.
+
+    Returns
+    -------
+    CLCEModule
+        On the CPU, with a copy of the tensors.
+
+    Raises
+    ------
+    ValueError
+        If description and tensors are not of one network.
+    """
+    build = partial(build_module, description, n_classes, backbone)
+    with torch.random.fork_rng(devices=[]):  # random weights come first
+        if backbone is None:
+            check_fits(build, tensors)
+        module = build()
+    check_tensors(module, tensors)
+    module.load_state_dict(tensors)
+    return module
+
+
+def build_module(
+    description: dict[str, Any], n_classes: int, backbone: nn.Module | None
+) -> CLCEModule:
+    """Build a network from its description, with whatever weights.
+
+    Parameters
+    ----------
+    description : dict
+        From :func:`describe_module`; anybody may have written it.
+    n_classes : int
+        Number of logits.
+    backbone : nn.Module or None
+        The user's own module, which is copied; None: described, or none at all.
+
+    Returns
+    -------
+    CLCEModule
+        On the CPU, or wherever torch makes tensors now.
+
+    Raises
+    ------
+    ValueError
+        If there is no such network.
+    """
+    config = take(description, "config", dict, NoneType)
+    config = None if config is None else _config(from_json(config))
+    saved = take(description, "backbone", dict, NoneType)
+    if (saved is None) != (config is None):
+        raise ValueError("it has a backbone without preprocessing, or the reverse")
+    if backbone is not None:
+        backbone, _ = load_backbone(backbone)
+    elif saved is not None:
+        backbone = rebuild_backbone(saved, config)
+    if backbone is not None:
+        _freeze(backbone, take(description, "frozen", list))
+    n_features = _width(description, "n_features", int)
+    projection_dim = _width(description, "projection_dim", int, NoneType)
+    module = CLCEModule(
+        backbone,
+        config,
+        n_features=n_features,
+        n_classes=n_classes,
+        projection_dim=projection_dim,
+    )
+    module.standardize.adapted = take(description, "standardized", bool)
+    return module
+
+
+def _freeze(backbone: nn.Module, frozen: list[Any]) -> None:
+    """Take the gradients from what did not train."""
+    frozen = {name for name in frozen if type(name) is str}
+    for name, parameter in backbone.named_parameters():
+        parameter.requires_grad_(f"backbone.{name}" not in frozen)
+
+
+def _width(description: dict[str, Any], name: str, *types: type) -> int | None:
+    width = take(description, name, *types)
+    if width is not None and not 1 <= width <= MAX_WIDTH:
+        raise ValueError(f"{name} is not in 1..{MAX_WIDTH}")
+    return width
+
+
+def _config(saved: Any) -> BackboneConfig:
+    """Read how a backbone wants its images, within what images can be."""
+    config = BackboneConfig(
+        name=take(saved, "name", str),
+        image_size=take(saved, "image_size", int, NoneType),
+        n_channels=take(saved, "n_channels", int),
+        mean=take(saved, "mean", tuple),
+        std=take(saved, "std", tuple),
+        interpolation=take(saved, "interpolation", str),
+        crop_pct=take(saved, "crop_pct", float, int),
+        crop_mode=take(saved, "crop_mode", str),
+    )
+    numbers = [*config.mean, *config.std]
+    possible = (
+        (config.image_size is None or 1 <= config.image_size <= MAX_NUMBER)
+        and config.n_channels in (1, 3)
+        and {len(config.mean), len(config.std)} == {config.n_channels}
+        and all(type(number) in (int, float) and math.isfinite(number) for number in numbers)
+        and all(config.std)
+        and 0.1 <= config.crop_pct <= 2
+        and config.interpolation in INTERPOLATIONS
+        and config.crop_mode in CROP_MODES
+    )
+    if not possible:
+        raise ValueError("its preprocessing is impossible")
+    return config

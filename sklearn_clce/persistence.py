@@ -1,0 +1,407 @@
+"""A fitted estimator in one file that runs nothing, and out of it again."""
+
+from __future__ import annotations
+
+import os
+import warnings
+from importlib.metadata import version
+from types import NoneType
+from typing import Any
+
+import numpy as np
+import torch
+from sklearn.exceptions import InconsistentVersionWarning
+from sklearn.utils.validation import check_is_fitted
+from skorch.history import History
+from torch import Tensor, nn
+
+from ._model_file import read_model_file, write_model_file
+from ._net import CLCENet
+from ._plain import (
+    SCALARS,
+    NotPlainError,
+    from_json,
+    labels_from_json,
+    labels_to_json,
+    take,
+    to_json,
+)
+from ._processes import is_main
+from ._saved_module import (
+    check_backbone,
+    check_restorable,
+    describe_module,
+    restore_module,
+    weights_of,
+)
+from ._training import checkpoint_gradients, make_net
+from ._validation import resolve_device, resolve_precision
+from .modules import CLCEModule
+
+LIBRARIES = ("sklearn-clce", "scikit-learn", "skorch", "timm", "torch", "torchvision", "pillow")
+
+OF_THE_MACHINE = ("device", "memory", "checkpoint")  # a file must not choose where files go
+SKORCH_PREFIXES = ("optimizer__", "callbacks__")
+MAX_WORKERS = 128
+
+
+class ModelFileMixin:
+    """What an estimator saves and loads."""
+
+    def save(self, path):
+        """Write the fitted estimator to one file.
+
+        The file holds weights, parameters, labels, preprocessing and the figures of the
+        epochs, and nothing that could run. It is a safetensors file, written in one step: a
+        crash leaves the old file or the new one. Of several processes that train together
+        the first one writes.
+
+        Parameters
+        ----------
+        path : path
+            The file, such as ``"model.safetensors"``.
+
+        Raises
+        ------
+        NotFittedError
+            If the estimator is not fitted.
+        ValueError
+            If labels or the backbone are of a kind that has no place in a file.
+
+        Warns
+        -----
+        UserWarning
+            If parameters are set that are not stored: callables and other objects, ``callbacks``,
+            folders (``memory``, ``checkpoint``). They are at their defaults after :meth:`load`.
+
+        See Also
+        --------
+        load : Read the file.
+
+        Examples
+        --------
+        >>> import tempfile
+        >>> from pathlib import Path
+        >>> from sklearn.datasets import load_iris
+        >>> from sklearn_clce import CLCEClassifier
+        >>> X, y = load_iris(return_X_y=True)
+        >>> clf = CLCEClassifier("precomputed", max_epochs=5, random_state=0).fit(X, y)
+        >>> path = Path(tempfile.mkdtemp()) / "iris.safetensors"
+        >>> clf.save(path)
+        >>> loaded = CLCEClassifier.load(path)
+        >>> bool((loaded.predict(X) == clf.predict(X)).all())
+        True
+        """
+        check_is_fitted(self)
+        model, left_out = describe(self)
+        tensors = weights_of(self.module_)
+        check_restorable(model["module"], len(self.classes_), tensors)
+        if is_main():
+            write_model_file(path, model, tensors)
+        if left_out:
+            warnings.warn(
+                f"{', '.join(left_out)} can't be stored in a model file: after load they are at "
+                "their defaults, and set_params sets them again",
+                UserWarning,
+                stacklevel=2,
+            )
+
+    @classmethod
+    def load(cls, path, device="auto", backbone=None):
+        """Read an estimator that :meth:`save` wrote.
+
+        Nothing is downloaded, nothing in the file is run, and no other file is opened.
+
+        Parameters
+        ----------
+        path : path
+            The file.
+        device : str or torch.device, default="auto"
+            Parameter ``device`` of the estimator; where it was fitted does not matter.
+        backbone : nn.Module, default=None
+            A module of the same architecture, required where the estimator was fitted
+            with a module as backbone. It is copied, and the copy gets the saved weights.
+
+        Returns
+        -------
+        CLCEClassifier
+            Fitted; it predicts as the saved one, and ``partial_fit`` goes on from there.
+
+        Raises
+        ------
+        FileNotFoundError
+            If there is no such file.
+        ValueError
+            If it is no file of :meth:`save`, is damaged, was written by a newer version, or
+            needs a ``backbone``.
+
+        Warns
+        -----
+        InconsistentVersionWarning
+            If it was saved with other versions of the libraries that predictions depend on.
+
+        See Also
+        --------
+        save : Write the file.
+        """
+        model, tensors = read_model_file(path)
+        try:
+            clf = restore(cls, model, tensors, device=device, backbone=backbone)
+            saved_with = take(model, "libraries", dict)
+        except (ValueError, RecursionError, OverflowError) as error:
+            raise ValueError(f"path={os.fspath(path)!r} can't be loaded: {error}") from error
+        warn_of_versions(saved_with)
+        return clf
+
+    def __setstate__(self, state):
+        """Unpickle, and settle the precision anew: there may be another GPU here, or none."""
+        super().__setstate__(state)
+        if hasattr(self, "net_") and self.precision == "auto":
+            resolved = resolve_precision("auto", torch.device(self.net_.device))
+            self.net_.autocast = resolved == "bfloat16"
+
+
+class SavedWithOtherVersions(InconsistentVersionWarning):
+    """A model file was saved with other versions of its libraries.
+
+    Parameters
+    ----------
+    differences : list of str
+        Library, its version then and its version now.
+    **versions
+        As :class:`sklearn.exceptions.InconsistentVersionWarning` takes them.
+    """
+
+    def __init__(self, differences: list[str], **versions: str) -> None:
+        super().__init__(**versions)
+        self.differences = differences
+
+    def __str__(self) -> str:
+        return (
+            f"the {self.estimator_name} was saved with other versions: "
+            f"{'; '.join(self.differences)}. Its predictions may differ; compare them, or "
+            "install the versions that it was saved with"
+        )
+
+
+def describe(clf: Any) -> tuple[dict[str, Any], list[str]]:
+    """Describe a fitted estimator, but for its tensors.
+
+    Parameters
+    ----------
+    clf : CLCEClassifier
+        Fitted.
+
+    Returns
+    -------
+    model : dict
+        For JSON.
+    left_out : list of str
+        What is set and has no place in it.
+    """
+    parameters, left_out = stored_parameters(clf)
+    epochs = []
+    for row in clf.history_:
+        plain = {name: value for name, value in row.items() if _is_scalar(value)}
+        epochs.append(to_json(plain))
+        unknown = sorted(row.keys() - plain.keys() - {"batches"})
+        left_out += [f"history_[:, {name!r}]" for name in unknown]
+    columns = getattr(clf, "feature_names_in_", None)
+    model = {
+        "libraries": {name: _version(name) for name in LIBRARIES},
+        "parameters": parameters,
+        "classes": labels_to_json(clf.classes_),
+        "module": describe_module(clf.module_),
+        "history": epochs,
+        "validation_scores": clf.validation_scores_,
+        "n_features_in": getattr(clf, "n_features_in_", None),
+        "feature_names_in": None if columns is None else columns.tolist(),
+    }
+    return model, list(dict.fromkeys(left_out))
+
+
+def _is_scalar(value: Any) -> bool:
+    return isinstance(value, np.generic) or type(value) in SCALARS
+
+
+def stored_parameters(clf: Any) -> tuple[dict[str, Any], list[str]]:
+    """Separate parameters into those that a file can hold and others.
+
+    Parameters
+    ----------
+    clf : CLCEClassifier
+        Where they are read.
+
+    Returns
+    -------
+    parameters : dict
+        For JSON. A module as backbone stands as None.
+    left_out : list of str
+        Names of those that have no place and are not at their defaults.
+    """
+    defaults = type(clf)().get_params(deep=False)
+    parameters, left_out = {}, []
+    for name, value in clf.get_params(deep=False).items():
+        if name == "backbone" and isinstance(value, nn.Module):
+            parameters[name] = None
+            continue
+        try:
+            saved = to_json(value)
+            check_storable(name, from_json(saved))
+            parameters[name] = saved
+        except (NotPlainError, ValueError):
+            if name != "device" and value is not defaults[name]:
+                left_out.append(f"{name}={_short(value)}")
+    return parameters, left_out
+
+
+def _short(value: Any) -> str:
+    return getattr(value, "__qualname__", None) or f"{type(value).__qualname__}"
+
+
+def check_storable(name: str, value: Any) -> None:
+    """Refuse what a file must not set.
+
+    Parameters
+    ----------
+    name : str
+        A parameter.
+    value : object
+        Its value, plain.
+
+    Raises
+    ------
+    ValueError
+        If it names a folder, reaches into skorch, or asks for very much.
+    """
+    if name in OF_THE_MACHINE or name == "callbacks":
+        raise ValueError(f"{name} is no parameter of a model file")
+    if name == "skorch_params" and value is not None:
+        foreign = [key for key in value if not str(key).startswith(SKORCH_PREFIXES)]
+        if foreign:
+            raise ValueError(f"skorch_params sets {str(foreign[0])[:80]!r}, which is not stored")
+    if name == "num_workers" and value > MAX_WORKERS:
+        raise ValueError(f"num_workers above {MAX_WORKERS} is not stored")
+
+
+def restore(
+    cls: type, model: dict[str, Any], tensors: dict[str, Tensor], *, device: Any, backbone: Any
+) -> Any:
+    """Make a fitted estimator from what a file held.
+
+    Parameters
+    ----------
+    cls : type
+        Of the estimator.
+    model : dict
+        Its description, which anybody may have written.
+    tensors : dict of str to Tensor
+        Its tensors.
+    device : str or torch.device
+        Its parameter ``device``.
+    backbone : nn.Module or None
+        Its parameter ``backbone``, where that is a module.
+
+    Returns
+    -------
+    CLCEClassifier
+        Fitted.
+
+    Raises
+    ------
+    ValueError
+        If something does not fit.
+    """
+    description = take(model, "module", dict)
+    check_backbone(description, backbone)
+    clf = _unfitted(cls, take(model, "parameters", dict), device, backbone)
+    classes = labels_from_json(take(model, "classes", dict))
+    if len(classes) < 2 or not np.array_equal(np.unique(classes), classes):
+        raise ValueError("its classes are not two or more labels in order")
+    module = restore_module(description, len(classes), tensors, backbone)
+    history = [_epoch(row) for row in take(model, "history", list)]
+    scores = take(model, "validation_scores", list, NoneType)
+    if not all(type(score) is float for score in scores or []):
+        raise ValueError("its validation_scores are no numbers")
+    _take_columns(clf, model)
+    clf.classes_ = classes
+    clf.net_ = _net(clf, module, history)
+    clf.n_iter_ = len(history)
+    clf.validation_scores_ = scores
+    clf.best_validation_score_ = None if scores is None else max(scores, default=None)
+    return clf
+
+
+def _unfitted(cls: type, saved: dict[str, Any], device: Any, backbone: Any) -> Any:
+    """Make the estimator from its parameters, which must be such as it takes."""
+    unknown = sorted(saved.keys() - set(cls._get_param_names()))
+    if unknown:
+        raise ValueError(f"it has parameters that this version does not know: {unknown[:3]}")
+    parameters = {name: from_json(value) for name, value in saved.items()}
+    if backbone is not None:
+        parameters["backbone"] = backbone
+    clf = cls(**parameters | {"device": device})
+    clf._validate_params()
+    for name, value in parameters.items():
+        check_storable(name, value)
+    return clf
+
+
+def _epoch(row: Any) -> dict[str, Any]:
+    """Read the figures of an epoch; those of its batches are not kept."""
+    figures = from_json(row)
+    if type(figures) is not dict or not all(_is_scalar(value) for value in figures.values()):
+        raise ValueError("its history holds what is no figure of an epoch")
+    return {"batches": [], **figures}
+
+
+def _take_columns(clf: Any, model: dict[str, Any]) -> None:
+    n_features = take(model, "n_features_in", int, NoneType)
+    names = take(model, "feature_names_in", list, NoneType)
+    if n_features is not None:
+        clf.n_features_in_ = n_features
+    if names is not None:
+        if not all(type(name) is str for name in names):
+            raise ValueError("its feature_names_in are no names")
+        clf.feature_names_in_ = np.array(names, dtype=object)
+
+
+def _net(clf: Any, module: CLCEModule, history: list[dict[str, Any]]) -> CLCENet:
+    if clf.gradient_checkpointing and module.backbone is not None and not module.frozen:
+        checkpoint_gradients(module.backbone)
+    try:
+        net = make_net(clf, module, resolve_device(clf.device))
+    except (ValueError, TypeError, AttributeError, KeyError) as error:
+        raise ValueError(f"its net can't be made: {error}") from error
+    net.history_ = History(history)
+    return net
+
+
+def warn_of_versions(saved_with: dict[str, Any]) -> None:
+    """Warn where a model was saved with other versions of its libraries.
+
+    Parameters
+    ----------
+    saved_with : dict
+        Versions by library.
+    """
+    saved = {name: str(saved_with.get(name))[:40] for name in LIBRARIES}
+    now = {name: _version(name) for name in LIBRARIES}
+    differences = [
+        f"{name} {saved[name]}, here {now[name]}" for name in LIBRARIES if saved[name] != now[name]
+    ]
+    if differences:
+        warnings.warn(
+            SavedWithOtherVersions(
+                differences,
+                estimator_name="CLCEClassifier",
+                current_sklearn_version=now["scikit-learn"],
+                original_sklearn_version=saved["scikit-learn"],
+            ),
+            stacklevel=3,
+        )
+
+
+def _version(package: str) -> str:
+    """Return the release of a package, whatever it was built for (torch 2.6.0+cu124 is 2.6.0)."""
+    return version(package).split("+")[0]

@@ -1,0 +1,160 @@
+"""The file itself: who can read it, its versions, and a writer that is killed."""
+
+import copy
+import json
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from numpy.testing import assert_allclose
+from safetensors.torch import load_file
+from sklearn.exceptions import InconsistentVersionWarning, NotFittedError
+from test_persistence import assert_same_model, on_features, tiny, vectors, vit
+
+from sklearn_clce import CLCEClassifier, _model_file, persistence
+
+FOLDER = Path(__file__).parent
+
+
+@pytest.fixture(scope="module")
+def fitted_head():
+    return on_features(max_epochs=1).fit(vectors(), [0, 1] * 6)
+
+
+def test_other_programs_can_read_the_weights(colour_images, colour_labels, tmp_path):
+    clf = vit().fit(colour_images, colour_labels)
+    clf.save(tmp_path / "model.safetensors")
+    weights, state = load_file(tmp_path / "model.safetensors"), clf.module_.state_dict()
+    assert weights.keys() == state.keys()
+    assert all(torch.equal(weights[name], state[name]) for name in state)
+
+
+def test_only_what_is_fitted_can_be_saved(tmp_path):
+    with pytest.raises(NotFittedError):
+        CLCEClassifier().save(tmp_path / "model")
+
+
+def test_paths_that_are_no_files(tmp_path, fitted_head):
+    with pytest.raises(FileNotFoundError, match="there is no such file"):
+        CLCEClassifier.load(tmp_path / "missing")
+    with pytest.raises(ValueError, match="is no model file: it is a folder or a device"):
+        CLCEClassifier.load(tmp_path)
+    with pytest.raises(FileNotFoundError):
+        fitted_head.save(tmp_path / "missing" / "model")
+
+
+def test_what_could_not_be_loaded_is_not_saved(colour_images, colour_labels, tmp_path):
+    clf = vit().fit(colour_images, colour_labels)
+    clf.module_.backbone.factory_args = {"depth": 10**9}
+    with pytest.raises(ValueError, match=r"no model file can hold .* its arguments; a pickle can"):
+        clf.save(tmp_path / "model")
+    own_size = tiny(max_epochs=1).fit(colour_images, colour_labels)
+    config = replace(own_size.backbone_config_, image_size=10**5)
+    own_size.module_.config = config
+    with pytest.raises(ValueError, match="its preprocessing is impossible"):
+        own_size.save(tmp_path / "model")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_history_beyond_all_bounds_is_refused_before_it_is_written(fitted_head, tmp_path):
+    clf = copy.deepcopy(fitted_head)
+    fitted_head.save(tmp_path / "model")
+    before = (tmp_path / "model").read_bytes()
+    clf.history_.extend([{f"figure {number}": 1.0 for number in range(1000)}] * 600)
+    with pytest.raises(ValueError, match=r"its header takes .* and at most"):
+        clf.save(tmp_path / "model")
+    assert (tmp_path / "model").read_bytes() == before
+
+
+def rewritten(path, **metadata):
+    """Change the metadata of a file, with a digest that is right."""
+    content = path.read_bytes()
+    length = int.from_bytes(content[:8], "little")
+    header = json.loads(content[8 : 8 + length])
+    strings = header["__metadata__"]
+    strings |= metadata
+    strings[_model_file.DIGEST] = _model_file._digest(
+        strings[_model_file.VERSION], strings[_model_file.MODEL], load_file(path)
+    )
+    text = json.dumps(header).encode()
+    path.write_bytes(len(text).to_bytes(8, "little") + text + content[8 + length :])
+
+
+def test_a_newer_format_is_refused_with_who_wrote_it(fitted_head, tmp_path):
+    path = tmp_path / "model"
+    fitted_head.save(path)
+    rewritten(path, format_version="2", written_by="sklearn-clce 9.8.7")
+    with pytest.raises(
+        ValueError, match=r"of format 2, written by 'sklearn-clce 9.8.7', .* newer sklearn-clce is"
+    ):
+        CLCEClassifier.load(path)
+
+
+def test_older_formats_are_brought_forward_step_by_step(fitted_head, tmp_path, monkeypatch):
+    path = tmp_path / "model"
+    fitted_head.save(path)
+
+    def heat_to_temperature(model):
+        model["parameters"]["temperature"] = 1 / model["parameters"].pop("heat")
+        return model
+
+    def numbers_to_names(model):
+        model["parameters"]["sampler"] = ["auto", "balanced"][model["parameters"]["sampler"]]
+        return model
+
+    with open(path, "rb") as file:
+        header = json.loads(file.read(int.from_bytes(file.read(8), "little")))
+    model = json.loads(header["__metadata__"]["sklearn_clce"])
+    del model["parameters"]["temperature"]
+    model["parameters"] |= {"heat": 4.0, "sampler": 1}
+    rewritten(path, sklearn_clce=json.dumps(model))
+    monkeypatch.setattr(_model_file, "FORMAT_VERSION", 3)
+    monkeypatch.setattr(_model_file, "UPGRADES", {1: heat_to_temperature, 2: numbers_to_names})
+    loaded = CLCEClassifier.load(path)
+    assert (loaded.temperature, loaded.sampler) == (0.25, "balanced")
+    assert_same_model(loaded, fitted_head, vectors())
+    rewritten(path, format_version="0")
+    with pytest.raises(ValueError, match="there was never a format 0"):
+        CLCEClassifier.load(path)
+
+
+@pytest.mark.filterwarnings("ignore::sklearn.exceptions.InconsistentVersionWarning")
+def test_the_first_file_of_format_1_still_loads():
+    loaded = CLCEClassifier.load(FOLDER / "data" / "format_1.safetensors")
+    expected = json.loads((FOLDER / "data" / "format_1.json").read_text())
+    assert loaded.classes_.tolist() == expected["classes"]
+    assert_allclose(loaded.predict_proba(expected["X"]), expected["proba"], rtol=1e-4)
+    loaded.partial_fit(expected["X"], loaded.predict(expected["X"]))
+
+
+def test_other_versions_of_libraries_are_named(fitted_head, tmp_path, monkeypatch):
+    now = persistence._version
+    with monkeypatch.context() as patch:
+        patch.setattr(persistence, "_version", lambda name: {"torch": "1.0"}.get(name, now(name)))
+        fitted_head.save(tmp_path / "model")
+    message = f"saved with other versions: torch 1.0, here {now('torch')}. Its predictions may"
+    with pytest.warns(InconsistentVersionWarning, match=message) as caught:
+        CLCEClassifier.load(tmp_path / "model")
+    assert len(caught) == 1
+    assert caught[0].filename == __file__
+    assert caught[0].message.differences == [f"torch 1.0, here {now('torch')}"]
+
+
+def test_a_build_for_another_device_is_no_other_version(monkeypatch):
+    monkeypatch.setattr(persistence, "version", lambda name: "2.6.0+cu124")
+    assert persistence._version("torch") == "2.6.0"
+
+
+def test_killed_at_any_moment_the_file_is_the_old_one_or_the_new_one(tmp_path):
+    script = FOLDER / "saved_in_a_loop.py"
+    result = subprocess.run(
+        [sys.executable, script, tmp_path, "20"], capture_output=True, text=True, cwd=FOLDER
+    )
+    assert result.returncode == 0, result.stderr
+    outcome = json.loads(result.stdout)
+    assert outcome["killed"] == 20
+    assert outcome["loaded"] == 20
+    assert outcome["while writing"] > 0

@@ -1,0 +1,75 @@
+"""Spoilt model files: each is refused with a ValueError, or predicts exactly as before."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from fuzz_model_file import SECONDS, SPARE_BYTES
+from model_file_mutations import MUTATIONS
+
+from sklearn_clce import CLCEClassifier
+
+FOLDER = Path(__file__).parent
+FILES = 2004
+
+
+@pytest.fixture(scope="module")
+def outcome():
+    command = [sys.executable, "fuzz_model_file.py", "--files", str(FILES), "--seed", "0"]
+    result = subprocess.run(command, capture_output=True, text=True, cwd=FOLDER)
+    assert result.returncode == 0, result.stderr
+    return json.loads(result.stdout)
+
+
+def test_no_spoilt_file_does_anything_but_fail_or_load(outcome):
+    assert outcome["bad"] == []
+    kinds = ("refused", "same", "another model")
+    assert sum(sum(outcome[kind].values()) for kind in kinds) == outcome["files"] == FILES
+
+
+def test_every_kind_of_mutation_is_refused_mostly(outcome):
+    assert outcome["refused"].keys() == {mutate.__name__ for mutate in MUTATIONS}
+    assert min(outcome["refused"].values()) > FILES / len(MUTATIONS) / 2
+
+
+def test_no_load_takes_long_or_much_memory(outcome):
+    assert outcome["longest_seconds"] < SECONDS / 2
+    assert outcome["most_bytes_above_twice_the_file"] < SPARE_BYTES
+
+
+def test_the_fuzzer_sees_what_it_looks_for(tmp_path):
+    command = [sys.executable, "careless_loads.py", tmp_path]
+    result = subprocess.run(command, capture_output=True, text=True, cwd=FOLDER)
+    assert result.returncode == 0, result.stderr
+    said = json.loads(result.stdout)
+    assert len(said) == 9
+    may_be_another = said.pop("predicts_otherwise")[0]  # in a quarter of the mutations
+    assert may_be_another >= 15
+    assert all(n_bad == min(n_files, 20) for n_bad, n_files in said.values()), said
+
+
+def test_a_valid_file_takes_no_more_memory_than_twice_its_size(tmp_path):
+    script = (
+        "import sys, fuzz_model_file as fuzz\n"
+        "from sklearn_clce import CLCEClassifier\n"
+        "small, large = sys.argv[1:]\n"
+        "CLCEClassifier.load(small)  # everything is imported now\n"
+        "fuzz.reset_peak()\n"
+        "before = fuzz.peak()\n"
+        "clf = CLCEClassifier.load(large)\n"
+        "print(fuzz.peak() - before)\n"
+    )
+    X = np.random.default_rng(0).normal(size=(8, 5000))
+    paths = [tmp_path / "small.safetensors", tmp_path / "large.safetensors"]
+    for path, width in zip(paths, (2, 2000), strict=True):
+        clf = CLCEClassifier("precomputed", projection_dim=width, max_epochs=1)
+        clf.fit(X, [0, 1] * 4).save(path)
+    size = paths[1].stat().st_size
+    assert size > 50e6
+    command = [sys.executable, "-c", script, *paths]
+    result = subprocess.run(command, capture_output=True, text=True, cwd=FOLDER)
+    assert result.returncode == 0, result.stderr
+    assert size / 2 < int(result.stdout) <= 2 * size + 8 * 2**20
