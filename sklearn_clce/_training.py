@@ -198,6 +198,7 @@ def make_net(params: Any, module: CLCEModule, device: torch.device) -> CLCENet:
         "module": module,
         "criterion": make_criterion(params),
         "optimizer": torch.optim.AdamW,
+        **({} if "optimizer" in extra else {"optimizer__fused": True}),
         "lr": params.learning_rate,
         "layer_decay": params.layer_decay,
         "weight_decay": params.weight_decay,
