@@ -3,6 +3,7 @@
 from .backbones import list_backbones
 from .classifier import CLCEClassifier
 from .data import load_image_folder
+from .displays import EmbeddingDisplay, TopLossesDisplay, TrainingCurveDisplay
 from .features import BackboneFeatures
 from .losses import (
     CLCELoss,
@@ -19,7 +20,10 @@ __all__ = [
     "BackboneFeatures",
     "CLCELoss",
     "ClassBalancedBatchSampler",
+    "EmbeddingDisplay",
     "LabelAwareContrastiveLoss",
+    "TopLossesDisplay",
+    "TrainingCurveDisplay",
     "clce_loss",
     "label_aware_contrastive_loss",
     "list_backbones",
