@@ -274,7 +274,7 @@ def show_thumbnails(
     n_images: int,
     frames: Sequence[dict[str, Any]],
     boxes: Boxes,
-    side: float = 26,
+    side: float = 20,
 ) -> list[Any]:
     """Draw some pictures at their points, as many as there is room for.
 
@@ -294,7 +294,7 @@ def show_thumbnails(
         Colour and width of each row's frame.
     boxes : Boxes
         What is taken already.
-    side : float, default=26
+    side : float, default=20
         Longer side in points.
 
     Returns
