@@ -1,7 +1,7 @@
 """
-==================================================
+===================================================
 Grid search over the criterion, at one feature pass
-==================================================
+===================================================
 
 Which temperature and which weight? With a frozen backbone the question is cheap: its
 features are the same for every candidate and every fold. ``memory`` keeps them, so the
