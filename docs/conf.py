@@ -1,6 +1,11 @@
-"""Sphinx configuration: the API and the gallery, built offline."""
+"""Sphinx configuration: pages, API and gallery, built offline."""
+
+import sys
+from pathlib import Path
 
 import sklearn_clce
+
+sys.path.insert(0, str(Path(__file__).parent / "_ext"))
 
 project = "sklearn-clce"
 author = copyright = "the sklearn-clce developers"
@@ -10,24 +15,68 @@ extensions = [
     "numpydoc",
     "sphinx.ext.autodoc",
     "sphinx.ext.autosummary",
-    "sphinx.ext.mathjax",
+    "sphinx.ext.intersphinx",
     "sphinx_copybutton",
     "sphinx_gallery.gen_gallery",
+    "house",
+    "mathml",
+    "offline_inventories",
 ]
-exclude_patterns = ["_build"]
+exclude_patterns = ["_build", "**sg_execution_times.rst"]
+templates_path = ["_templates"]
+toc_object_entries_show_parents = "hide"
+
 html_theme = "pydata_sphinx_theme"
 html_title = "sklearn-clce"
+html_favicon = "_static/favicon.svg"
+html_static_path = ["_static"]
+html_css_files = ["custom.css"]
+html_context = {"default_mode": "auto"}
+html_show_sourcelink = False
+html_sidebars = {"index": [], "install": [], "changelog": [], "reference": []}
+html_theme_options = {
+    "navbar_align": "left",
+    "show_toc_level": 2,
+    "header_links_before_dropdown": 5,
+    "footer_start": ["copyright"],
+    "footer_end": ["sphinx-version"],
+}
 
 autosummary_generate = True
 numpydoc_show_class_members = False
 autodoc_typehints = "none"
+# scikit-learn's machinery of metadata, which its own pages explain
+requests = ["fit", "partial_fit", "score", "transform", "predict"]
+autodoc_default_options = {
+    "exclude-members": ", ".join(
+        ["get_metadata_routing", *(f"set_{method}_request" for method in requests)]
+    )
+}
+del requests
+
+intersphinx_mapping = {
+    "numpy": ("https://numpy.org/doc/stable", None),
+    "python": ("https://docs.python.org/3", None),
+    "sklearn": ("https://scikit-learn.org/stable", None),
+    "skorch": ("https://skorch.readthedocs.io/en/stable", None),
+    "torch": ("https://docs.pytorch.org/docs/stable", None),
+}
+intersphinx_timeout = 5
 
 # methods that scikit-learn documents refer to its user guide
 suppress_warnings = ["ref.ref"]
 
+copybutton_prompt_text = r">>> |\.\.\. "
+copybutton_prompt_is_regexp = True
+
 sphinx_gallery_conf = {
     "examples_dirs": "../examples",
     "gallery_dirs": "auto_examples",
+    "within_subsection_order": "gallery_order.key",
+    "doc_module": ("sklearn_clce",),
+    "backreferences_dir": "generated/backreferences",
     "reference_url": {"sklearn_clce": None},
     "abort_on_example_error": True,
+    "download_all_examples": False,
+    "show_signature": False,
 }

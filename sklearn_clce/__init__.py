@@ -3,6 +3,7 @@
 from .backbones import list_backbones
 from .classifier import CLCEClassifier
 from .data import load_image_folder
+from .displays import EmbeddingDisplay, TopLossesDisplay, TrainingCurveDisplay
 from .features import BackboneFeatures
 from .few_shot import few_shot_score
 from .losses import (
@@ -20,7 +21,10 @@ __all__ = [
     "BackboneFeatures",
     "CLCELoss",
     "ClassBalancedBatchSampler",
+    "EmbeddingDisplay",
     "LabelAwareContrastiveLoss",
+    "TopLossesDisplay",
+    "TrainingCurveDisplay",
     "clce_loss",
     "few_shot_score",
     "label_aware_contrastive_loss",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import warnings
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -314,6 +315,8 @@ def make_augmentation(params: Any, module: CLCEModule, rows: Rows) -> Any:
             augment = Augmentation(grey=all(map(is_grey, looked_at)))
     if augment is not None and isinstance(rows, Tensor):
         raise ValueError("augment: X holds features; only images can be augmented")
+    if isinstance(augment, nn.Module):  # as an attribute, skorch would train and save it
+        augment = partial(augment)
     if augment is None and params.n_views > 1:
         raise ValueError(
             f"n_views={params.n_views!r}: without augmentation the views of an image are the same; "

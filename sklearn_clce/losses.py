@@ -106,11 +106,12 @@ def label_aware_contrastive_loss(
     r"""Contrastive term of one batch: rows of a label attract, other rows repel.
 
     With :math:`s_{ij}` the cosine similarity of rows i and j over the temperature,
-    P(i) the other rows with the label of anchor i and N(i) the rows with another,
+    P(i) the other rows with the label of anchor i, N(i) the rows with another, and A
+    the anchors that have a positive,
 
     .. math::
 
-        L = \operatorname*{mean}_{i: |P(i)| > 0} \frac{-1}{|P(i)|}
+        L = \frac{1}{|A|} \sum_{i \in A} \frac{-1}{|P(i)|}
             \sum_{p \in P(i)} \log \frac{e^{s_{ip}}}
             {\sum_{q \in P(i)} e^{s_{iq}} + \sum_{k \in N(i)} w_{ik} e^{s_{ik}}},
         \qquad

@@ -16,6 +16,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from skorch.callbacks import Callback, LRScheduler
 from torch import nn
+from torchvision.transforms.v2 import RandomHorizontalFlip
 
 from sklearn_clce import CLCEClassifier
 from sklearn_clce.samplers import ClassBalancedBatchSampler, ShuffledBatchSampler
@@ -208,6 +209,18 @@ def test_a_callable_sees_batches_of_images(
     clf.fit(colour_images, colour_labels)
     assert shapes == [(6, 3, 16, 20)] * (4 * n_views)
     assert len(recorder.seen) == 4
+
+
+def test_a_module_may_augment_and_is_no_part_of_the_network(
+    tiny_backbone, colour_images, colour_labels
+):
+    clf = CLCEClassifier(
+        tiny_backbone, augment=RandomHorizontalFlip(p=1), max_epochs=1, random_state=0
+    ).fit(colour_images, colour_labels)
+    images = torch.rand(2, 3, 4, 5)
+    torch.testing.assert_close(clf.net_.augment(images), images.flip(-1))
+    reloaded = pickle.loads(pickle.dumps(clf))
+    torch.testing.assert_close(reloaded.net_.augment(images), images.flip(-1))
 
 
 def test_views_are_positives_of_each_other(tiny_backbone, colour_images):

@@ -1,0 +1,20 @@
+"""The order of the examples: quick start first, then from the first steps to the last."""
+
+ORDER = [
+    "quickstart",
+    "image_folder",
+    "embeddings",
+    "grid_search",
+    "pipeline_calibration",
+    "class_imbalance",
+    "retrieval",
+    "few_shot",
+    "own_backbone",
+    "persistence",
+]
+
+
+def key(filename):
+    """Return the place of an example; one that is not listed comes last, by name."""
+    name = filename.removeprefix("plot_").removesuffix(".py")
+    return (ORDER.index(name) if name in ORDER else len(ORDER), name)

@@ -1,0 +1,296 @@
+"""Embeddings in the plane."""
+
+from __future__ import annotations
+
+from numbers import Integral
+
+import numpy as np
+from sklearn.utils import check_random_state
+from sklearn.utils.validation import check_is_fitted, column_or_1d
+
+from ._plotting import class_style, name_points, new_axes, show_thumbnails
+from .data import as_images
+
+MANY_CLASSES = 20  # from here on a new figure is larger
+
+
+class EmbeddingDisplay:
+    """Embeddings in the plane, with the name of each class beside its rows.
+
+    Classes differ in colour and marker, and each is named where it lies, so that
+    nothing rests on colour alone. Rings mark misclassified rows.
+
+    Parameters
+    ----------
+    points : array-like of shape (n_samples, 2)
+        Coordinates of the rows in the plane.
+    labels : array-like of shape (n_samples,)
+        True labels.
+    predictions : array-like of shape (n_samples,), default=None
+        Predicted labels; None marks no row as misclassified.
+    images : sequence of Tensor of shape (C, H, W), default=None
+        The images behind the rows, for thumbnails.
+    axis_names : tuple of str, default=("", "")
+        What the two coordinates are.
+
+    Attributes
+    ----------
+    ax_ : matplotlib Axes
+        Axes with the drawing.
+    figure_ : matplotlib Figure
+        Figure containing the axes.
+    texts_ : list of matplotlib Text
+        Names of the classes, but of those for which there is no room.
+
+    See Also
+    --------
+    EmbeddingDisplay.from_estimator : Draw what a fitted classifier makes of images.
+    EmbeddingDisplay.from_predictions : Draw embeddings that you have.
+
+    Examples
+    --------
+    >>> from sklearn.datasets import load_digits
+    >>> from sklearn_clce import CLCEClassifier, EmbeddingDisplay
+    >>> digits = load_digits(n_class=3)
+    >>> X, y = digits.images[:90] / 16, digits.target[:90]
+    >>> clf = CLCEClassifier(image_size=32, trainable="head", max_epochs=5, random_state=0)
+    >>> display = EmbeddingDisplay.from_estimator(clf.fit(X, y), X, y)
+    >>> display.points.shape
+    (90, 2)
+    >>> [text.get_text() for text in display.texts_]
+    ['0', '1', '2']
+    """
+
+    def __init__(self, points, labels, *, predictions=None, images=None, axis_names=("", "")):
+        self.points = points
+        self.labels = labels
+        self.predictions = predictions
+        self.images = images
+        self.axis_names = axis_names
+
+    @classmethod
+    def from_estimator(
+        cls, estimator, X, y, *, method="pca", random_state=None, thumbnails=0, ax=None
+    ):
+        """Embed, predict and draw images.
+
+        Parameters
+        ----------
+        estimator : fitted estimator with ``transform`` and ``predict``
+            Such as :class:`CLCEClassifier`.
+        X : array-like of images, or of shape (n_samples, n_features)
+            Images of any kind that the estimator takes.
+        y : array-like of shape (n_samples,)
+            True labels.
+        method : {"pca", "tsne"}, default="pca"
+            How embeddings come into the plane. "pca" keeps large distances and is the
+            same for each run; "tsne" keeps neighbours together, and distances between
+            its groups mean nothing.
+        random_state : int, RandomState instance or None, default=None
+            Seed of "tsne".
+        thumbnails : int, default=0
+            Pictures to draw at their points, misclassified ones first; fewer where
+            there is no room.
+        ax : matplotlib Axes, default=None
+            Axes to draw on; None makes a figure.
+
+        Returns
+        -------
+        EmbeddingDisplay
+            The display, drawn.
+
+        Raises
+        ------
+        NotFittedError
+            If the estimator is not fitted.
+        ValueError
+            If X and y do not fit each other, or an argument is out of its range.
+        """
+        check_is_fitted(estimator)
+        return cls.from_predictions(
+            y,
+            estimator.predict(X),
+            embeddings=estimator.transform(X),
+            X=X if thumbnails else None,
+            image_shape=getattr(estimator, "image_shape", None),
+            method=method,
+            random_state=random_state,
+            thumbnails=thumbnails,
+            ax=ax,
+        )
+
+    @classmethod
+    def from_predictions(
+        cls,
+        y_true,
+        y_pred=None,
+        *,
+        embeddings,
+        X=None,
+        image_shape=None,
+        method="pca",
+        random_state=None,
+        thumbnails=0,
+        ax=None,
+    ):
+        """Draw embeddings.
+
+        Parameters
+        ----------
+        y_true : array-like of shape (n_samples,)
+            True labels.
+        y_pred : array-like of shape (n_samples,), default=None
+            Predicted labels; None marks no row as misclassified.
+        embeddings : array-like of shape (n_samples, n_embedding)
+            What ``transform`` returns; at least three rows and two columns.
+        X : array-like of images, default=None
+            The images behind the rows, as :class:`CLCEClassifier` takes them; required
+            for thumbnails.
+        image_shape : tuple of int, default=None
+            Shape of one image where X has two axes and holds flattened images.
+        method : {"pca", "tsne"}, default="pca"
+            How embeddings come into the plane.
+        random_state : int, RandomState instance or None, default=None
+            Seed of "tsne".
+        thumbnails : int, default=0
+            Pictures to draw at their points, misclassified ones first; fewer where
+            there is no room.
+        ax : matplotlib Axes, default=None
+            Axes to draw on; None makes a figure.
+
+        Returns
+        -------
+        EmbeddingDisplay
+            The display, drawn.
+
+        Raises
+        ------
+        ValueError
+            If the arrays do not fit each other, or an argument is out of its range.
+        """
+        embeddings = np.asarray(embeddings)
+        columns = {"y_true": y_true} if y_pred is None else {"y_true": y_true, "y_pred": y_pred}
+        columns = {name: _column(values, embeddings, name) for name, values in columns.items()}
+        points, axis_names = _in_the_plane(embeddings, method, random_state)
+        display = cls(
+            points,
+            columns["y_true"],
+            predictions=columns.get("y_pred"),
+            images=None if X is None else as_images(X, image_shape=image_shape),
+            axis_names=axis_names,
+        )
+        return display.plot(ax, thumbnails=thumbnails)
+
+    def plot(self, ax=None, *, thumbnails=0):
+        """Draw the points.
+
+        Parameters
+        ----------
+        ax : matplotlib Axes, default=None
+            Axes to draw on; None makes a figure.
+        thumbnails : int, default=0
+            Pictures to draw at their points, misclassified ones first; fewer where
+            there is no room.
+
+        Returns
+        -------
+        EmbeddingDisplay
+            The same display.
+
+        Raises
+        ------
+        ValueError
+            If thumbnails are asked for and the display has no images.
+        """
+        if not isinstance(thumbnails, Integral) or thumbnails < 0:
+            raise ValueError(f"thumbnails={thumbnails!r}: an integer of at least 0 is required")
+        if thumbnails and self.images is None:
+            raise ValueError(
+                f"thumbnails={thumbnails!r}: the display has no images; hand them in as X"
+            )
+        points, labels = np.asarray(self.points), np.asarray(self.labels)
+        classes, codes = np.unique(labels, return_inverse=True)
+        self.ax_ = ax = new_axes(ax, (6.4, 5.2) if len(classes) < MANY_CLASSES else (9, 7))
+        self.figure_ = ax.figure
+        size = np.clip(6000 / len(points), 6, 45)
+        for code in range(len(classes)):
+            style = {**class_style(code), "s": size, "alpha": 0.55, "linewidth": 0}
+            ax.scatter(*points[codes == code].T, **style)
+        wrong = self._mark_wrong(ax, size)
+        ax.set(xticks=[], yticks=[])
+        for name, axis in zip(self.axis_names, "xy", strict=True):
+            getattr(ax, f"set_{axis}label")(name, loc="left" if axis == "x" else "bottom")
+        ax.margins(0.08)
+        ax.autoscale_view()
+        centres = np.array([_middle_row(points[codes == code]) for code in range(len(classes))])
+        self.texts_, boxes = name_points(ax, centres, classes)
+        if thumbnails:
+            show_thumbnails(
+                ax,
+                points,
+                self.images,
+                order=np.argsort(~wrong, kind="stable"),
+                n_images=thumbnails,
+                frames=[
+                    {"edgecolor": "black", "linewidth": 2.5}
+                    if wrong[row]
+                    else {"edgecolor": class_style(code)["color"], "linewidth": 1}
+                    for row, code in enumerate(codes)
+                ],
+                boxes=boxes,
+            )
+        return self
+
+    def _mark_wrong(self, ax, size):
+        """Draw a ring around each misclassified row, and say how many there are."""
+        if self.predictions is None:
+            return np.zeros(len(self.labels), dtype=bool)
+        wrong = np.asarray(self.labels) != np.asarray(self.predictions)
+        label = f"misclassified: {wrong.sum()} of {len(wrong)}"
+        rings = {"facecolors": "none", "edgecolors": "black", "linewidths": 1.1}
+        ax.scatter(
+            *np.asarray(self.points)[wrong].T, s=3 * size + 20, label=label, **rings, zorder=3
+        )
+        ax.legend(
+            loc="upper right", bbox_to_anchor=(1, 0), borderaxespad=0.2, frameon=False, fontsize=9
+        )
+        return wrong
+
+
+def _column(labels, embeddings, name):
+    """Check that labels are one column, with a row for each embedding."""
+    labels = column_or_1d(labels)
+    if len(labels) != len(embeddings):
+        raise ValueError(
+            f"{name} has {len(labels)} rows and embeddings {len(embeddings)}: as many are required"
+        )
+    return labels
+
+
+def _in_the_plane(embeddings, method, random_state):
+    """Reduce embeddings to two coordinates, and name these."""
+    from sklearn.decomposition import PCA
+    from sklearn.manifold import TSNE
+
+    if embeddings.ndim != 2 or embeddings.shape[0] < 3 or embeddings.shape[1] < 2:
+        raise ValueError(
+            f"embeddings of shape {embeddings.shape}: at least three rows and two columns are "
+            "required for a picture in the plane"
+        )
+    if method == "pca":
+        pca = PCA(n_components=2, svd_solver="full").fit(embeddings)
+        shares = pca.explained_variance_ratio_
+        names = tuple(f"PCA {axis + 1} ({shares[axis]:.0%} of the variance)" for axis in range(2))
+        return pca.transform(embeddings), names
+    if method == "tsne":
+        perplexity = min(30, (len(embeddings) - 1) / 3)
+        seed = check_random_state(random_state)
+        tsne = TSNE(metric="cosine", perplexity=perplexity, random_state=seed)
+        return tsne.fit_transform(embeddings), ("t-SNE", "")
+    raise ValueError(f"method={method!r}: 'pca' or 'tsne' is required")
+
+
+def _middle_row(points):
+    """Return the row nearest to the median, so that a class is named where it has a row."""
+    distance = np.linalg.norm(points - np.median(points, axis=0), axis=1)
+    return points[distance.argmin()]

@@ -1,0 +1,328 @@
+"""What the displays share: colours, labels that do not overlap, pictures of fitting size.
+
+matplotlib is imported when something is drawn, never before.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import numpy as np
+from torch import Tensor
+from torch.nn import functional as F
+
+# Okabe and Ito's colours without the two that are faint on white or taken by text. Colours and
+# markers take turns at different lengths, so that neighbours never share both.
+COLOURS = ("#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7", "#56B4E9", "#666666")
+MARKERS = ("o", "s", "^", "D", "v", "P")
+FONT_SIZES = (9, 8, 7, 6, 5)  # of labels, in points: the first at which all of them fit
+LONGEST_LABEL = 24  # characters of a label among many
+CLEARANCE = (0.06, 2)  # around labels: share of the width, as type is hinted; pixels
+ELLIPSIS = "…"
+
+
+def new_axes(ax: Any, figsize: tuple[float, float]) -> Any:
+    """Return axes to draw on.
+
+    Parameters
+    ----------
+    ax : matplotlib Axes or None
+        What the user handed in; None makes a figure.
+    figsize : tuple of float
+        Width and height of a new figure in inches.
+
+    Returns
+    -------
+    matplotlib Axes
+        The axes.
+
+    Raises
+    ------
+    ImportError
+        If matplotlib is not installed.
+    """
+    try:
+        import matplotlib.pyplot as plt
+    except ImportError as error:
+        raise ImportError(
+            "displays draw with matplotlib, which is not installed; "
+            'python -m pip install "sklearn-clce[examples]" brings it'
+        ) from error
+    return plt.subplots(figsize=figsize, layout="constrained")[1] if ax is None else ax
+
+
+def panels(ax: Any, n_rows: int, n_columns: int, *, gap: float, sharex: bool = False) -> np.ndarray:
+    """Divide axes into a grid of smaller ones.
+
+    Parameters
+    ----------
+    ax : matplotlib Axes
+        Only its title stays visible.
+    n_rows, n_columns : int
+        Panels below and beside each other.
+    gap : float
+        Share of a panel's height that is left free above it.
+    sharex : bool, default=False
+        Whether panels share their horizontal axis.
+
+    Returns
+    -------
+    ndarray of matplotlib Axes, shape (n_rows, n_columns)
+        The panels.
+    """
+    ax.set_axis_off()
+    grid = np.empty((n_rows, n_columns), dtype=object)
+    width, height = 1 / n_columns, 1 / n_rows
+    for row in range(n_rows):
+        for column in range(n_columns):
+            box = [column * width, 1 - (row + 1) * height, width, height * (1 - gap)]
+            shared = grid[0, 0] if sharex else None
+            grid[row, column] = ax.inset_axes(box, sharex=shared)
+    return grid
+
+
+def shortened(text: Any, n_characters: int) -> str:
+    """Cut the middle out of a long label, because its ends tell labels apart.
+
+    Parameters
+    ----------
+    text : object
+        The label.
+    n_characters : int
+        Longest result.
+
+    Returns
+    -------
+    str
+        At most this long.
+    """
+    text = " ".join(str(text).split())
+    if len(text) <= n_characters:
+        return text
+    head = n_characters // 2
+    tail = n_characters - 1 - head
+    return text[:head].rstrip() + ELLIPSIS + text[len(text) - tail :].lstrip()
+
+
+def class_style(number: int) -> dict[str, str]:
+    """Return colour and marker of a class, which differ in more than colour.
+
+    Parameters
+    ----------
+    number : int
+        Position of the class.
+
+    Returns
+    -------
+    dict
+        Arguments of ``Axes.scatter``.
+    """
+    return {
+        "color": COLOURS[number % len(COLOURS)],
+        "marker": MARKERS[number % len(MARKERS)],
+    }
+
+
+def thumbnail(image: Tensor, side: int) -> np.ndarray:
+    """Turn an image into an array that matplotlib shows.
+
+    Parameters
+    ----------
+    image : Tensor of shape (C, H, W)
+        Pixels in 0..1; C is 1, 3 or 4.
+    side : int
+        Longer side of the result in pixels; a smaller image stays as it is.
+
+    Returns
+    -------
+    ndarray of shape (h, w) or (h, w, C), float32
+        The picture.
+    """
+    scale = side / max(image.shape[1:])
+    if scale < 1:
+        size = [max(1, round(length * scale)) for length in image.shape[1:]]
+        image = F.interpolate(image[None], size, mode="bilinear", antialias=True)[0].clamp(0, 1)
+    pixels = image.numpy().transpose(1, 2, 0)  # (h, w, C)
+    return pixels[..., 0] if pixels.shape[2] == 1 else pixels
+
+
+class Boxes:
+    """Rectangles on the canvas that must not overlap.
+
+    Parameters
+    ----------
+    ax : matplotlib Axes
+        All of them lie in it.
+    """
+
+    def __init__(self, ax: Any) -> None:
+        low, high = ax.bbox.get_points()
+        self.bounds = np.array([*low, *high])
+        self.taken: list[np.ndarray] = []
+
+    def take(self, centre: np.ndarray, size: np.ndarray) -> bool:
+        """Take a rectangle, if it is free.
+
+        Parameters
+        ----------
+        centre : ndarray of shape (2,)
+            Its middle in pixels.
+        size : ndarray of shape (2,)
+            Width and height in pixels.
+
+        Returns
+        -------
+        bool
+            Whether it was.
+        """
+        low, high = centre - size / 2, centre + size / 2
+        if (low < self.bounds[:2]).any() or (high > self.bounds[2:]).any():
+            return False
+        if self.taken:
+            boxes = np.array(self.taken)  # (n, 4)
+            apart = (low >= boxes[:, 2:]) | (high <= boxes[:, :2])
+            if not apart.any(axis=1).all():
+                return False
+        self.taken.append(np.array([*low, *high]))
+        return True
+
+
+def name_points(ax: Any, points: np.ndarray, labels: Iterable[Any]) -> tuple[list[Any], Boxes]:
+    """Write a label beside each point, as near as it can be for none to overlap.
+
+    Parameters
+    ----------
+    ax : matplotlib Axes
+        With its final limits.
+    points : ndarray of shape (n, 2)
+        Where the labels belong.
+    labels : iterable
+        What to write; long ones are shortened.
+
+    Returns
+    -------
+    texts : list of matplotlib Text
+        The labels. One for which there is no room in the smallest type is left out.
+    boxes : Boxes
+        Where they are.
+    """
+    names = [shortened(label, LONGEST_LABEL) for label in labels]
+    ax.figure.canvas.figure.draw_without_rendering()  # or the axes have still to be laid out
+    anchors = ax.transData.transform(points)  # pixels
+    for font_size in FONT_SIZES:
+        sizes = [_text_size(ax, name, font_size) for name in names]
+        boxes = Boxes(ax)
+        places = [_free_place(boxes, *pair) for pair in zip(anchors, sizes, strict=True)]
+        if all(place is not None for place in places):
+            break
+    texts = [
+        _write(ax, name, point, place, font_size)
+        for name, point, place in zip(names, points, places, strict=True)
+        if place is not None
+    ]
+    return texts, boxes
+
+
+def _text_size(ax: Any, text: str, font_size: float) -> np.ndarray:
+    artist = ax.text(0, 0, text, size=font_size)
+    extent = artist.get_window_extent()
+    artist.remove()
+    share, pixels = CLEARANCE
+    return np.array([extent.width * (1 + share) + pixels, extent.height + pixels])
+
+
+def _free_place(boxes: Boxes, anchor: np.ndarray, size: np.ndarray) -> np.ndarray | None:
+    """Find the nearest free place on rings around a point; returns the way to it in pixels."""
+    reach = np.hypot(*(boxes.bounds[2:] - boxes.bounds[:2])) / 2
+    for radius in np.arange(size[1], reach, size[1] / 2):
+        for angle in np.pi / 2 + np.linspace(0, 2 * np.pi, 16, endpoint=False):
+            move = radius * np.array([np.cos(angle), np.sin(angle)])
+            if boxes.take(anchor + move, size):
+                return move
+    return None
+
+
+def _write(ax: Any, text: str, point: np.ndarray, move: np.ndarray, font_size: float) -> Any:
+    """Write a label, with a line to its point where it is moved far."""
+    from matplotlib.patheffects import withStroke
+
+    points_per_pixel = 72 / ax.figure.dpi
+    far = np.hypot(*move) * points_per_pixel > 2.5 * font_size
+    label = ax.annotate(
+        text,
+        point,
+        xytext=move * points_per_pixel,
+        textcoords="offset points",
+        ha="center",
+        va="center",
+        size=font_size,
+        path_effects=[withStroke(linewidth=2.5, foreground=ax.get_facecolor())],
+        arrowprops={"arrowstyle": "-", "linewidth": 0.6, "color": "0.4"} if far else None,
+        zorder=5,
+    )
+    label.set_in_layout(False)
+    return label
+
+
+def show_thumbnails(
+    ax: Any,
+    points: np.ndarray,
+    images: Sequence[Tensor],
+    *,
+    order: np.ndarray,
+    n_images: int,
+    frames: Sequence[dict[str, Any]],
+    boxes: Boxes,
+    side: float = 20,
+) -> list[Any]:
+    """Draw some pictures at their points, as many as there is room for.
+
+    Parameters
+    ----------
+    ax : matplotlib Axes
+        With its final limits.
+    points : ndarray of shape (n, 2)
+        Where the pictures belong.
+    images : sequence of Tensor of shape (C, H, W)
+        Read only where they are drawn.
+    order : ndarray of int
+        Rows, the most wanted first.
+    n_images : int
+        Upper bound of the number drawn.
+    frames : sequence of dict
+        Colour and width of each row's frame.
+    boxes : Boxes
+        What is taken already.
+    side : float, default=20
+        Longer side in points.
+
+    Returns
+    -------
+    list of matplotlib AnnotationBbox
+        The pictures.
+    """
+    from matplotlib.offsetbox import AnnotationBbox, OffsetImage
+
+    centres = ax.transData.transform(points)
+    size = np.full(2, (side + 8) * ax.figure.dpi / 72)
+    drawn: list[Any] = []
+    for row in order:
+        if len(drawn) == n_images:
+            break
+        if not boxes.take(centres[row], size):
+            continue
+        pixels = thumbnail(images[int(row)], 4 * int(side))
+        picture = OffsetImage(
+            pixels, zoom=side / max(pixels.shape[:2]), cmap="gray", norm=_unit_norm()
+        )
+        box = AnnotationBbox(picture, points[row], pad=0.15, bboxprops=frames[row])
+        box.set(zorder=4, in_layout=False)
+        drawn.append(ax.add_artist(box))
+    return drawn
+
+
+def _unit_norm() -> Any:
+    from matplotlib.colors import Normalize
+
+    return Normalize(0, 1)

@@ -1,0 +1,197 @@
+"""The images that a classifier is most wrong about."""
+
+from __future__ import annotations
+
+from numbers import Integral
+
+import numpy as np
+from sklearn.utils.validation import check_is_fitted
+
+from ._plotting import new_axes, panels, shortened, thumbnail
+from ._validation import encode_known_labels
+from .data import as_images
+
+PICTURE_SIDE = 224  # pixels
+CAPTION_LENGTH = 26  # characters that fit above a picture
+
+
+class TopLossesDisplay:
+    """The images that a classifier is most wrong about.
+
+    Parameters
+    ----------
+    images : sequence of array of shape (H, W) or (H, W, C)
+        Pictures, pixels in 0..1, the greatest loss first.
+    labels : array-like of shape (n_images,)
+        Their true labels.
+    predictions : array-like of shape (n_images,)
+        Their predicted labels.
+    label_probability : array-like of shape (n_images,)
+        Probability that the classifier gives the true label.
+    prediction_probability : array-like of shape (n_images,)
+        Probability that it gives the predicted one.
+
+    Attributes
+    ----------
+    ax_ : matplotlib Axes
+        The axes that the pictures divide; their title is the title of all.
+    axes_ : ndarray of matplotlib Axes of shape (n_images,)
+        A panel for each picture.
+    figure_ : matplotlib Figure
+        Figure containing the axes.
+
+    See Also
+    --------
+    TopLossesDisplay.from_estimator : Find and draw them.
+    TopLossesDisplay.from_predictions : Draw them by probabilities that you have.
+
+    Examples
+    --------
+    >>> from sklearn.datasets import load_digits
+    >>> from sklearn_clce import CLCEClassifier, TopLossesDisplay
+    >>> digits = load_digits(n_class=3)
+    >>> X, y = digits.images / 16, digits.target
+    >>> clf = CLCEClassifier(image_size=32, trainable="head", max_epochs=5, random_state=0)
+    >>> display = TopLossesDisplay.from_estimator(clf.fit(X[:30], y[:30]), X[30:90], y[30:90])
+    >>> len(display.axes_)
+    9
+    """
+
+    def __init__(self, images, labels, *, predictions, label_probability, prediction_probability):
+        self.images = images
+        self.labels = labels
+        self.predictions = predictions
+        self.label_probability = label_probability
+        self.prediction_probability = prediction_probability
+
+    @classmethod
+    def from_estimator(cls, estimator, X, y, *, n_images=9, ax=None):
+        """Predict, and draw what the estimator is most wrong about.
+
+        Parameters
+        ----------
+        estimator : fitted classifier of images with ``predict_proba``
+            Such as :class:`CLCEClassifier`.
+        X : array-like of images
+            Images of any kind listed in the notes of :class:`CLCEClassifier`.
+        y : array-like of shape (n_samples,)
+            True labels.
+        n_images : int, default=9
+            How many to draw; all where there are fewer.
+        ax : matplotlib Axes, default=None
+            Axes to divide into panels; None makes a figure.
+
+        Returns
+        -------
+        TopLossesDisplay
+            The display, drawn.
+
+        Raises
+        ------
+        NotFittedError
+            If the estimator is not fitted.
+        ValueError
+            If y holds a label that the estimator does not know, X holds no images, or
+            ``n_images`` is below 1.
+        """
+        check_is_fitted(estimator)
+        return cls.from_predictions(
+            y,
+            estimator.predict_proba(X),
+            X=X,
+            classes=estimator.classes_,
+            image_shape=getattr(estimator, "image_shape", None),
+            n_images=n_images,
+            ax=ax,
+        )
+
+    @classmethod
+    def from_predictions(
+        cls, y_true, y_proba, *, X, classes, image_shape=None, n_images=9, ax=None
+    ):
+        """Draw the images whose true label has the lowest probability.
+
+        Parameters
+        ----------
+        y_true : array-like of shape (n_samples,)
+            True labels.
+        y_proba : array-like of shape (n_samples, n_classes)
+            Predicted probabilities.
+        X : array-like of images
+            Images of any kind listed in the notes of :class:`CLCEClassifier`.
+        classes : array-like of shape (n_classes,)
+            The labels of the columns, sorted.
+        image_shape : tuple of int, default=None
+            Shape of one image where X has two axes and holds flattened images.
+        n_images : int, default=9
+            How many to draw; all where there are fewer.
+        ax : matplotlib Axes, default=None
+            Axes to divide into panels; None makes a figure.
+
+        Returns
+        -------
+        TopLossesDisplay
+            The display, drawn.
+
+        Raises
+        ------
+        ValueError
+            If the arrays do not fit each other, y holds an unknown label, or
+            ``n_images`` is below 1.
+        """
+        if not isinstance(n_images, Integral) or n_images < 1:
+            raise ValueError(f"n_images={n_images!r}: an integer of at least 1 is required")
+        y_proba, classes = np.asarray(y_proba), np.asarray(classes)
+        if y_proba.shape != (len(y_true), len(classes)):
+            raise ValueError(
+                f"y_proba of shape {y_proba.shape}: a row for each of {len(y_true)} labels and a "
+                f"column for each of {len(classes)} classes is required"
+            )
+        images = as_images(X, image_shape=image_shape)
+        codes = encode_known_labels(images, y_true, classes)
+        label_probability = y_proba[np.arange(len(codes)), codes]
+        rows = np.argsort(label_probability, kind="stable")[:n_images]
+        display = cls(
+            [thumbnail(images[int(row)], PICTURE_SIDE) for row in rows],
+            classes[codes[rows]],
+            predictions=classes[y_proba[rows].argmax(axis=1)],
+            label_probability=label_probability[rows],
+            prediction_probability=y_proba[rows].max(axis=1),
+        )
+        return display.plot(ax)
+
+    def plot(self, ax=None):
+        """Draw the pictures, each with its label, the prediction and both probabilities.
+
+        Parameters
+        ----------
+        ax : matplotlib Axes, default=None
+            Axes to divide into panels; None makes a figure.
+
+        Returns
+        -------
+        TopLossesDisplay
+            The same display.
+        """
+        n_columns = min(len(self.images), int(np.ceil(np.sqrt(len(self.images)))))
+        n_rows = int(np.ceil(len(self.images) / n_columns))
+        self.ax_ = new_axes(ax, (2.1 * n_columns, 2.5 * n_rows))
+        self.figure_ = self.ax_.figure
+        grid = panels(self.ax_, n_rows, n_columns, gap=0.22).ravel()
+        self.axes_ = grid[: len(self.images)]
+        for axis in grid:
+            axis.set_axis_off()
+        for row, axis in enumerate(self.axes_):
+            axis.imshow(self.images[row], cmap="gray", vmin=0, vmax=1)
+            axis.set_title(self._caption(row), fontsize=8)
+        return self
+
+    def _caption(self, row):
+        lines = [
+            ("is ", self.labels[row], self.label_probability[row]),
+            ("taken for ", self.predictions[row], self.prediction_probability[row]),
+        ]
+        return "\n".join(
+            f"{before}{shortened(label, CAPTION_LENGTH - len(before))} ({share:.2f})"
+            for before, label, share in lines
+        )

@@ -1,0 +1,143 @@
+"""The built documentation: its links lead somewhere, and a browser shows it without an error.
+
+Skipped where it has not been built, ``make -C docs html``, or there is no Chromium.
+"""
+
+import threading
+from functools import partial
+from html.parser import HTMLParser
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from urllib.parse import unquote, urlsplit
+
+import pytest
+from browser import CHROMIUM, Browser
+
+SITE = Path(__file__).parents[1] / "docs" / "_build" / "html"
+PAGES = [
+    "index.html",
+    "user_guide.html",
+    "criterion.html",
+    "grid_search.html",
+    "contributing.html",
+    "auto_examples/index.html",
+    "auto_examples/plot_embeddings.html",
+    "generated/sklearn_clce.CLCEClassifier.html",
+]
+
+HTML = [path.resolve() for path in SITE.rglob("*.html") if "_static" not in path.parts]
+
+pytestmark = pytest.mark.skipif(
+    not (SITE / "index.html").exists(), reason="no site is built: make -C docs html"
+)
+needs_browser = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium is installed")
+
+
+class Page(HTMLParser):
+    """Anchors of a page and what it refers to."""
+
+    def __init__(self, path):
+        super().__init__()
+        self.anchors, self.references = set(), set()
+        self.feed(path.read_text(encoding="utf-8"))
+
+    def handle_starttag(self, tag, attrs):
+        attrs = dict(attrs)
+        self.anchors |= {attrs[key] for key in ("id", "name") if attrs.get(key)}
+        self.references |= {attrs[key] for key in ("href", "src") if attrs.get(key)}
+
+
+def test_internal_links_lead_somewhere():
+    pages = {path: Page(path) for path in HTML}
+    assert len(pages) > 20
+    broken = []
+    for path, page in pages.items():
+        for reference in page.references:
+            parts = urlsplit(reference)
+            if parts.scheme or parts.netloc:
+                continue
+            target = (path.parent / unquote(parts.path)).resolve() if parts.path else path
+            missing = not target.exists()
+            fragment = unquote(parts.fragment)
+            if target in pages and fragment:
+                missing |= fragment not in pages[target].anchors
+            if missing:
+                broken.append(f"{path.relative_to(SITE)}: {reference}")
+    assert broken == []
+
+
+def test_nothing_is_loaded_from_elsewhere():
+    loaded = [
+        f"{path.relative_to(SITE)}: {source}"
+        for path in HTML
+        for source in Sources(path).found
+        if urlsplit(source).netloc
+    ]
+    assert loaded == []
+
+
+class Sources(HTMLParser):
+    """Scripts, style sheets and pictures that a page loads."""
+
+    def __init__(self, path):
+        super().__init__()
+        self.found = []
+        self.feed(path.read_text(encoding="utf-8"))
+
+    def handle_starttag(self, tag, attrs):
+        attrs = dict(attrs)
+        if tag in ("script", "img") and attrs.get("src"):
+            self.found.append(attrs["src"])
+        if tag == "link" and "stylesheet" in (attrs.get("rel") or ""):
+            self.found.append(attrs["href"])
+
+
+class Quiet(SimpleHTTPRequestHandler):
+    def log_message(self, *arguments):
+        pass
+
+
+@pytest.fixture(scope="module")
+def address():
+    """Serve the site to this machine alone."""
+    server = ThreadingHTTPServer(("127.0.0.1", 0), partial(Quiet, directory=str(SITE)))
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    yield f"http://127.0.0.1:{server.server_port}"
+    server.shutdown()
+    thread.join()
+    server.server_close()
+
+
+@pytest.fixture(scope="module")
+def browser():
+    with Browser() as opened:
+        yield opened
+
+
+@needs_browser
+@pytest.mark.parametrize(("width", "scheme"), [(1280, "light"), (1280, "dark"), (390, "light")])
+def test_pages_show_without_an_error_and_fit_their_width(address, browser, width, scheme):
+    for page in PAGES:
+        browser.open(f"{address}/{page}", width=width, scheme=scheme)
+        assert browser.errors == [], page
+        assert browser.evaluate("document.documentElement.dataset.theme") == scheme
+        seen = browser.evaluate("document.documentElement.scrollWidth")
+        assert seen <= width, f"{page} is {seen} pixels wide"
+        assert browser.evaluate("[...document.images].every(image => image.naturalWidth > 0)"), page
+
+
+@needs_browser
+def test_formulas_are_drawn_without_a_script(address, browser):
+    browser.open(f"{address}/criterion.html")
+    height = "document.querySelector('div.math mfrac').getBoundingClientRect().height"
+    assert browser.evaluate(height) > 20
+
+
+@needs_browser
+def test_search_finds_the_classifier(address, browser):
+    browser.open(f"{address}/search.html?q=CLCEClassifier")
+    browser.wait_for("document.querySelectorAll('#search-results li a').length > 0")
+    links = browser.evaluate("[...document.querySelectorAll('#search-results a')].map(a => a.href)")
+    assert any("generated/sklearn_clce.CLCEClassifier.html" in link for link in links)
+    assert browser.errors == []
