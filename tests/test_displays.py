@@ -278,4 +278,4 @@ def test_without_matplotlib_the_error_names_the_remedy():
         "TrainingCurveDisplay([1.0]).plot()"
     )
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
-    assert 'pip install "sklearn-clce[examples]"' in result.stderr
+    assert "not installed: python -m pip install matplotlib" in result.stderr

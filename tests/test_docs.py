@@ -1,0 +1,41 @@
+"""The code on the pages of the documentation does what they say."""
+
+import doctest
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from sklearn.datasets import load_sample_image
+
+DOCS = Path(__file__).parents[1] / "docs"
+PAGES = [path.name for path in sorted(DOCS.glob("*.rst")) if ">>> " in path.read_text("utf-8")]
+SIDE = 160
+
+
+@pytest.fixture
+def folder_with_pictures(tmp_path, monkeypatch):
+    """Cut twelve pictures each out of scikit-learn's two, into a folder for each class."""
+    rng = np.random.default_rng(0)
+    for label, photo in {"flower": "flower.jpg", "temple": "china.jpg"}.items():
+        (tmp_path / "pictures" / label).mkdir(parents=True)
+        pixels = load_sample_image(photo)  # (427, 640, 3)
+        for number in range(12):
+            top, left = rng.integers(0, 427 - SIDE), rng.integers(0, 640 - SIDE)
+            crop = pixels[top : top + SIDE, left : left + SIDE]
+            Image.fromarray(crop).save(tmp_path / "pictures" / label / f"{number:02}.jpg")
+    monkeypatch.chdir(tmp_path)
+
+
+def test_the_start_page_and_most_of_the_guide_hold_code():
+    assert "index.rst" in PAGES
+    assert len(PAGES) >= 9
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_code_of_the_page_runs(page, folder_with_pictures):
+    result = doctest.testfile(
+        str(DOCS / page), module_relative=False, encoding="utf-8", optionflags=doctest.ELLIPSIS
+    )
+    assert result.attempted > 0
+    assert result.failed == 0
