@@ -46,7 +46,8 @@ def new_axes(ax: Any, figsize: tuple[float, float]) -> Any:
         import matplotlib.pyplot as plt
     except ImportError as error:
         raise ImportError(
-            "displays draw with matplotlib, which is missing: python -m pip install matplotlib"
+            "displays draw with matplotlib, which is not installed: "
+            "python -m pip install matplotlib"
         ) from error
     return plt.subplots(figsize=figsize, layout="constrained")[1] if ax is None else ax
 
