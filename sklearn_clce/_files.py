@@ -18,7 +18,14 @@ def write_atomically(path: Path, write: Callable[[IO[bytes]], None]) -> None:
         The file.
     write : callable
         Writes the content to an open binary file.
+
+    Raises
+    ------
+    FileNotFoundError
+        If its folder is not there.
     """
+    if not path.parent.is_dir():
+        raise FileNotFoundError(f"path={str(path)!r}: there is no folder {str(path.parent)!r}")
     writer = f"{os.getpid()}-{threading.get_ident()}"
     unfinished = path.with_name(f".{path.name}.{writer}.unfinished")
     try:

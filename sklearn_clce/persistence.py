@@ -65,6 +65,8 @@ class ModelFileMixin:
         ------
         NotFittedError
             If the estimator is not fitted.
+        FileNotFoundError
+            If the folder of the file is not there.
         ValueError
             If labels or the backbone are of a kind that has no place in a file.
 

@@ -37,6 +37,11 @@ def test_only_what_is_fitted_can_be_saved(tmp_path):
         CLCEClassifier().save(tmp_path / "model")
 
 
+def test_a_missing_folder_is_named(tmp_path, fitted_head):
+    with pytest.raises(FileNotFoundError, match=r"there is no folder .*elsewhere"):
+        fitted_head.save(tmp_path / "elsewhere" / "model")
+
+
 def test_paths_that_are_no_files(tmp_path, fitted_head):
     with pytest.raises(FileNotFoundError, match="there is no such file"):
         CLCEClassifier.load(tmp_path / "missing")
