@@ -28,11 +28,14 @@ def main(folder, kills):
     models[0].save(path)
     moments = random.Random(0)
     loaded = 0
-    for _ in range(int(kills)):
+    for number in range(int(kills)):
         child = os.fork()
         if child == 0:
             save_for_ever(models, path)
-        time.sleep(moments.uniform(0.005, 0.08))
+        while not list(path.parent.glob(f".*.{child}-*.unfinished")):
+            time.sleep(0.0002)
+        if number % 2:  # else at once, for most of a save is not the writing
+            time.sleep(moments.uniform(0, 0.08))
         os.kill(child, signal.SIGKILL)
         _, status = os.waitpid(child, 0)
         if os.WTERMSIG(status) != signal.SIGKILL:
