@@ -13,8 +13,11 @@ import time
 from pathlib import Path
 
 import numpy as np
+import torch
 
 from sklearn_clce import CLCEClassifier
+
+torch.set_num_threads(1)  # a fork has no other: it would wait for the pool of its parent
 
 
 def main(folder, kills):
