@@ -33,7 +33,7 @@ html_static_path = ["_static"]
 html_css_files = ["custom.css"]
 html_context = {"default_mode": "auto"}
 html_show_sourcelink = False
-html_sidebars = {"index": [], "install": [], "changelog": [], "reference": []}
+html_sidebars = {name: [] for name in ("index", "install", "changelog", "reference", "results")}
 html_theme_options = {
     "navbar_align": "left",
     "show_toc_level": 2,

@@ -30,7 +30,7 @@ X_train, X_test, y_train, y_test = train_test_split(
 settings = {"image_size": 64, "max_epochs": 8, "learning_rate": 3e-3, "random_state": 0}
 classifiers = {
     "CE": CLCEClassifier(weight=0, **settings),
-    "CLCE": CLCEClassifier(weight=0.5, temperature=0.1, hardness=1, **settings),
+    "CLCE": CLCEClassifier(**settings),
 }
 for clf in classifiers.values():
     clf.fit(X_train, y_train)

@@ -66,7 +66,7 @@ class CLCEClassifier(
         backbone.
     weight : float, default=0.5
         Share of the contrastive term, in [0, 1]. 0 is plain cross-entropy.
-    temperature : float, default=0.1
+    temperature : float, default=0.5
         Divisor of the cosine similarities, above 0.
     hardness : float, default=1.0
         How strongly similarity weights a negative, at least 0. 0 is the supervised
@@ -75,7 +75,7 @@ class CLCEClassifier(
         Share of the target spread over all classes in the cross-entropy.
     projection_dim : int, None or "auto", default="auto"
         Width of the projection head between features and embedding. None: the
-        features are the embedding. "auto": None where the backbone trains, 256 where
+        features are the embedding. "auto": None where the backbone trains, 128 where
         it is frozen.
     image_size : int, default=None
         Side of the backbone's input in pixels; None takes its own. A smaller one is
@@ -92,8 +92,9 @@ class CLCEClassifier(
         the whole batch, but for batch statistics, which are those of the rows at a time.
     max_epochs : int, default=20
         Passes over the training data.
-    learning_rate : float, default=1e-3
+    learning_rate : float or "auto", default="auto"
         Peak rate of AdamW for new layers: a linear warm-up, then a cosine down to 0.
+        "auto": 1e-3 where the backbone trains, 3e-3 where it is frozen.
     layer_decay : float or "auto", default="auto"
         Each block of the backbone learns at this share of the rate of the one above.
         "auto": 0.75 for a backbone with attention, such as BEiT, else 1.
@@ -219,7 +220,7 @@ class CLCEClassifier(
     >>> clf.fit(X[:40], y[:40]).score(X[40:100], y[40:100]) > 0.9
     True
     >>> clf.transform(X[:2]).shape
-    (2, 256)
+    (2, 128)
     """
 
     @with_callbacks

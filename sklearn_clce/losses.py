@@ -24,7 +24,7 @@ def clce_loss(
     labels: Tensor,
     *,
     weight: float = 0.5,
-    temperature: float = 0.1,
+    temperature: float = 0.5,
     hardness: float = 1.0,
     label_smoothing: float = 0.0,
     class_weight: Tensor | None = None,
@@ -45,7 +45,7 @@ def clce_loss(
         Class indices in ``0 .. n_classes - 1``, of an integer dtype.
     weight : float, default=0.5
         Share of the contrastive term, in [0, 1]. 0 is plain cross-entropy.
-    temperature : float, default=0.1
+    temperature : float, default=0.5
         Divisor of the cosine similarities, above 0.
     hardness : float, default=1.0
         How strongly similarity weights a negative, at least 0. 0 is the
@@ -88,7 +88,7 @@ def clce_loss(
     >>> logits = torch.zeros(4, 2)
     >>> round(clce_loss(logits, embeddings, labels, weight=0.0).item(), 4)  # log(2)
     0.6931
-    >>> round(clce_loss(logits, embeddings, labels, weight=0.5).item(), 4)
+    >>> round(clce_loss(logits, embeddings, labels, weight=0.5, temperature=0.1).item(), 4)
     0.3466
     """
     criterion = CLCELoss(weight, temperature, hardness, label_smoothing, class_weight)
@@ -99,7 +99,7 @@ def label_aware_contrastive_loss(
     embeddings: Tensor,
     labels: Tensor,
     *,
-    temperature: float = 0.1,
+    temperature: float = 0.5,
     hardness: float = 1.0,
     sample_weight: Tensor | None = None,
 ) -> Tensor:
@@ -129,7 +129,7 @@ def label_aware_contrastive_loss(
         Embeddings, L2-normalised here. A row of zeros stays zero.
     labels : Tensor of shape (n,)
         Labels of the rows, of an integer dtype.
-    temperature : float, default=0.1
+    temperature : float, default=0.5
         Divisor of the cosine similarities, above 0.
     hardness : float, default=1.0
         How strongly similarity weights a negative, at least 0. 0 is the
@@ -188,7 +188,7 @@ class LabelAwareContrastiveLoss(nn.Module):
 
     Parameters
     ----------
-    temperature : float, default=0.1
+    temperature : float, default=0.5
         Divisor of the cosine similarities, above 0.
     hardness : float, default=1.0
         How strongly similarity weights a negative, at least 0. 0 is the
@@ -213,7 +213,7 @@ class LabelAwareContrastiveLoss(nn.Module):
     0.0
     """
 
-    def __init__(self, temperature: float = 0.1, hardness: float = 1.0) -> None:
+    def __init__(self, temperature: float = 0.5, hardness: float = 1.0) -> None:
         super().__init__()
         check_loss_settings(temperature=temperature, hardness=hardness)
         self.temperature = temperature
@@ -264,7 +264,7 @@ class CLCELoss(nn.Module):
     ----------
     weight : float, default=0.5
         Share of the contrastive term, in [0, 1]. 0 is plain cross-entropy.
-    temperature : float, default=0.1
+    temperature : float, default=0.5
         Divisor of the cosine similarities, above 0.
     hardness : float, default=1.0
         How strongly similarity weights a negative, at least 0.
@@ -305,7 +305,7 @@ class CLCELoss(nn.Module):
     def __init__(
         self,
         weight: float = 0.5,
-        temperature: float = 0.1,
+        temperature: float = 0.5,
         hardness: float = 1.0,
         label_smoothing: float = 0.0,
         class_weight: Tensor | Sequence[float] | None = None,

@@ -189,6 +189,8 @@ class CLCEModule(nn.Module):
         )
         self.n_embedding = n_features if projection_dim is None else projection_dim
         self.classifier = nn.Linear(self.n_embedding, n_classes)
+        nn.init.zeros_(self.classifier.weight)  # what the training images don't tell stays out
+        nn.init.zeros_(self.classifier.bias)
         # settled here, for it is asked for at every step: nothing, or all, of the backbone trains
         self.frozen = backbone is None or not _trains(backbone)
         self.trains_whole = not self.frozen and _trains_whole(backbone)

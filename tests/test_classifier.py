@@ -128,9 +128,10 @@ def test_the_contrastive_term_pulls_embeddings_of_a_class_together(features):
 
     def above_least(clf):
         embeddings = torch.from_numpy(clf.fit(X, codes).transform(X))
-        return label_aware_contrastive_loss(embeddings, torch.from_numpy(codes)).item() - least
+        labels = torch.from_numpy(codes)
+        return label_aware_contrastive_loss(embeddings, labels, temperature=0.1).item() - least
 
-    assert 0 < above_least(head(weight=0.9)) < 0.2 * above_least(head(weight=0.0))
+    assert 0 < above_least(head(weight=0.9, temperature=0.1)) < 0.2 * above_least(head(weight=0.0))
 
 
 @pytest.mark.parametrize("trainable", ["all", "head"])
@@ -263,7 +264,7 @@ def test_a_second_fit_starts_again(on_images, tiny_backbone, colour_images, colo
 
 @pytest.mark.parametrize(
     ("trainable", "projection_dim", "width"),
-    [("all", "auto", 16), ("head", "auto", 256), ("all", 7, 7), ("head", None, 16)],
+    [("all", "auto", 16), ("head", "auto", 128), ("all", 7, 7), ("head", None, 16)],
 )
 def test_width_of_the_embedding(
     on_images, trainable, projection_dim, width, colour_images, colour_labels
@@ -305,7 +306,7 @@ def test_integer_weights_are_repeated_rows_where_they_can_be(features):
     clf = head(weight=0.0, batch_size=1000, max_epochs=5)
     weighted = clf.fit(X, codes, sample_weight=weights).predict_proba(X)
     repeated = clf.fit(X.repeat(weights, axis=0), codes.repeat(weights)).predict_proba(X)
-    assert_allclose(weighted, repeated, rtol=1e-3, atol=1e-6)
+    assert_allclose(weighted, repeated, rtol=5e-3, atol=1e-6)
 
 
 def test_rows_of_weight_zero_teach_nothing(features):

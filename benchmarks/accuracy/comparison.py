@@ -9,6 +9,7 @@ from scipy.special import stdtrit
 from .configuration import DEFAULTS, OF_TRAINING, Configuration
 
 CONFIDENCE = 0.95
+FEWEST = 3  # values that an interval takes
 METHOD_NAMES = {
     "ce": "CE",
     "supcon": "CE + SupCon",
@@ -34,7 +35,7 @@ class Estimate:
     mean : float
         The mean.
     half : float
-        Half the width of its interval; NaN where there is one value.
+        Half the width of its interval; NaN where there are fewer than three values.
     n : int
         Number of values.
     """
@@ -65,11 +66,12 @@ def estimate_mean(values):
     Returns
     -------
     Estimate
-        Mean and interval.
+        Mean and interval. The spread of two values says next to nothing, so that they
+        have none.
     """
     values = np.asarray(values, dtype=float)
     n = len(values)
-    if n < 2:
+    if n < FEWEST:
         return Estimate(float(values.mean()), float("nan"), n)
     half = stdtrit(n - 1, (1 + CONFIDENCE) / 2) * values.std(ddof=1) / np.sqrt(n)
     return Estimate(float(values.mean()), float(half), n)

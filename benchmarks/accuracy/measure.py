@@ -22,7 +22,7 @@ from sklearn_clce._validation import resolve_device
 from sklearn_clce.frozen_backbone import frozen_backbone
 
 from .metrics import classification_metrics, embedding_metrics
-from .pictures import COLLECTIONS, draw, resize_once
+from .pictures import COLLECTIONS, draw, resize_once, rows_of_each
 
 ROOT = Path(__file__).parents[2]
 PACKAGES = ("torch", "torchvision", "timm", "scikit-learn", "skorch", "numpy")
@@ -141,8 +141,10 @@ def episodes(configuration, surroundings):
 
 def base(configuration, surroundings):
     """Train on base classes, then learn new classes from a few embeddings of them."""
+    x_base, y_base, *novel = COLLECTIONS[configuration.data].load(surroundings.data)
+    rows = rows_of_each(y_base, np.unique(y_base), configuration.shots, configuration.seed)
     x_base, y_base, images, labels = _resized(
-        COLLECTIONS[configuration.data].load(surroundings.data), configuration, surroundings
+        (x_base[rows], y_base[rows], *novel), configuration, surroundings
     )
     model, training = _fitted(configuration, surroundings, x_base, y_base)
     embeddings = _embed(model, images)

@@ -192,13 +192,30 @@ def draw(collection, *, n_classes, shots, seed, folder=None):
     """
     x_train, y_train, x_test, y_test = collection.load(folder)
     classes = np.random.default_rng(seed).permutation(np.unique(y_train))[:n_classes]
-    train = _rows(y_train, classes, shots, seed)
-    test = _rows(y_test, classes, TEST_IMAGES, seed)
+    train = rows_of_each(y_train, classes, shots, seed)
+    test = rows_of_each(y_test, classes, TEST_IMAGES, seed)
     return x_train[train], y_train[train], x_test[test], y_test[test]
 
 
-def _rows(labels, classes, n_rows, seed):
-    """Draw rows of each class; those of one do not depend on the other classes."""
+def rows_of_each(labels, classes, n_rows, seed):
+    """Draw rows of each class; those of one do not depend on the other classes.
+
+    Parameters
+    ----------
+    labels : ndarray of shape (n,)
+        Labels.
+    classes : ndarray
+        Which of them.
+    n_rows : int or None
+        Rows of each class at most; None: all.
+    seed : int
+        Of the draw.
+
+    Returns
+    -------
+    ndarray of int
+        Rows.
+    """
     return np.concatenate(
         [
             np.random.default_rng([seed, label]).permutation(np.flatnonzero(labels == label))[

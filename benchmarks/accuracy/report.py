@@ -2,6 +2,7 @@
 
 import csv
 import io
+import math
 from collections import Counter
 from dataclasses import fields
 
@@ -100,13 +101,13 @@ def introduction():
         "What CLCE gives against cross-entropy (CE), and against CE with a supervised contrastive "
         "term without hardness (CE + SupCon). All three train through ``CLCEClassifier`` with the "
         "same pictures, weights, batches and budget; logistic regression on the features of the "
-        "frozen backbone is the floor. A seed fixes classes, images, initialisation and order, and "
-        "differences are paired by seed. Intervals are 95 % intervals after Student's t: over "
-        "seeds, and in the mean rows over data sets. A difference whose interval leaves 0 out is "
-        "bold. Where epochs and learning rates were varied, each method is shown at its best, "
-        "chosen in the same way for all. Defaults of the criterion are chosen on "
-        f"{tuned}, with other draws of classes and images than those shown, though some of them "
-        "meet again; the other data sets have no say.\n\n"
+        "frozen backbone is the floor. A seed fixes classes, images, initialisation and order, "
+        "and differences are paired by seed. Intervals are 95 % intervals after Student's t, of "
+        "three values or more: over seeds, and in the mean rows over data sets. A difference "
+        "whose interval leaves 0 out is bold. Where epochs and learning rates were varied, each "
+        "method is shown at its best, chosen in the same way for all. Defaults of the criterion "
+        f"are chosen on {tuned}, with other draws of classes and images than those shown, though "
+        "some of them meet again; the others have no say, and have a mean of their own.\n\n"
         "This page is generated from ``benchmarks/results/accuracy.jsonl``. "
         f":download:`Every setting that was measured <{FOLDER}/settings.csv>`, also those that "
         "lose, is in one file.\n"
@@ -204,7 +205,7 @@ def mean_and_half(found, name):
     if not values:
         return "", ""
     estimate = estimate_mean(values)
-    return f"{estimate.mean:.5f}", "" if estimate.n < 2 else f"{estimate.half:.5f}"
+    return f"{estimate.mean:.5f}", "" if math.isnan(estimate.half) else f"{estimate.half:.5f}"
 
 
 def progress(lines, groups):
