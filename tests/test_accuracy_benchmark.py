@@ -173,6 +173,8 @@ def test_a_run_measures_everything():
     assert line["seconds"] > line["fit_seconds"] > 0
     again = measure(configure(**TINY, seed=1), Surroundings())
     assert again["metrics"] == line["metrics"]
+    random = measure(configure(**TINY, seed=1, classifier="random"), Surroundings())
+    assert random["metrics"]["log_loss"] != line["metrics"]["log_loss"]
     floor = measure(configure(**TINY, method="logistic"), Surroundings())
     assert floor["metrics"]["accuracy"] > 0.8
 

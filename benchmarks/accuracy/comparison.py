@@ -16,14 +16,20 @@ METHOD_NAMES = {
     "clce": "CLCE",
     "logistic": "logistic regression",
 }
-SETTING_NAMES = {"projection_dim": "projection", "n_views": "views"}
+SETTING_NAMES = {
+    "projection_dim": "projection",
+    "n_views": "views",
+    "classifier": "classifier starts at",
+}
+OF_CRITERION = ("weight", "temperature", "hardness")
 WITHOUT_MEANING = {
-    "ce": ("weight", "temperature", "hardness"),
+    "ce": OF_CRITERION,
     "supcon": ("hardness",),
     "clce": (),
-    "logistic": OF_TRAINING,
+    "logistic": (*OF_TRAINING, "classifier"),
 }
-OF_VARIANT = ("weight", "temperature", "hardness", "projection_dim", "n_views", "sampler")
+OF_VARIANT = (*OF_CRITERION, "projection_dim", "n_views", "sampler", "classifier")
+USUAL = DEFAULTS | {"classifier": "zero"}
 
 
 @dataclass(frozen=True)
@@ -105,8 +111,9 @@ class Variant(NamedTuple):
     projection_dim: int | str | None
     n_views: int | None
     sampler: str | None
+    classifier: str
 
-    def changes(self, usual=DEFAULTS):
+    def changes(self, usual=USUAL):
         """Return the settings that differ from the usual ones, of those that the method has."""
         without = WITHOUT_MEANING[self.method]
         settings = {name: getattr(self, name) for name in OF_VARIANT if name not in without}

@@ -60,6 +60,8 @@ max_epochs, learning_rate : object
         Fixes classes, images, episodes and initialisation.
     episodes : int or None, default=None
         Number of episodes; None where there are none.
+    classifier : {"zero", "random"}, default="zero"
+        What the classifier starts from; the estimator has no other than "zero".
     """
 
     task: str
@@ -81,6 +83,7 @@ max_epochs, learning_rate : object
     learning_rate: float | None
     seed: int
     episodes: int | None = None
+    classifier: str = "zero"
 
     @property
     def key(self):
@@ -104,13 +107,15 @@ def configure(
     image_size=64,
     trainable="all",
     seed=0,
+    classifier="zero",
     **training,
 ):
     """Make a configuration; what is not given is the estimator's own default.
 
     Parameters
     ----------
-    data, method, task, n_classes, shots, backbone, image_size, trainable, seed : object
+    data, method, task, n_classes, shots, backbone, image_size, trainable, seed, \
+classifier : object
         See :class:`Configuration`. ``n_classes=None``: all classes.
     **training : object
         Settings of the criterion and the budget.
@@ -142,6 +147,7 @@ def configure(
         method=method,
         episodes=EPISODES[task],
         seed=seed,
+        classifier=classifier,
         **settings,
     )
 

@@ -239,7 +239,7 @@ GROUPS = {
         },
     ),
     "ablation": group(
-        "Hardness and projection head, fine-tuned",
+        "Hardness, projection head and start of the classifier, fine-tuned",
         "20 training images of each class; CLCE at its defaults but for what is named.",
         {
             "pictures": FEW[:2],
@@ -250,6 +250,7 @@ GROUPS = {
                 {"method": "ce", "projection_dim": 128},
                 *[{"hardness": hardness} for hardness in (0.0, 0.5, 1.0, 2.0)],
                 *[{"hardness": h, "projection_dim": 128} for h in (0.0, 1.0)],
+                *[{"method": method, "classifier": "random"} for method in METHODS],
             ],
             "seed": SEEDS,
         },

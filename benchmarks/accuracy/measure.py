@@ -16,6 +16,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.neighbors import NearestCentroid
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import Normalizer, StandardScaler
+from skorch.callbacks import Callback
 
 from sklearn_clce import BackboneFeatures, CLCEClassifier, few_shot_score
 from sklearn_clce._validation import resolve_device
@@ -171,6 +172,14 @@ def base(configuration, surroundings):
 TASKS = {"classify": classify, "episodes": episodes, "base": base}
 
 
+class RandomClassifier(Callback):
+    """Let the classifier start as torch initialises it."""
+
+    def on_train_begin(self, net, **kwargs):
+        """Draw its weights."""
+        net.module_.classifier.reset_parameters()
+
+
 def make_model(configuration, surroundings):
     """Make the classifier of a configuration.
 
@@ -199,6 +208,8 @@ def make_model(configuration, surroundings):
     given = {name: value for name, value in settings.items() if value is not None}
     if configuration.projection_dim is None:
         given["projection_dim"] = None
+    if configuration.classifier == "random":
+        given["callbacks"] = [RandomClassifier()]
     return CLCEClassifier(random_state=configuration.seed, **common, **given)
 
 

@@ -5,8 +5,8 @@ import io
 import math
 import textwrap
 
-from .comparison import METHOD_NAMES, difference, mean_over_data
-from .configuration import DEFAULT_METHOD, DEFAULTS
+from .comparison import METHOD_NAMES, USUAL, difference, mean_over_data
+from .configuration import DEFAULT_METHOD
 from .groups import TUNING_DATA
 from .pictures import COLLECTIONS
 
@@ -136,7 +136,7 @@ def plain_entries(entries, usual=None):
     dict of Case to dict of str to Entry
         By case and method; only cases where cross-entropy was measured.
     """
-    usual, found = DEFAULTS | (usual or {}), {}
+    usual, found = USUAL | (usual or {}), {}
     for entry in entries:
         if not entry.variant.changes(usual):
             found.setdefault(entry.case, {})[entry.variant.method] = entry
