@@ -24,7 +24,7 @@ from sklearn_clce import CLCEClassifier
 digits = load_digits()
 X, y = digits.images[:300] / 16, digits.target[:300]
 
-grid = {"temperature": [0.02, 0.05, 0.1, 0.2, 0.5], "weight": [0.25, 0.5, 0.75, 0.9]}
+grid = {"temperature": [0.05, 0.1, 0.2, 0.5, 1.0], "weight": [0.25, 0.5, 0.75, 0.9]}
 with tempfile.TemporaryDirectory() as folder:
     clf = CLCEClassifier(
         trainable="head", memory=folder, image_size=64, max_epochs=10, random_state=0

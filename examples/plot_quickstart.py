@@ -38,7 +38,7 @@ print(f"{len(X_train)} images to learn from, {len(X_test)} to be tested on")
 # which a higher learning rate than the default does well, for both. Three seeds each, because
 # one fit on fifty images is a matter of luck.
 settings = {"image_size": 64, "max_epochs": 20, "batch_size": 25, "learning_rate": 3e-3}
-criteria = {"CE": {"weight": 0}, "CLCE": {"weight": 0.5, "temperature": 0.1, "hardness": 1}}
+criteria = {"CE": {"weight": 0}, "CLCE": {"weight": 0.5, "temperature": 0.5, "hardness": 1}}
 classifiers, accuracy = {}, {}
 for name, criterion in criteria.items():
     start = time.perf_counter()
