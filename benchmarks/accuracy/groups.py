@@ -119,7 +119,7 @@ GROUPS = {
                 {"max_epochs": 40, "learning_rate": 3e-4},
                 {"max_epochs": 40, "learning_rate": 3e-3},
             ],
-            "method": ["ce", "clce"],
+            "method": METHODS,
             "seed": TUNING_SEEDS,
         },
     ),

@@ -90,6 +90,12 @@ def case_cells(case):
     ]
 
 
+def short_name(case):
+    """Name a case in a sentence."""
+    pictures, shots, backbone, _ = case_cells(case)
+    return f"{pictures}, {shots} images of each, {backbone}"
+
+
 CASE_HEADER = ["pictures", "images a class", "backbone", "batch"]
 
 
@@ -343,7 +349,7 @@ def goal_rows(title, goal, plain):
     best_case, best = max(differences, key=lambda pair: pair[1].mean)
     worst_case, worst = min(differences, key=lambda pair: pair[1].mean)
     worse = [one for _, one in differences if one.mean * POINTS < -WORSE and one.high < 0]
-    best_name, worst_name = (", ".join(case_cells(case)[:3]) for case in (best_case, worst_case))
+    best_name, worst_name = (short_name(case) for case in (best_case, worst_case))
     wanted_mean = f"at least {goal:+g}"
     asked = [
         ("mean over data sets", wanted_mean, mean, mean.mean * POINTS >= goal),
