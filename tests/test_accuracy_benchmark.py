@@ -339,6 +339,25 @@ def test_the_page_holds_the_goals_against_the_numbers(measured):
     assert met == [(what, "missed") for what in ("mean", "mean", "best", "worst")]
 
 
+@pytest.mark.parametrize(
+    ("gains", "verdict"),
+    [
+        ((0.02, 0.03, 0.04), "helps"),
+        ((-0.02, -0.03, -0.04), "harms"),
+        ((0.02, -0.03, 0.0), "no clear difference"),
+    ],
+)
+def test_the_page_says_whether_hardness_helps(gains, verdict):
+    data = ["digits", "fashion_mnist", "cifar100"]
+    groups = group_of({"data": data, "method": ["ce", "supcon", "clce"], "seed": [0, 1]}, goal=2.5)
+    gain = dict(zip(data, gains, strict=True))
+    lines = [
+        line_of(one, 0.5 + gain[one.data] * (one.method == "clce"))
+        for one in groups["few_labels"].configurations
+    ]
+    assert re.search(rf"hard-negative weighting .*,{verdict}\n", page(lines, groups))
+
+
 def test_the_page_names_the_machine_and_the_command(measured):
     groups, lines = measured
     text = page(lines, groups)

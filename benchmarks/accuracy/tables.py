@@ -360,7 +360,38 @@ def goal_rows(title, goal, plain):
         mean = mean_over_data(others)
         what = "mean over those without a say in the defaults"
         asked.insert(1, (what, wanted_mean, mean, mean.mean * POINTS >= goal))
-    return [
+    rows = [
         [f"{title}: {what}", wanted, number(got, signed=True), "met" if is_met else "missed"]
         for what, wanted, got, is_met in asked
     ]
+    return rows + hardness_rows(title, plain)
+
+
+def hardness_rows(title, plain):
+    """Say whether hard-negative weighting helped, which has no goal.
+
+    Parameters
+    ----------
+    title : str
+        Of the group.
+    plain : dict of Case to dict of str to Entry
+        See :func:`plain_entries`.
+
+    Returns
+    -------
+    list of list of str
+        One row, of the mean over data sets; none where it was not measured.
+    """
+    differences = [
+        (case.data, difference(methods["clce"], methods["supcon"]))
+        for case, methods in plain.items()
+        if {"clce", "supcon"} <= methods.keys()
+    ]
+    differences = [pair for pair in differences if pair[1] is not None]
+    if not differences:
+        return []
+    mean = mean_over_data(differences)
+    clear = mean.low * mean.high > 0
+    verdict = ("helps" if mean.mean > 0 else "harms") if clear else "no clear difference"
+    what = "hard-negative weighting (CLCE less CE + SupCon), mean over data sets"
+    return [[f"{title}: {what}", "", number(mean, signed=True), verdict]]
