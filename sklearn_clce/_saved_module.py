@@ -39,9 +39,7 @@ def describe_module(module: CLCEModule) -> dict[str, Any]:
         "backbone": describe_backbone(module.backbone),
         "config": None if module.config is None else to_json(asdict(module.config)),
         "n_features": len(module.standardize.mean),
-        "projection_dim": None
-        if isinstance(module.projection, nn.Identity)
-        else module.n_embedding,
+        "projection_dim": None if module.projection is None else module.n_embedding,
         "standardized": module.standardize.adapted,
         "frozen": [name for name, p in parameters.items() if not p.requires_grad],
     }

@@ -30,7 +30,6 @@ from .samplers import make_batch_sampler
 from .transforms import Augmentation, EvaluationTransform, is_grey
 
 FROZEN_PROJECTION_DIM = 128
-LEARNING_RATE, FROZEN_LEARNING_RATE = 1e-3, 3e-3
 LOOKED_AT = 8  # images that tell whether all are grey
 
 Rows = Tensor | Sequence[Tensor]  # features, or images
@@ -196,15 +195,12 @@ def make_net(params: Any, module: CLCEModule, device: torch.device) -> CLCENet:
             f"skorch_params sets {', '.join(taken)}: module and criterion are made from the "
             "estimator's own parameters, such as backbone and weight"
         )
-    learning_rate = params.learning_rate
-    if learning_rate == "auto":
-        learning_rate = FROZEN_LEARNING_RATE if module.frozen else LEARNING_RATE
     options: dict[str, Any] = {
         "module": module,
         "criterion": make_criterion(params),
         "optimizer": torch.optim.AdamW,
         **({} if "optimizer" in extra else {"optimizer__fused": True}),
-        "lr": learning_rate,
+        "lr": params.learning_rate,
         "layer_decay": params.layer_decay,
         "weight_decay": params.weight_decay,
         "warmup": params.warmup,

@@ -74,9 +74,9 @@ class CLCEClassifier(
     label_smoothing : float, default=0.0
         Share of the target spread over all classes in the cross-entropy.
     projection_dim : int, None or "auto", default="auto"
-        Width of the projection head between features and embedding. None: the
-        features are the embedding. "auto": None where the backbone trains, 128 where
-        it is frozen.
+        Width of the projection head, a small network from features to the embedding;
+        the classifier reads both. None: the features are the embedding. "auto": None
+        where the backbone trains, 128 where it is frozen.
     image_size : int, default=None
         Side of the backbone's input in pixels; None takes its own. A smaller one is
         faster.
@@ -92,9 +92,8 @@ class CLCEClassifier(
         the whole batch, but for batch statistics, which are those of the rows at a time.
     max_epochs : int, default=20
         Passes over the training data.
-    learning_rate : float or "auto", default="auto"
+    learning_rate : float, default=1e-3
         Peak rate of AdamW for new layers: a linear warm-up, then a cosine down to 0.
-        "auto": 1e-3 where the backbone trains, 3e-3 where it is frozen.
     layer_decay : float or "auto", default="auto"
         Each block of the backbone learns at this share of the rate of the one above.
         "auto": 0.75 for a backbone with attention, such as BEiT, else 1.

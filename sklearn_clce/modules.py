@@ -131,7 +131,7 @@ class Standardize(nn.Module):
 
 
 class ProjectionHead(nn.Sequential):
-    """Small network from features to the embedding.
+    """Small network beside the features, from them to the embedding.
 
     Parameters
     ----------
@@ -167,7 +167,8 @@ class CLCEModule(nn.Module):
     n_classes : int
         Number of logits.
     projection_dim : int or None
-        Width of the projection head; None: the features are the embedding.
+        Width of the projection head, whose output is the embedding; the classifier reads
+        features and embedding. None: the features are the embedding.
     """
 
     def __init__(
@@ -185,10 +186,10 @@ class CLCEModule(nn.Module):
         self.normalize = None if config is None else Normalize(config.mean, config.std)
         self.standardize = Standardize(n_features)
         self.projection = (
-            nn.Identity() if projection_dim is None else ProjectionHead(n_features, projection_dim)
+            None if projection_dim is None else ProjectionHead(n_features, projection_dim)
         )
         self.n_embedding = n_features if projection_dim is None else projection_dim
-        self.classifier = nn.Linear(self.n_embedding, n_classes)
+        self.classifier = nn.Linear(n_features + (projection_dim or 0), n_classes)
         nn.init.zeros_(self.classifier.weight)  # what the training images don't tell stays out
         nn.init.zeros_(self.classifier.bias)
         # settled here, for it is asked for at every step: nothing, or all, of the backbone trains
@@ -205,7 +206,8 @@ class CLCEModule(nn.Module):
         nn.Module
             Projection head and classifier.
         """
-        return nn.ModuleList([self.projection, self.classifier])
+        layers = [self.projection, self.classifier]
+        return nn.ModuleList([layer for layer in layers if layer is not None])
 
     def train(self, mode: bool = True) -> CLCEModule:
         """Set training mode, but for what is frozen of the backbone.
@@ -260,8 +262,11 @@ class CLCEModule(nn.Module):
         embeddings : Tensor of shape (n, n_embedding)
             Embeddings, not yet normalised.
         """
-        embeddings = self.projection(self.standardize(self.features(batch)))
-        return self.classifier(embeddings), embeddings
+        features = self.standardize(self.features(batch))
+        if self.projection is None:
+            return self.classifier(features), features
+        embeddings = self.projection(features)
+        return self.classifier(torch.cat([features, embeddings], dim=1)), embeddings
 
 
 def _trains(module: nn.Module) -> bool:

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from sklearn_clce.modules import PIXELS_AT_ONCE, run_backbone
+from sklearn_clce.modules import PIXELS_AT_ONCE, CLCEModule, run_backbone
 
 
 class MeanColour(nn.Module):
@@ -50,3 +50,22 @@ def test_a_batch_that_is_one_part_is_not_copied():
 def test_a_backbone_that_gives_no_features_is_refused(n_rows):
     with torch.no_grad(), pytest.raises(ValueError, match=r"Identity gave .* pool over height"):
         run_backbone(nn.Identity().eval(), IMAGES[:n_rows])
+
+
+@pytest.mark.parametrize("projection_dim", [None, 3])
+def test_the_classifier_reads_features_and_embedding(projection_dim):
+    module = CLCEModule(None, None, n_features=5, n_classes=4, projection_dim=projection_dim)
+    nn.init.normal_(module.classifier.weight)
+    module.standardize.adapt(torch.randn(20, 5), torch.ones(20))
+    batch = torch.randn(7, 5)
+    logits, embeddings = module(batch)
+    features = module.standardize(batch)
+    read = [features] if projection_dim is None else [features, module.projection(features)]
+    torch.testing.assert_close(logits, torch.cat(read, dim=1) @ module.classifier.weight.T)
+    torch.testing.assert_close(embeddings, read[-1])
+    assert embeddings.shape == (7, module.n_embedding)
+
+
+def test_the_classifier_starts_at_zero():
+    module = CLCEModule(None, None, n_features=5, n_classes=4, projection_dim=3)
+    assert not module(torch.randn(7, 5))[0].any()

@@ -499,7 +499,7 @@ def test_a_compiled_fit_is_the_same_fit(tiny_backbone, colour_images, colour_lab
 def test_verbose_says_what_trains_and_how_it_goes(features, capfd):
     head(verbose=1, early_stopping=True, max_epochs=2).fit(*features)
     shown = capfd.readouterr().err
-    assert "training 17,795 of 17,795 parameters" in shown
+    assert "training 17,813 of 17,813 parameters" in shown
     assert "epoch 2/2" in shown
     assert "loss=" in shown
     assert "valid acc=" in shown
