@@ -8,20 +8,14 @@ from sklearn.base import ClassifierMixin, ClassNamePrefixFeaturesOutMixin, Trans
 from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted, validate_data
 
+from ._assembly import continued_net, kept_features, make_dataset, make_module, make_net
 from ._checkpoint import Checkpoint, identity_of
 from ._fit_tasks import CallbackSupportMixin, with_callbacks
 from ._gpu import claim_gpu
 from ._net import seeded_torch
 from ._parameters import CLCEParameters
 from ._processes import same_for_all, warn_if_not_joined
-from ._training import (
-    continued_net,
-    kept_features,
-    make_dataset,
-    make_module,
-    make_net,
-    train,
-)
+from ._training import train
 from ._validation import (
     encode_known_labels,
     encode_labels,

@@ -15,6 +15,7 @@ from sklearn.utils.validation import check_is_fitted
 from skorch.history import History
 from torch import Tensor, nn
 
+from ._assembly import checkpoint_gradients, make_net
 from ._model_file import read_model_file, write_model_file
 from ._net import CLCENet
 from ._plain import (
@@ -34,7 +35,6 @@ from ._saved_module import (
     restore_module,
     weights_of,
 )
-from ._training import checkpoint_gradients, make_net
 from ._validation import resolve_device, resolve_precision
 from .modules import CLCEModule
 
