@@ -25,7 +25,7 @@ from benchmarks.accuracy.metrics import (
 from benchmarks.accuracy.pictures import COLLECTIONS, VARIABLE, Collection, draw, resize_once
 from benchmarks.accuracy.report import page, settings_file, write_report
 from benchmarks.accuracy.results import append, failed, finished, read_lines
-from benchmarks.accuracy.tables import plain_entries
+from benchmarks.accuracy.tables import PLUS_MINUS, plain_entries
 from sklearn_clce.backbones import BackboneConfig
 
 ROOT = Path(__file__).parents[1]
@@ -318,12 +318,12 @@ def test_differences_are_paired_at_the_best_rate_of_each_method(measured):
     assert f"with 95 % intervals{shared}" in text  # said once, not in every row
     pairs = np.array([0.06, 0.04, 0.05]) * 100
     half = stats.t.ppf(0.975, 2) * stats.sem(pairs)
-    assert f"**+5.0 ± {half:.1f}**" in text  # digits
-    assert f",+1.0 ± {half:.1f}," in text  # Fashion-MNIST: the interval holds 0
+    assert f"**+5.0{PLUS_MINUS}{half:.1f}**" in text  # digits
+    assert f",+1.0{PLUS_MINUS}{half:.1f}," in text  # Fashion-MNIST: the interval holds 0
     assert "**mean over data sets**,,,,+3.0,," in text  # two: no interval
     assert "**mean over those without a say in the defaults**,,,,+5.0,," in text
-    assert "62.0 ±" in text
-    assert ",50.0 ± 0.0," in text
+    assert f"62.0{PLUS_MINUS}" in text
+    assert f",50.0{PLUS_MINUS}0.0," in text
 
 
 def test_the_page_holds_the_goals_against_the_numbers(measured):
@@ -409,7 +409,7 @@ def test_a_run_scored_with_several_shots_is_a_case_for_each():
         lines.append(line)
     entries = entries_of(results_of(groups["few_labels"].configurations, finished(lines)))
     assert [case.shots for case in plain_entries(entries)] == [1, 5]
-    assert page(lines, groups).count("**+10.0 ± 0.0**") >= 4
+    assert page(lines, groups).count(f"**+10.0{PLUS_MINUS}0.0**") >= 4
 
 
 def test_the_report_writes_page_plots_and_settings(measured, tmp_path):

@@ -12,6 +12,7 @@ from .pictures import COLLECTIONS
 
 METHODS = ("ce", "supcon", "clce")
 POINTS = 100  # shares are shown in per cent
+PLUS_MINUS = "\N{NO-BREAK SPACE}±\N{NO-BREAK SPACE}"
 BEST, WORSE = 5.0, 0.3  # points that are asked of the best and the worst case
 METRICS = {
     "log_loss": ("log-loss", 1, 3),
@@ -61,14 +62,14 @@ def number(estimate, scale=POINTS, decimals=1, *, signed=False):
     Returns
     -------
     str
-        Mean and half width of the interval, such as "+1.2 ± 0.4".
+        Mean and half width of the interval, such as "+1.2 ± 0.4", on one line.
     """
     if estimate is None:
         return ""
     mean = f"{estimate.mean * scale:{'+' if signed else ''}.{decimals}f}"
     if math.isnan(estimate.half):
         return mean
-    return f"{mean} ± {estimate.half * scale:.{decimals}f}"
+    return f"{mean}{PLUS_MINUS}{estimate.half * scale:.{decimals}f}"
 
 
 def change(estimate, scale=POINTS, decimals=1):
