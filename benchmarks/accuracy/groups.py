@@ -108,6 +108,8 @@ GROUPS = {
                     for weight, temperature in TUNING_CRITERIA
                     for hardness in (0.0, 1.0)
                 ],
+                {"method": "ce", "projection_dim": 128},
+                {"projection_dim": 128},
             ],
             "seed": TUNING_SEEDS,
         },
@@ -122,6 +124,28 @@ GROUPS = {
             "method": METHODS,
             "seed": TUNING_SEEDS,
         },
+    ),
+    "tuning_frozen": group(
+        "Choice of the defaults of a head",
+        "A head on frozen features, with and without a projection, on the same data sets.",
+        {
+            "pictures": TUNING_PICTURES,
+            "shots": [5, 20],
+            "backbone": [LITE0_224, VIT_TINY_96],
+            "trainable": ["head"],
+            "budget": [
+                {"max_epochs": 20, "learning_rate": 1e-3},
+                {"max_epochs": 20, "learning_rate": 3e-3},
+                {"max_epochs": 40, "learning_rate": 1e-3},
+            ],
+            "variant": [
+                {"method": method, **projection}
+                for method in ("ce", "clce")
+                for projection in ({}, {"projection_dim": None})
+            ],
+            "seed": TUNING_SEEDS,
+        },
+        floor(TUNING_PICTURES, [LITE0_224, VIT_TINY_96], shots=[5, 20], seed=TUNING_SEEDS),
     ),
     "few_labels": group(
         "Few labels",
