@@ -156,7 +156,8 @@ def make_batch_sampler(
     ----------
     sampler : {"auto", "shuffle", "balanced"}
         "auto" balances where shuffled batches would leave more than a tenth of the
-        anchors without a positive, unless the contrastive term has no weight.
+        anchors without a positive, unless the contrastive term has no weight. Balanced
+        batches hold as many classes as there is room for, with two rows of each or more.
     labels : ndarray of shape (n_rows,)
         Class indices.
     batch_size : int
@@ -186,7 +187,8 @@ def make_batch_sampler(
             f"batch_size={batch_size!r}: sampler='balanced' takes two rows of two classes, so at "
             "least 4 is required"
         )
-    rows_per_class = 4 if batch_size >= 16 else 2
+    n_classes = len(np.unique(labels))
+    rows_per_class = max(2, batch_size // n_classes)  # as many classes as there is room for
     return ClassBalancedBatchSampler(
         labels,
         classes_per_batch=batch_size // rows_per_class,

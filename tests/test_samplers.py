@@ -117,6 +117,19 @@ def test_auto_balances_where_anchors_would_be_lonely(sizes, batch_size, weight, 
 
 
 @pytest.mark.parametrize(
+    ("n_classes", "batch_size", "expected"),
+    [(2, 32, {16: 2}), (10, 32, {3: 10}), (50, 32, {2: 16}), (50, 9, {2: 4}), (10, 4, {2: 2})],
+)
+def test_balanced_batches_hold_as_many_classes_as_there_is_room_for(
+    n_classes, batch_size, expected
+):
+    labels = labels_of([48] * n_classes)
+    sampler = make_batch_sampler("balanced", labels, batch_size, weight=0.5, random_state=0)
+    for batch in sampler:
+        assert Counter(Counter(labels[batch]).values()) == expected
+
+
+@pytest.mark.parametrize(
     ("labels", "params", "message"),
     [
         ([0, 1], {"classes_per_batch": 1}, "classes_per_batch=1: an integer of at least 2"),

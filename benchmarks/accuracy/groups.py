@@ -246,7 +246,7 @@ GROUPS = {
             "budget": [BRIEF],
             "batch_size": [8, 16, 32, 64, 128, 256],
             "method": METHODS,
-            "seed": SEEDS,
+            "seed": SEEDS[:3],
         },
         {
             "pictures": TUNING_PICTURES,
@@ -259,7 +259,7 @@ GROUPS = {
                 for n_views in (1, 2)
             ],
             "method": ["clce"],
-            "seed": SEEDS,
+            "seed": SEEDS[:3],
         },
     ),
     "ablation": group(
