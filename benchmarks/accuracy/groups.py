@@ -176,8 +176,11 @@ GROUPS = {
             "pictures": TRANSFER,
             "backbone": [LITE0],
             "shots": [None],
-            "max_epochs": [10],
-            "learning_rate": [3e-4, 1e-3],
+            "budget": [
+                {"max_epochs": 10, "learning_rate": 3e-4},
+                {"max_epochs": 10, "learning_rate": 1e-3},
+                {"max_epochs": 20, "learning_rate": 1e-3},
+            ],
             "method": METHODS,
             "seed": SEEDS,
         },
