@@ -130,6 +130,33 @@ class Standardize(nn.Module):
         return (features - self.mean) / self.scale
 
 
+class BatchInvariantLinear(nn.Linear):
+    """Linear layer whose rows do not depend on their place in a batch, when it evaluates.
+
+    A matrix product in float32 may sum one row in another order than the next, so that the
+    same image gets another last digit beside other images. In evaluation the sums are in
+    float64 and then rounded; in training, and on devices without float64, they are not.
+    """
+
+    def forward(self, rows: Tensor) -> Tensor:
+        """Map a batch.
+
+        Parameters
+        ----------
+        rows : Tensor of shape (n, in_features)
+            A batch.
+
+        Returns
+        -------
+        Tensor of shape (n, out_features)
+            Of the dtype of the layer while it evaluates.
+        """
+        if self.training or rows.device.type == "mps":
+            return super().forward(rows)
+        exact = nn.functional.linear(rows.double(), self.weight.double(), self.bias.double())
+        return exact.to(self.weight.dtype)
+
+
 class ProjectionHead(nn.Sequential):
     """Small network beside the features, from them to the embedding.
 
@@ -143,9 +170,9 @@ class ProjectionHead(nn.Sequential):
 
     def __init__(self, n_features: int, projection_dim: int) -> None:
         super().__init__(
-            nn.Linear(n_features, projection_dim),
+            BatchInvariantLinear(n_features, projection_dim),
             nn.GELU(),
-            nn.Linear(projection_dim, projection_dim),
+            BatchInvariantLinear(projection_dim, projection_dim),
         )
 
 
@@ -189,7 +216,7 @@ class CLCEModule(nn.Module):
             None if projection_dim is None else ProjectionHead(n_features, projection_dim)
         )
         self.n_embedding = n_features if projection_dim is None else projection_dim
-        self.classifier = nn.Linear(n_features + (projection_dim or 0), n_classes)
+        self.classifier = BatchInvariantLinear(n_features + (projection_dim or 0), n_classes)
         nn.init.zeros_(self.classifier.weight)  # what the training images don't tell stays out
         nn.init.zeros_(self.classifier.bias)
         # settled here, for it is asked for at every step: nothing, or all, of the backbone trains

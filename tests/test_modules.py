@@ -69,3 +69,18 @@ def test_the_classifier_reads_features_and_embedding(projection_dim):
 def test_the_classifier_starts_at_zero():
     module = CLCEModule(None, None, n_features=5, n_classes=4, projection_dim=3)
     assert not module(torch.randn(7, 5))[0].any()
+
+
+@pytest.mark.parametrize("n_features", [3, 64, 131, 259, 1283])
+def test_a_row_has_the_same_scores_at_any_place_of_a_batch(n_features):
+    module = CLCEModule(None, None, n_features=n_features, n_classes=3, projection_dim=128)
+    nn.init.normal_(module.classifier.weight)
+    rows = torch.randn(20, n_features)
+    with torch.inference_mode():
+        logits, embeddings = module.eval()(rows)
+        for seed in range(20):
+            order = torch.randperm(20, generator=torch.Generator().manual_seed(seed))
+            logits_moved, embeddings_moved = module(rows[order])
+            assert torch.equal(logits[order], logits_moved)
+            assert torch.equal(embeddings[order], embeddings_moved)
+            assert torch.equal(logits[:7], module(rows[:7])[0])
