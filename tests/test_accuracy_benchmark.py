@@ -2,7 +2,7 @@
 
 import json
 import re
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -356,6 +356,18 @@ def test_the_page_says_whether_hardness_helps(gains, verdict):
         for one in groups["few_labels"].configurations
     ]
     assert re.search(rf"hard-negative weighting .*,{verdict}\n", page(lines, groups))
+
+
+def test_the_summary_counts_the_cases_that_leave_no_doubt(measured):
+    groups, lines = measured
+    text = page(lines, groups)
+    accuracy = "+3.0 (1 better, 0 worse)"  # digits clearly; the interval of Fashion-MNIST holds 0
+    calibration = "+0.3 (0 better, 1 worse)"  # a higher error is worse
+    cells = ",".join([f'"{accuracy}",', f'"{calibration}",,'])
+    assert f"Few labels,CLCE less CE,2,{cells}\n" in text
+    assert "Few labels,CLCE less logistic regression,1," in text
+    not_evidence = {"few_labels": replace(groups["few_labels"], evidence=False)}
+    assert "All cases together" not in page(lines, not_evidence)
 
 
 def test_the_page_names_the_machine_and_the_command(measured):

@@ -51,6 +51,9 @@ class Group:
         Points by which CLCE should beat cross-entropy in the mean over data sets.
     usual : dict or None, default=None
         Settings that all methods of the group have instead of the estimator's defaults.
+    evidence : bool, default=True
+        Whether it counts in the summary: not where defaults are chosen, nor where another
+        group has the same runs.
     """
 
     title: str
@@ -58,9 +61,10 @@ class Group:
     configurations: tuple[Configuration, ...]
     goal: float | None = None
     usual: dict | None = None
+    evidence: bool = True
 
 
-def group(title, about, *products, goal=None, usual=None):
+def group(title, about, *products, **options):
     """Put products of choices together.
 
     Parameters
@@ -69,7 +73,7 @@ def group(title, about, *products, goal=None, usual=None):
         Heading and text.
     *products : dict of str to list
         Arguments of :func:`~.configuration.product`.
-    goal, usual : object
+    **options : object
         See :class:`Group`.
 
     Returns
@@ -78,7 +82,7 @@ def group(title, about, *products, goal=None, usual=None):
         With each configuration once.
     """
     configurations = [one for choices in products for one in product(**choices)]
-    return Group(title, about, tuple(dict.fromkeys(configurations)), goal, usual)
+    return Group(title, about, tuple(dict.fromkeys(configurations)), **options)
 
 
 def floor(pictures, backbones, **choices):
@@ -124,6 +128,7 @@ GROUPS = {
             "method": METHODS,
             "seed": TUNING_SEEDS,
         },
+        evidence=False,
     ),
     "tuning_frozen": group(
         "Choice of the defaults of a head",
@@ -146,6 +151,7 @@ GROUPS = {
             "seed": TUNING_SEEDS,
         },
         floor(TUNING_PICTURES, [LITE0_224, VIT_TINY_96], shots=[5, 20], seed=TUNING_SEEDS),
+        evidence=False,
     ),
     "few_labels": group(
         "Few labels",
@@ -281,6 +287,7 @@ GROUPS = {
             ],
             "seed": SEEDS,
         },
+        evidence=False,
     ),
     "frozen": group(
         "Frozen backbone",

@@ -11,7 +11,8 @@ from .configuration import Configuration, from_record
 from .groups import GROUPS, TUNING_DATA
 from .pictures import COLLECTIONS
 from .results import failed, finished
-from .tables import goal_rows, method_table, metric_table, plain_entries, table, variant_table
+from .summary import goal_rows, summary_table
+from .tables import method_table, metric_table, plain_entries, table, variant_table
 
 PAGE, FOLDER = "results.rst", "results"
 COMMAND = "python -m benchmarks.accuracy run --groups {} --data FOLDER --weights FOLDER"
@@ -82,6 +83,7 @@ def page(lines, groups=GROUPS):
         heading("Results", "="),
         introduction(),
         goals(measured, groups),
+        summary(measured, groups),
         *(section(name, groups[name], entries) for name, entries in measured.items()),
         progress(lines, groups),
         reproduction(lines, measured),
@@ -131,6 +133,17 @@ def goals(measured, groups):
         return ""
     header = ["``CLCEClassifier`` at its defaults less CE, points", "goal", "measured", ""]
     return heading("Goals") + "\n" + table("Goals and what was measured", header, rows)
+
+
+def summary(measured, groups):
+    """Count the cases in which one method is clearly better than another."""
+    plain_of_groups = {
+        groups[name].title: plain_entries(entries, groups[name].usual)
+        for name, entries in measured.items()
+        if groups[name].evidence
+    }
+    text = summary_table(plain_of_groups)
+    return heading("All cases together") + "\n" + text if text else ""
 
 
 def section(name, group, entries):

@@ -6,14 +6,12 @@ import math
 import textwrap
 
 from .comparison import METHOD_NAMES, USUAL, difference, mean_over_data
-from .configuration import DEFAULT_METHOD
 from .groups import TUNING_DATA
 from .pictures import COLLECTIONS
 
 METHODS = ("ce", "supcon", "clce")
 POINTS = 100  # shares are shown in per cent
 PLUS_MINUS = "\N{NO-BREAK SPACE}±\N{NO-BREAK SPACE}"
-BEST, WORSE = 5.0, 0.3  # points that are asked of the best and the worst case
 METRICS = {
     "log_loss": ("log-loss", 1, 3),
     "calibration_error": ("calibration error", POINTS, 1),
@@ -317,82 +315,3 @@ def variant_cells(entry, reference):
         change(less_ce),
         *("" if value is None else f"{value:.0f}" for value in cost),
     ]
-
-
-def goal_rows(title, goal, plain):
-    """Hold the differences of a group against the goals.
-
-    Parameters
-    ----------
-    title : str
-        Of the group.
-    goal : float
-        Points that the mean over data sets should reach.
-    plain : dict of Case to dict of str to Entry
-        See :func:`plain_entries`.
-
-    Returns
-    -------
-    list of list of str
-        What was asked, what was measured, and whether that meets it.
-    """
-    differences = [
-        (case, difference(methods[DEFAULT_METHOD], methods["ce"]))
-        for case, methods in plain.items()
-        if DEFAULT_METHOD in methods
-    ]
-    differences = [(case, one) for case, one in differences if one is not None]
-    if not differences:
-        return []
-    pairs = [(case.data, one) for case, one in differences]
-    mean = mean_over_data(pairs)
-    others = [pair for pair in pairs if pair[0] not in TUNING_DATA]
-    best_case, best = max(differences, key=lambda pair: pair[1].mean)
-    worst_case, worst = min(differences, key=lambda pair: pair[1].mean)
-    worse = [one for _, one in differences if one.mean * POINTS < -WORSE and one.high < 0]
-    best_name, worst_name = (short_name(case) for case in (best_case, worst_case))
-    wanted_mean = f"at least {goal:+g}"
-    asked = [
-        ("mean over data sets", wanted_mean, mean, mean.mean * POINTS >= goal),
-        (f"best case ({best_name})", f"at least {BEST:+g}", best, best.mean * POINTS >= BEST),
-        (f"worst case ({worst_name})", f"not clearly below {-WORSE:+g}", worst, not worse),
-    ]
-    if 0 < len(others) < len(pairs):
-        mean = mean_over_data(others)
-        what = "mean over those without a say in the defaults"
-        asked.insert(1, (what, wanted_mean, mean, mean.mean * POINTS >= goal))
-    rows = [
-        [f"{title}: {what}", wanted, number(got, signed=True), "met" if is_met else "missed"]
-        for what, wanted, got, is_met in asked
-    ]
-    return rows + hardness_rows(title, plain)
-
-
-def hardness_rows(title, plain):
-    """Say whether hard-negative weighting helped, which has no goal.
-
-    Parameters
-    ----------
-    title : str
-        Of the group.
-    plain : dict of Case to dict of str to Entry
-        See :func:`plain_entries`.
-
-    Returns
-    -------
-    list of list of str
-        One row, of the mean over data sets; none where it was not measured.
-    """
-    differences = [
-        (case.data, difference(methods["clce"], methods["supcon"]))
-        for case, methods in plain.items()
-        if {"clce", "supcon"} <= methods.keys()
-    ]
-    differences = [pair for pair in differences if pair[1] is not None]
-    if not differences:
-        return []
-    mean = mean_over_data(differences)
-    clear = mean.low * mean.high > 0
-    verdict = ("helps" if mean.mean > 0 else "harms") if clear else "no clear difference"
-    what = "hard-negative weighting (CLCE less CE + SupCon), mean over data sets"
-    return [[f"{title}: {what}", "", number(mean, signed=True), verdict]]
