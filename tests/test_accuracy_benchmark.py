@@ -13,7 +13,13 @@ from scipy import stats
 
 from benchmarks.accuracy import __main__ as command
 from benchmarks.accuracy import processes
-from benchmarks.accuracy.comparison import entries_of, estimate_mean, mean_over_data, results_of
+from benchmarks.accuracy.comparison import (
+    Case,
+    entries_of,
+    estimate_mean,
+    mean_over_data,
+    results_of,
+)
 from benchmarks.accuracy.configuration import configure, from_record, product
 from benchmarks.accuracy.groups import GROUPS, Group, group
 from benchmarks.accuracy.measure import Surroundings, measure
@@ -92,8 +98,12 @@ def test_interval_is_scipys():
 
 
 def test_mean_over_data_counts_each_data_set_once():
-    of = [(data, estimate_mean([mean])) for data, mean in zip("aabc", (1, 3, 6, 7), strict=True)]
-    assert mean_over_data(of) == estimate_mean([2.0, 6.0, 7.0])
+    case = Case("classify", "", 2, 5, "", 32, "all", 8)
+    estimates = {
+        case._replace(data=data, image_size=number): estimate_mean([mean])
+        for number, (data, mean) in enumerate(zip("aabc", (1, 3, 6, 7), strict=True))
+    }
+    assert mean_over_data(estimates) == estimate_mean([2.0, 6.0, 7.0])
 
 
 def test_equal_runs_have_equal_configurations():

@@ -308,14 +308,39 @@ def difference(entry, reference, metric="accuracy"):
     return estimate_mean([ours[seed] - theirs[seed] for seed in common])
 
 
+def differences(plain, one, other, metric="accuracy"):
+    """Compare two methods on every case that both were measured on.
+
+    Parameters
+    ----------
+    plain : dict of Case to dict of str to Entry
+        See :func:`~.tables.plain_entries`.
+    one, other : str
+        The methods.
+    metric : str, default="accuracy"
+        Which metric.
+
+    Returns
+    -------
+    dict of Case to Estimate
+        Of ``one`` less ``other``.
+    """
+    found = {
+        case: difference(methods[one], methods[other], metric)
+        for case, methods in plain.items()
+        if one in methods and other in methods
+    }
+    return {case: estimate for case, estimate in found.items() if estimate is not None}
+
+
 def mean_over_data(estimates):
     """Estimate the mean of differences over data sets.
 
     Parameters
     ----------
-    estimates : list of (str, Estimate)
-        Name of the data set and the difference there; several of one data set, such as
-        those of two backbones, are averaged first.
+    estimates : dict of Case to Estimate
+        Differences; several of one data set, such as those of two backbones, are averaged
+        first.
 
     Returns
     -------
@@ -323,6 +348,6 @@ def mean_over_data(estimates):
         The interval is that over data sets.
     """
     by_data = {}
-    for data, estimate in estimates:
-        by_data.setdefault(data, []).append(estimate.mean)
+    for case, estimate in estimates.items():
+        by_data.setdefault(case.data, []).append(estimate.mean)
     return estimate_mean([np.mean(means) for means in by_data.values()])

@@ -5,11 +5,12 @@ import io
 import math
 import textwrap
 
-from .comparison import METHOD_NAMES, USUAL, difference, mean_over_data
+from .comparison import METHOD_NAMES, USUAL, difference, differences, mean_over_data
 from .groups import TUNING_DATA
 from .pictures import COLLECTIONS
 
 METHODS = ("ce", "supcon", "clce")
+COMPARED = (("supcon", "ce"), ("clce", "ce"), ("clce", "supcon"))
 POINTS = 100  # shares are shown in per cent
 PLUS_MINUS = "\N{NO-BREAK SPACE}±\N{NO-BREAK SPACE}"
 METRICS = {
@@ -168,16 +169,14 @@ def method_table(plain):
     columns_of_case = CaseColumns(plain)
     header = [*columns_of_case.header, "logistic regression", "CE", "CE + SupCon less CE"]
     header += ["CLCE less CE", "CLCE less CE + SupCon", "seeds"]
-    rows, columns = [], [[], [], []]
+    columns = [differences(plain, one, other) for one, other in COMPARED]
+    rows = []
     for case, methods in plain.items():
         floor = methods.get("logistic")
-        differences = method_differences(methods)
-        for column, estimate in zip(columns, differences, strict=True):
-            column += [] if estimate is None else [(case.data, estimate)]
         seeds = min(len(methods[one].by_seed) for one in METHODS if one in methods)
         cells = columns_of_case.cells(case)
         cells += [number(floor.mean()) if floor else "", number(methods["ce"].mean())]
-        rows.append(cells + list(map(change, differences)) + [str(seeds)])
+        rows.append(cells + [change(column.get(case)) for column in columns] + [str(seeds)])
     for text, means in mean_rows(columns):
         rows.append([*columns_of_case.title(text), "", "", *means, ""])
     title = "Accuracy in per cent, and differences in points, with 95 % intervals"
@@ -189,8 +188,8 @@ def mean_rows(columns):
 
     Parameters
     ----------
-    columns : list of list of (str, Estimate)
-        Data set and difference, column by column.
+    columns : list of dict of Case to Estimate
+        Differences, column by column.
 
     Returns
     -------
@@ -198,7 +197,7 @@ def mean_rows(columns):
         Title and cells; one over all data sets, another over those that no default was
         chosen on, where there are both kinds.
     """
-    others = [[pair for pair in column if pair[0] not in TUNING_DATA] for column in columns]
+    others = [without_a_say(column) for column in columns]
     rows = [("**mean over data sets**", columns)]
     if any(others) and others != columns:
         rows.append(("**mean over those without a say in the defaults**", others))
@@ -208,13 +207,9 @@ def mean_rows(columns):
     ]
 
 
-def method_differences(methods):
-    """Compare CE + SupCon with CE, CLCE with CE, and CLCE with CE + SupCon."""
-    pairs = (("supcon", "ce"), ("clce", "ce"), ("clce", "supcon"))
-    return [
-        difference(methods[one], methods[other]) if one in methods and other in methods else None
-        for one, other in pairs
-    ]
+def without_a_say(estimates):
+    """Keep the data sets that no default was chosen on."""
+    return {case: one for case, one in estimates.items() if case.data not in TUNING_DATA}
 
 
 def metric_table(plain):
@@ -266,13 +261,8 @@ def metric_cell(methods, method, name):
 def metric_mean(plain, method, name):
     """Write the difference of a metric to cross-entropy in the mean over data sets."""
     _, scale, decimals = METRICS[name]
-    differences = [
-        (case.data, difference(methods[method], methods["ce"], name))
-        for case, methods in plain.items()
-        if method in methods
-    ]
-    differences = [one for one in differences if one[1] is not None]
-    return change(mean_over_data(differences), scale, decimals) if differences else ""
+    found = differences(plain, method, "ce", name)
+    return change(mean_over_data(found), scale, decimals) if found else ""
 
 
 def variant_table(entries, plain):
