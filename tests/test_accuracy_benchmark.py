@@ -106,6 +106,15 @@ def test_mean_over_data_counts_each_data_set_once():
     assert mean_over_data(estimates) == estimate_mean([2.0, 6.0, 7.0])
 
 
+def test_data_sets_that_agree_by_chance_do_not_narrow_the_interval():
+    case = Case("classify", "", 2, 5, "", 32, "all", 8)
+    by_seed = estimate_mean([-1.0, 0.0, 1.3])
+    estimates = {case._replace(data=data): by_seed for data in "abcd"}
+    mean = mean_over_data(estimates)
+    assert mean.mean == pytest.approx(0.1)
+    assert mean.half == pytest.approx(by_seed.half / 2)  # of four
+
+
 def test_equal_runs_have_equal_configurations():
     assert configure(data="digits", method="supcon") == configure(data="digits", hardness=0.0)
     plain = configure(data="digits", method="ce")
