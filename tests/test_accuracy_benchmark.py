@@ -8,6 +8,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import torch
 from numpy.testing import assert_array_equal
 from scipy import stats
 
@@ -21,6 +22,7 @@ from benchmarks.accuracy.comparison import (
     results_of,
 )
 from benchmarks.accuracy.configuration import configure, from_record, product
+from benchmarks.accuracy.depthwise import DepthwiseConvolution, fast_depthwise
 from benchmarks.accuracy.groups import GROUPS, Group, group
 from benchmarks.accuracy.measure import Surroundings, measure
 from benchmarks.accuracy.metrics import (
@@ -46,7 +48,13 @@ def line_of(configuration, accuracy, **metrics):
         "seconds": 10.0,
         "fit_seconds": 9.0,
         "fit_memory": 100.0,
-        "machine": {"cpu": "an abacus", "cores": 2, "gpu": None, "threads": 1},
+        "machine": {
+            "cpu": "an abacus",
+            "instructions": "beads",
+            "cores": 2,
+            "gpu": None,
+            "threads": 1,
+        },
         "versions": {"torch": "2.0", "timm": "1.0", "scikit-learn": "1.7"},
     }
 
@@ -196,6 +204,44 @@ def test_a_run_measures_everything():
     assert random["metrics"]["log_loss"] != line["metrics"]["log_loss"]
     floor = measure(configure(**TINY, method="logistic"), Surroundings())
     assert floor["metrics"]["accuracy"] > 0.8
+
+
+@pytest.mark.parametrize(
+    ("kernel", "stride", "padding", "side"),
+    [(3, 1, 1, 5), (5, 2, 2, 8), (5, 1, 2, 2), (3, 2, 0, 7)],
+)
+def test_fast_depthwise_convolutions_have_the_gradients_of_slow_ones(kernel, stride, padding, side):
+    generator = torch.Generator().manual_seed(0)
+    maps, weights = (
+        torch.randn(shape, generator=generator, dtype=torch.float64, requires_grad=True)
+        for shape in ((3, 4, side, side), (4, 1, kernel, kernel))
+    )
+    stride, padding = (stride, stride), (padding, padding)
+    slow = torch.nn.functional.conv2d(maps, weights, None, stride, padding, groups=4)
+    fast = DepthwiseConvolution.apply(maps, weights, stride, padding)
+    torch.testing.assert_close(fast, slow)
+    upstream = torch.randn(slow.shape, generator=generator, dtype=torch.float64)
+    torch.testing.assert_close(
+        torch.autograd.grad(fast, (maps, weights), upstream),
+        torch.autograd.grad(slow, (maps, weights), upstream),
+    )
+
+
+@pytest.mark.parametrize("capability", ["AVX2", "AVX512"])
+def test_only_small_depthwise_convolutions_are_computed_otherwise(monkeypatch, capability):
+    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: capability)
+    seen = []
+    monkeypatch.setattr(
+        DepthwiseConvolution, "apply", lambda maps, *_: seen.append(maps.shape) or maps
+    )
+    depthwise = torch.nn.Conv2d(4, 4, 3, padding=1, groups=4, bias=False)
+    dense = torch.nn.Conv2d(4, 4, 3, padding=1, bias=False)
+    small, large = torch.ones(1, 4, 8, 8), torch.ones(1, 4, 16, 16)
+    native = torch.nn.Conv2d._conv_forward
+    with fast_depthwise():
+        depthwise(small), depthwise(large), dense(small)
+    assert seen == ([small.shape] if capability == "AVX2" else [])
+    assert torch.nn.Conv2d._conv_forward is native
 
 
 @pytest.fixture

@@ -272,7 +272,7 @@ GROUPS = {
         },
     ),
     "ablation": group(
-        "Hardness, projection head and start of the classifier, fine-tuned",
+        "Hardness and projection head, fine-tuned",
         "20 training images of each class; CLCE at its defaults but for what is named.",
         {
             "pictures": FEW[:2],
@@ -283,11 +283,24 @@ GROUPS = {
                 {"method": "ce", "projection_dim": 128},
                 *[{"hardness": hardness} for hardness in (0.0, 0.5, 1.0, 2.0)],
                 *[{"hardness": h, "projection_dim": 128} for h in (0.0, 1.0)],
-                *[{"method": method, "classifier": "random"} for method in METHODS],
             ],
             "seed": SEEDS,
         },
         evidence=False,
+    ),
+    "random_start": group(
+        "Few labels, from a classifier that starts at random",
+        "What the start of the classifier does: 20 training images of each class, as above, but "
+        "from random weights, as is usual, instead of zeros.",
+        {
+            "pictures": FEW[:2],
+            "backbone": [LITE0],
+            "budget": [BRIEF, THOROUGH],
+            "classifier": ["random", "zero"],
+            "method": ["ce", "clce"],
+            "seed": SEEDS,
+        },
+        usual={"classifier": "random"},
     ),
     "frozen": group(
         "Frozen backbone",

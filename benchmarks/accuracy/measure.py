@@ -22,6 +22,7 @@ from sklearn_clce import BackboneFeatures, CLCEClassifier, few_shot_score
 from sklearn_clce._validation import resolve_device
 from sklearn_clce.frozen_backbone import frozen_backbone
 
+from .depthwise import fast_depthwise
 from .metrics import classification_metrics, embedding_metrics
 from .pictures import COLLECTIONS, draw, resize_once, rows_of_each
 
@@ -87,7 +88,7 @@ def measure(configuration, surroundings):
         torch.set_num_threads(surroundings.threads)
     line = {"configuration": asdict(configuration)}
     start = time.perf_counter()
-    with warnings.catch_warnings(record=True) as caught:
+    with fast_depthwise(), warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("default")
         try:
             line |= TASKS[configuration.task](configuration, surroundings)
@@ -269,11 +270,12 @@ def machine(surroundings):
     Returns
     -------
     dict
-        Processor, its cores, GPU and threads.
+        Processor, its vector instructions and cores, GPU and threads.
     """
     cuda = resolve_device(surroundings.device).type == "cuda"
     return {
         "cpu": _processor(),
+        "instructions": torch.backends.cpu.get_cpu_capability(),
         "cores": torch.multiprocessing.cpu_count(),
         "gpu": torch.cuda.get_device_name() if cuda else None,
         "threads": torch.get_num_threads(),

@@ -254,7 +254,17 @@ def reproduction(lines, measured):
         for one in entry.by_seed.values()
     }.values()
     machines = Counter(machine_cells(line) for line in shown)
-    header = ["processor", "cores", "GPU", "threads", "torch", "timm", "scikit-learn", "runs"]
+    header = [
+        "processor",
+        "instructions",
+        "cores",
+        "GPU",
+        "threads",
+        "torch",
+        "timm",
+        "scikit-learn",
+        "runs",
+    ]
     rows = [[*cells, str(count)] for cells, count in sorted(machines.items())]
     hours = sum(line["seconds"] for line in finished(lines).values()) / 3600
     return "\n".join(
@@ -277,7 +287,8 @@ def machine_cells(line):
     """Describe where a run was made."""
     machine, versions = line["machine"], line["versions"]
     gpu = machine["gpu"] or "none"
-    cells = [machine["cpu"], machine["cores"], gpu, machine["threads"]]
+    instructions = machine.get("instructions", "")
+    cells = [machine["cpu"], instructions, machine["cores"], gpu, machine["threads"]]
     return tuple(
         map(str, [*cells, *(versions[name] for name in ("torch", "timm", "scikit-learn"))])
     )
