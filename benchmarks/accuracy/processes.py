@@ -5,7 +5,7 @@ import os
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import asdict
 
-PRELOADED = ["benchmarks.accuracy.measure"]
+PRELOADED = ["benchmarks.accuracy.measure", "timm", "torchvision.transforms.v2"]
 
 
 def measure_all(configurations, surroundings, jobs):
