@@ -25,7 +25,7 @@ DEFAULT_METHOD = "clce" if OF_ESTIMATOR["hardness"] > 0 else "supcon"
 # "clce" has hardness, whatever the estimator's default is
 DEFAULTS = OF_ESTIMATOR | {"hardness": OF_ESTIMATOR["hardness"] or 1.0}
 # Each of "episodes" is a fine-tuning, each of "base" a small fit on embeddings.
-EPISODES = {"classify": None, "episodes": 10, "base": 600}
+EPISODES = {"classify": None, "episodes": 5, "base": 600}
 
 
 @dataclass(frozen=True, kw_only=True)
