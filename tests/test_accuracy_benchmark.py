@@ -10,7 +10,9 @@ import numpy as np
 import pytest
 import torch
 from numpy.testing import assert_array_equal
+from PIL import Image
 from scipy import stats
+from torchvision import datasets
 
 from benchmarks.accuracy import __main__ as command
 from benchmarks.accuracy import processes
@@ -30,9 +32,10 @@ from benchmarks.accuracy.metrics import (
     classification_metrics,
     embedding_metrics,
 )
-from benchmarks.accuracy.pictures import COLLECTIONS, VARIABLE, Collection, draw, resize_once
+from benchmarks.accuracy.pictures import COLLECTIONS, Collection, draw, resize_once
 from benchmarks.accuracy.report import page, settings_file, write_report
 from benchmarks.accuracy.results import append, failed, finished, read_lines
+from benchmarks.accuracy.sources import CALTECH_TEST, CALTECH_TRAIN, CIFAR_FS, FC100, VARIABLE
 from benchmarks.accuracy.tables import PLUS_MINUS, plain_entries
 from sklearn_clce.backbones import BackboneConfig
 
@@ -168,13 +171,78 @@ def test_a_seed_fixes_classes_and_images(collection):
     assert len(classes) > 1
 
 
-@pytest.mark.parametrize("name", ["caltech101", "omniglot", "cifar_fs"])
-def test_missing_pictures_say_where_they_were_looked_for(name, tmp_path, monkeypatch):
+@pytest.fixture
+def offline(monkeypatch):
+    """Nothing is set, and torchvision reaches no network."""
+
+    def download(root, **options):
+        raise OSError("no route to host")
+
     monkeypatch.delenv(VARIABLE, raising=False)
+    for name in ("CIFAR100", "Caltech101", "Omniglot", "FashionMNIST"):
+        monkeypatch.setattr(datasets, name, download)
+
+
+@pytest.mark.parametrize("name", ["cifar100", "caltech101", "omniglot", "cifar_fs", "fc100"])
+def test_missing_pictures_say_where_they_were_looked_for(name, tmp_path, offline):
     with pytest.raises(FileNotFoundError, match=f"give --data FOLDER or set {VARIABLE}"):
         COLLECTIONS[name].load(None)
-    with pytest.raises(FileNotFoundError, match=re.escape(str(tmp_path))):
+    with pytest.raises(FileNotFoundError, match=f"{re.escape(str(tmp_path))} .*no route to host"):
         COLLECTIONS[name].load(tmp_path)
+
+
+def test_torchvision_brings_cifar100_and_its_few_shot_classes(tmp_path, monkeypatch):
+    left_out = set(" ".join(CIFAR_FS + FC100).split())
+    names = sorted(left_out | {f"class_{number:02}" for number in range(100 - len(left_out))})
+
+    def read(root, *, download, train):
+        targets = list(range(100)) * (2 if train else 1)
+        data = np.array(targets, dtype=np.uint8)[:, None, None, None]
+        return SimpleNamespace(data=data, targets=targets, classes=names)
+
+    monkeypatch.setattr(datasets, "CIFAR100", read)
+    x_train, y_train, x_test, y_test = COLLECTIONS["cifar100"].load(tmp_path)
+    assert len(x_train) == 200
+    assert_array_equal(x_train.ravel(), y_train)
+    assert_array_equal(x_test.ravel(), y_test)
+    for name, (_, test) in (("cifar_fs", CIFAR_FS), ("fc100", FC100)):
+        x_base, y_base, x_new, y_new = COLLECTIONS[name].load(tmp_path)
+        assert_array_equal(x_base.ravel(), y_base)
+        assert_array_equal(x_new.ravel(), y_new)
+        assert {names[label] for label in y_new} == set(test.split())
+        assert len(np.unique(y_base)) == COLLECTIONS[name].n_classes
+        assert len(y_new) == 3 * 20
+        assert not set(y_base) & set(y_new)
+
+
+def test_torchvision_brings_photographs_and_drawings(tmp_path, monkeypatch):
+    class Caltech101:
+        y = [0] * 90 + [1] * 33
+
+        def __init__(self, root, *, download):
+            self.opened = []
+
+        def __getitem__(self, row):
+            return Image.new("L", (200, 150), int(row)), self.y[row]
+
+    monkeypatch.setattr(datasets, "Caltech101", Caltech101)
+    x_train, y_train, x_test, y_test = COLLECTIONS["caltech101"].load(tmp_path)
+    assert_array_equal(np.bincount(y_train), [CALTECH_TRAIN, 22])
+    assert_array_equal(np.bincount(y_test), [CALTECH_TEST, 11])
+    train, test = (
+        images[np.arange(len(y))] for images, y in ((x_train, y_train), (x_test, y_test))
+    )
+    assert train.shape[1:] == (128, 128, 3)
+    rows = [*train[:, 0, 0, 0], *test[:, 0, 0, 0]]
+    assert len(set(rows)) == len(rows)
+    assert_array_equal(np.array(Caltech101.y)[rows], [*y_train, *y_test])
+
+    drawings = [(Image.new("L", (105, 105), number), number // 20) for number in range(60)]
+    monkeypatch.setattr(datasets, "Omniglot", lambda root, *, download: drawings)
+    x_train, y_train, x_test, y_test = COLLECTIONS["omniglot"].load(tmp_path)
+    assert_array_equal(x_train[:, 0, 0] // 20, y_train)
+    assert_array_equal(x_test[:, 0, 0] // 20, y_test)
+    assert (x_train[:, 0, 0] % 20).max() < 10 <= (x_test[:, 0, 0] % 20).min()
 
 
 def test_images_are_resized_to_what_preprocessing_resizes_to():
@@ -319,8 +387,7 @@ def test_a_line_that_a_crash_has_cut_is_measured_again(tmp_path):
         read_lines(file)
 
 
-def test_a_run_that_fails_says_why(monkeypatch):
-    monkeypatch.delenv(VARIABLE, raising=False)
+def test_a_run_that_fails_says_why(offline):
     line = measure(configure(data="omniglot"), Surroundings())
     assert line["error"].startswith("FileNotFoundError: omniglot_242.npz: no folder of data is set")
     assert "metrics" not in line

@@ -9,8 +9,8 @@ from pathlib import Path
 
 from .configuration import from_record
 from .groups import GROUPS
-from .pictures import VARIABLE
 from .results import append, failed, finished, read_lines
+from .sources import VARIABLE
 
 ROOT = Path(__file__).parents[2]
 RESULTS = ROOT / "benchmarks" / "results" / "accuracy.jsonl"
