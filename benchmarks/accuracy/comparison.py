@@ -161,15 +161,19 @@ class Entry:
         Epochs and learning rate.
     by_seed : dict of int to Result
         The runs.
-    n_budgets : int
-        From how many budgets this one was taken.
+    by_budget : dict of tuple to dict of int to Result
+        The runs of all budgets.
     """
 
     case: Case
     variant: Variant
     budget: tuple
     by_seed: dict
-    n_budgets: int
+    by_budget: dict
+
+    def at(self, budget):
+        """Return the same variant at another budget."""
+        return replace(self, budget=budget, by_seed=self.by_budget[budget])
 
     def values(self, metric="accuracy"):
         """Return a metric by seed, where it was measured."""
@@ -259,7 +263,7 @@ def entries_of(results):
         budgets = table.setdefault((Case(*place), variant), {})
         budgets.setdefault((run.max_epochs, run.learning_rate), {})[run.seed] = result
     return [
-        Entry(case, variant, *best_budget(budgets), len(budgets))
+        Entry(case, variant, *best_budget(budgets), budgets)
         for (case, variant), budgets in table.items()
     ]
 

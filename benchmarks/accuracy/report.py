@@ -3,6 +3,7 @@
 import csv
 import io
 import math
+import re
 from collections import Counter
 from dataclasses import fields
 
@@ -12,7 +13,15 @@ from .groups import GROUPS, TUNING_DATA
 from .pictures import COLLECTIONS
 from .results import failed, finished
 from .summary import goal_rows, summary_table
-from .tables import method_table, metric_table, plain_entries, table, variant_table
+from .tables import (
+    batch_table,
+    budget_table,
+    method_table,
+    metric_table,
+    plain_entries,
+    table,
+    variant_table,
+)
 
 PAGE, FOLDER = "results.rst", "results"
 COMMAND = "python -m benchmarks.accuracy run --groups {} --data FOLDER --weights FOLDER"
@@ -111,9 +120,6 @@ def introduction():
         "for all. Defaults of the criterion "
         f"are chosen on {tuned}, with other draws of classes and images than those shown, though "
         "some of them meet again; the others have no say, and have a mean of their own.\n\n"
-        "All methods start from a classifier of zeros. From one that starts at random, as is "
-        "usual, cross-entropy does worse on few images, and CLCE hardly so (see the ablation): "
-        "part of what contrastive terms gain over it elsewhere may be that.\n\n"
         "This page is generated from ``benchmarks/results/accuracy.jsonl``. "
         f":download:`Every setting that was measured <{FOLDER}/settings.csv>`, also those that "
         "lose, is in one file.\n"
@@ -167,7 +173,9 @@ def section(name, group, entries):
     plain = plain_entries(entries, group.usual)
     parts = [heading(group.title), f"{group.about} {choices_of(entries)}\n"]
     if plain:
-        parts += [f".. image:: {FOLDER}/{name}.svg\n", method_table(plain), metric_table(plain)]
+        parts += [f".. image:: {FOLDER}/{name}.svg\n"]
+        parts += [batch_table(plain)] if name == "batch_size" else []
+        parts += [method_table(plain), budget_table(plain), metric_table(plain)]
     shown = {id(entry) for methods in plain.values() for entry in methods.values()}
     if name == "batch_size" or any(id(entry) not in shown for entry in entries):
         parts.append(variant_table(entries, plain))
@@ -182,7 +190,7 @@ def choices_of(entries):
     seeds = sorted({run.seed for run in runs})
     text = f"Seeds {seeds[0]} to {seeds[-1]}"
     if trained:
-        n_budgets = max(entry.n_budgets for entry in trained)
+        n_budgets = max(len(entry.by_budget) for entry in trained)
         text += f"; {n_budgets} choices of epochs and learning rate" if n_budgets > 1 else ""
     return text + "."
 
@@ -237,7 +245,11 @@ def progress(lines, groups):
         rows.append([group.title, n_done, len(group.configurations), n_broken])
     header = ["group", "finished", "of", "failed"]
     parts = [heading("What was run"), table("Runs", header, rows)]
-    warned = Counter(text for line in done.values() for text in line.get("warnings", []))
+    warned = Counter(
+        re.sub(r"\d+ of \d+", "some", text)
+        for line in done.values()
+        for text in line.get("warnings", [])
+    )
     for title, found in (("Errors of failed runs", errors), ("Warnings of finished runs", warned)):
         if found:
             rows = [[f"``{text}``", count] for text, count in found.most_common()]

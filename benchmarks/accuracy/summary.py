@@ -1,12 +1,13 @@
 """What the page of results begins with: goals, and how often which method is better."""
 
-from .comparison import METHOD_NAMES, differences, mean_over_data
+from .comparison import differences, mean_over_data
 from .configuration import DEFAULT_METHOD
 from .tables import (
     COMPARED,
     METRICS,
     POINTS,
     change,
+    less,
     number,
     short_name,
     table,
@@ -38,8 +39,7 @@ def summary_table(plain_of_groups):
                 cells = [
                     summary_cell(differences(plain, one, other, name), name) for name in SCORES
                 ]
-                name = f"{METHOD_NAMES[one]} less {METHOD_NAMES[other]}"
-                rows.append([title, name, str(len(cases)), *cells])
+                rows.append([title, less((one, other)), str(len(cases)), *cells])
     header = ["", "", "cases", *(name for name, _, _ in SCORES.values())]
     title = (
         "Differences in the mean over data sets; in brackets the number of cases that are "

@@ -167,20 +167,99 @@ def method_table(plain):
         A table.
     """
     columns_of_case = CaseColumns(plain)
-    header = [*columns_of_case.header, "logistic regression", "CE", "CE + SupCon less CE"]
-    header += ["CLCE less CE", "CLCE less CE + SupCon", "seeds"]
-    columns = [differences(plain, one, other) for one, other in COMPARED]
+    columns = {pair: differences(plain, *pair) for pair in COMPARED}
+    columns = {pair: column for pair, column in columns.items() if column}
+    has_floor = any("logistic" in methods for methods in plain.values())
+    header = [*columns_of_case.header, *[METHOD_NAMES["logistic"]] * has_floor, "CE"]
+    header += [*map(less, columns), "seeds"]
     rows = []
     for case, methods in plain.items():
         floor = methods.get("logistic")
         seeds = min(len(methods[one].by_seed) for one in METHODS if one in methods)
         cells = columns_of_case.cells(case)
-        cells += [number(floor.mean()) if floor else "", number(methods["ce"].mean())]
-        rows.append(cells + [change(column.get(case)) for column in columns] + [str(seeds)])
-    for text, means in mean_rows(columns):
-        rows.append([*columns_of_case.title(text), "", "", *means, ""])
+        cells += [number(floor.mean()) if floor else ""] * has_floor
+        cells += [number(methods["ce"].mean())]
+        cells += [change(column.get(case)) for column in columns.values()]
+        rows.append([*cells, str(seeds)])
+    for text, means in mean_rows(list(columns.values())):
+        rows.append([*columns_of_case.title(text), *[""] * has_floor, "", *means, ""])
     title = "Accuracy in per cent, and differences in points, with 95 % intervals"
     return table(title + columns_of_case.shared, header, rows)
+
+
+def less(pair):
+    """Name the difference of two methods."""
+    one, other = pair
+    return f"{METHOD_NAMES[one]} less {METHOD_NAMES[other]}"
+
+
+def budget_table(plain):
+    """Compare the methods with the same epochs and learning rate, budget by budget.
+
+    Parameters
+    ----------
+    plain : dict of Case to dict of str to Entry
+        See :func:`plain_entries`.
+
+    Returns
+    -------
+    str
+        A table; empty where no case has several budgets.
+    """
+    varied = {case: methods for case, methods in plain.items() if len(methods["ce"].by_budget) > 1}
+    if not varied:
+        return ""
+    columns_of_case = CaseColumns(varied)
+    rows = []
+    for case, methods in varied.items():
+        for budget in sorted(methods["ce"].by_budget):
+            same = {
+                name: entry.at(budget)
+                for name, entry in methods.items()
+                if budget in entry.by_budget
+            }
+            found = [differences({case: same}, *pair).get(case) for pair in COMPARED]
+            cells = [*columns_of_case.cells(case), budget_cell(budget), number(same["ce"].mean())]
+            rows.append([*cells, *map(change, found)])
+    header = [*columns_of_case.header, "epochs, rate", "CE", *map(less, COMPARED)]
+    title = "All methods with the same epochs and learning rate: accuracy in per cent, and points"
+    return table(title + columns_of_case.shared, header, rows)
+
+
+def batch_table(plain):
+    """Show what each batch size gives and costs, in the mean over data sets.
+
+    Parameters
+    ----------
+    plain : dict of Case to dict of str to Entry
+        See :func:`plain_entries`.
+
+    Returns
+    -------
+    str
+        A table.
+    """
+    rows = []
+    for size in sorted({case.batch_size for case in plain}):
+        of_size = {case: methods for case, methods in plain.items() if case.batch_size == size}
+        found = [differences(of_size, *pair) for pair in COMPARED]
+        memory = [mean_cost(of_size, method, "fit_memory") for method in METHODS]
+        means = [change(mean_over_data(one)) if one else "" for one in found]
+        rows.append([str(size), *means, *memory])
+    header = ["batch", *map(less, COMPARED), *(f"{METHOD_NAMES[one]}, MiB" for one in METHODS)]
+    return table("Points and memory by batch size, in the mean over data sets", header, rows)
+
+
+def mean_cost(plain, method, name):
+    """Write what a method costs in the mean over cases."""
+    costs = [methods[method].cost(name) for methods in plain.values() if method in methods]
+    costs = [cost for cost in costs if cost is not None]
+    return f"{sum(costs) / len(costs):.0f}" if costs else ""
+
+
+def budget_cell(budget):
+    """Write epochs and learning rate."""
+    return ", ".join(f"{value}" for value in budget if value is not None)
 
 
 def mean_rows(columns):
@@ -237,7 +316,8 @@ def metric_table(plain):
             if method in methods:
                 cells = [metric_cell(methods, method, name) for name in shown]
                 rows.append([*columns_of_case.cells(case), METHOD_NAMES[method], *cells])
-    for method in METHODS[1:]:
+    measured = [method for method in METHODS[1:] if differences(plain, method, "ce")]
+    for method in measured:
         cells = [metric_mean(plain, method, name) for name in shown]
         name = f"{METHOD_NAMES[method]} less CE"
         rows.append([*columns_of_case.title("**mean over data sets**"), name, *cells])
@@ -300,7 +380,7 @@ def variant_cells(entry, reference):
     cost = [entry.cost("fit_seconds"), entry.cost("fit_memory")]
     return [
         entry.variant.label,
-        ", ".join(f"{value}" for value in entry.budget if value is not None),
+        budget_cell(entry.budget),
         number(entry.mean()),
         change(less_ce),
         *("" if value is None else f"{value:.0f}" for value in cost),
