@@ -167,8 +167,7 @@ def method_table(plain):
         A table.
     """
     columns_of_case = CaseColumns(plain)
-    columns = {pair: differences(plain, *pair) for pair in COMPARED}
-    columns = {pair: column for pair, column in columns.items() if column}
+    columns = {pair: differences(plain, *pair) for pair in compared(plain)}
     has_floor = any("logistic" in methods for methods in plain.values())
     header = [*columns_of_case.header, *[METHOD_NAMES["logistic"]] * has_floor, "CE"]
     header += [*map(less, columns), "seeds"]
@@ -185,6 +184,11 @@ def method_table(plain):
         rows.append([*columns_of_case.title(text), *[""] * has_floor, "", *means, ""])
     title = "Accuracy in per cent, and differences in points, with 95 % intervals"
     return table(title + columns_of_case.shared, header, rows)
+
+
+def compared(plain):
+    """List the pairs of methods that were measured."""
+    return [pair for pair in COMPARED if differences(plain, *pair)]
 
 
 def less(pair):
@@ -209,8 +213,7 @@ def budget_table(plain):
     varied = {case: methods for case, methods in plain.items() if len(methods["ce"].by_budget) > 1}
     if not varied:
         return ""
-    columns_of_case = CaseColumns(varied)
-    rows = []
+    columns_of_case, pairs, rows = CaseColumns(varied), compared(varied), []
     for case, methods in varied.items():
         for budget in sorted(methods["ce"].by_budget):
             same = {
@@ -218,10 +221,10 @@ def budget_table(plain):
                 for name, entry in methods.items()
                 if budget in entry.by_budget
             }
-            found = [differences({case: same}, *pair).get(case) for pair in COMPARED]
+            found = [differences({case: same}, *pair).get(case) for pair in pairs]
             cells = [*columns_of_case.cells(case), budget_cell(budget), number(same["ce"].mean())]
             rows.append([*cells, *map(change, found)])
-    header = [*columns_of_case.header, "epochs, rate", "CE", *map(less, COMPARED)]
+    header = [*columns_of_case.header, "epochs, rate", "CE", *map(less, pairs)]
     title = "All methods with the same epochs and learning rate: accuracy in per cent, and points"
     return table(title + columns_of_case.shared, header, rows)
 
@@ -239,14 +242,14 @@ def batch_table(plain):
     str
         A table.
     """
-    rows = []
+    pairs, rows = compared(plain), []
     for size in sorted({case.batch_size for case in plain}):
         of_size = {case: methods for case, methods in plain.items() if case.batch_size == size}
-        found = [differences(of_size, *pair) for pair in COMPARED]
+        found = [differences(of_size, *pair) for pair in pairs]
         memory = [mean_cost(of_size, method, "fit_memory") for method in METHODS]
         means = [change(mean_over_data(one)) if one else "" for one in found]
         rows.append([str(size), *means, *memory])
-    header = ["batch", *map(less, COMPARED), *(f"{METHOD_NAMES[one]}, MiB" for one in METHODS)]
+    header = ["batch", *map(less, pairs), *(f"{METHOD_NAMES[one]}, MiB" for one in METHODS)]
     return table("Points and memory by batch size, in the mean over data sets", header, rows)
 
 
