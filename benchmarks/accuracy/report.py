@@ -9,6 +9,7 @@ from dataclasses import fields
 
 from .comparison import entries_of, estimate_mean, results_of
 from .configuration import Configuration, from_record
+from .findings import findings
 from .groups import GROUPS, TUNING_DATA
 from .pictures import COLLECTIONS
 from .results import failed, finished
@@ -88,10 +89,14 @@ def page(lines, groups=GROUPS):
         reStructuredText.
     """
     measured = measured_groups(lines, groups)
+    plain_of = {
+        name: plain_entries(entries, groups[name].usual) for name, entries in measured.items()
+    }
     parts = [
         heading("Results", "="),
         introduction(),
         goals(measured, groups),
+        findings(plain_of),
         summary(measured, groups),
         *(section(name, groups[name], entries) for name, entries in measured.items()),
         progress(lines, groups),
