@@ -18,6 +18,7 @@ from benchmarks.accuracy import __main__ as command
 from benchmarks.accuracy import processes
 from benchmarks.accuracy.comparison import (
     Case,
+    differences,
     entries_of,
     estimate_mean,
     mean_over_data,
@@ -33,7 +34,7 @@ from benchmarks.accuracy.metrics import (
     embedding_metrics,
 )
 from benchmarks.accuracy.pictures import COLLECTIONS, Collection, draw, resize_once
-from benchmarks.accuracy.report import page, settings_file, write_report
+from benchmarks.accuracy.report import measured_groups, page, settings_file, write_report
 from benchmarks.accuracy.results import append, failed, finished, read_lines
 from benchmarks.accuracy.sources import CALTECH_TEST, CALTECH_TRAIN, CIFAR_FS, FC100, VARIABLE
 from benchmarks.accuracy.tables import PLUS_MINUS, plain_entries
@@ -610,6 +611,23 @@ def test_batch_sizes_are_drawn(tmp_path):
     text = (tmp_path / "results.rst").read_text()
     assert 'batch,CLCE less CE,"CE, MiB","CE + SupCon, MiB","CLCE, MiB"' in text
     assert "   8,+8.0,100,,100\n   16,+16.0,100,,100\n" in text
+
+
+def test_what_the_readme_says_of_the_results_holds():
+    groups = measured_groups(read_lines(command.RESULTS), GROUPS)
+    plain = {name: plain_entries(entries, GROUPS[name].usual) for name, entries in groups.items()}
+    for name in ("few_labels", "transfer", "frozen"):
+        gains = differences(plain[name], "clce", "ce")
+        assert mean_over_data(gains).mean > 0
+        assert all(gain.high > 0 for gain in gains.values())
+        of_hardness = mean_over_data(differences(plain[name], "clce", "supcon"))
+        assert of_hardness.low < 0 < of_hardness.high
+    by_size = {size: [] for size in (8, 256)}
+    for case, gain in differences(plain["batch_size"], "clce", "ce").items():
+        if case.batch_size in by_size:
+            by_size[case.batch_size].append(gain.mean)
+    assert np.mean(by_size[256]) > np.mean(by_size[8])
+    assert mean_over_data(differences(plain["few_shot"], "clce", "ce")).mean < 0
 
 
 def test_the_page_in_the_documentation_is_that_of_the_lines():
