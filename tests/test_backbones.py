@@ -77,10 +77,13 @@ def test_weights_from_a_file(small_vit, tmp_path, form, with_head):
         path = tmp_path / "weights.pth"
         torch.save(weights if form == "pth" else {"model": weights, "epoch": 3}, path)
     backbone, _ = load_backbone("vit_tiny", pretrained=path)
+    loaded = backbone.state_dict()
+    assert all(torch.equal(loaded[name], weights[name]) for name in loaded)
     images = torch.rand(2, 3, 224, 224, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
         expected = small_vit.forward_head(small_vit.forward_features(images), pre_logits=True)
-        assert torch.equal(backbone(images), expected)
+        # another memory format, so that rounding differs on some processors
+        torch.testing.assert_close(backbone(images), expected, rtol=0, atol=1e-4)
 
 
 def test_weights_do_not_stay_in_the_config(small_vit, tmp_path):
