@@ -35,6 +35,8 @@ def plot_differences(plain, path):
                 if estimate:
                     rows.append(row + shift)
                     estimates.append(estimate)
+            if not estimates:
+                continue
             axes.errorbar(
                 [one.mean * POINTS for one in estimates],
                 rows,
@@ -90,8 +92,9 @@ def _draw_series(panels, series, method):
     sizes = [size for size, _ in series]
     means = [entry.mean() for _, entry in series]
     style = {"color": COLOURS[method], "label": METHOD_NAMES[method], "marker": "o"}
+    shift = 1 + 0.06 * (METHODS.index(method) - 1)  # so that intervals do not cover each other
     panels[0].errorbar(
-        sizes,
+        [size * shift for size in sizes],
         [one.mean * POINTS for one in means],
         yerr=[one.half * POINTS for one in means],
         capsize=3,
