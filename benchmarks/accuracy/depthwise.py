@@ -1,7 +1,8 @@
 """Depthwise convolutions on small maps, trained faster on processors without AVX-512.
 
-There oneDNN takes nearly half of a training step of EfficientNet-Lite0 at 64 pixels for the gradient
-of their weights. A sum over images and positions for each place of the kernel is the same gradient.
+There oneDNN takes nearly half of a training step of EfficientNet-Lite0 at 64 pixels for the
+gradient of their weights. A sum over images and positions for each place of the kernel is the same
+gradient.
 """
 
 from contextlib import contextmanager
