@@ -614,8 +614,8 @@ def test_batch_sizes_are_drawn(tmp_path):
 
 
 def test_what_the_readme_says_of_the_results_holds():
-    groups = measured_groups(read_lines(command.RESULTS), GROUPS)
-    plain = {name: plain_entries(entries, GROUPS[name].usual) for name, entries in groups.items()}
+    measured = measured_groups(read_lines(command.RESULTS), GROUPS)
+    plain = {name: one.plain for name, one in measured.items()}
     for name in ("few_labels", "transfer", "frozen"):
         gains = differences(plain[name], "clce", "ce")
         assert mean_over_data(gains).mean > 0

@@ -338,6 +338,33 @@ def differences(plain, one, other, metric="accuracy"):
     return {case: estimate for case, estimate in found.items() if estimate is not None}
 
 
+def budgets_of(plain):
+    """List epochs and learning rates that cross-entropy was trained with, in order."""
+    return sorted({budget for methods in plain.values() for budget in methods["ce"].by_budget})
+
+
+def at_budget(plain, budget):
+    """Take every method at one budget instead of its best.
+
+    Parameters
+    ----------
+    plain : dict of Case to dict of str to Entry
+        See :func:`~.tables.plain_entries`.
+    budget : tuple
+        Epochs and learning rate.
+
+    Returns
+    -------
+    dict of Case to dict of str to Entry
+        Cases and methods that were measured with it.
+    """
+    same = {
+        case: {name: one.at(budget) for name, one in methods.items() if budget in one.by_budget}
+        for case, methods in plain.items()
+    }
+    return {case: methods for case, methods in same.items() if methods}
+
+
 def mean_over_data(estimates):
     """Estimate the mean of differences over data sets.
 

@@ -6,17 +6,19 @@ import math
 import re
 from collections import Counter
 from dataclasses import fields
+from typing import NamedTuple
 
 from .comparison import entries_of, estimate_mean, results_of
 from .configuration import Configuration, from_record
 from .findings import findings
-from .groups import GROUPS, TUNING_DATA
+from .groups import GROUPS, TUNING_DATA, Group
 from .pictures import COLLECTIONS
 from .results import failed, finished
 from .summary import goal_rows, summary_table
 from .tables import (
     batch_table,
     budget_table,
+    by_batch_size,
     method_table,
     metric_table,
     plain_entries,
@@ -26,6 +28,14 @@ from .tables import (
 
 PAGE, FOLDER = "results.rst", "results"
 COMMAND = "python -m benchmarks.accuracy run --groups {} --data FOLDER --weights FOLDER"
+
+
+class Measured(NamedTuple):
+    """A group of which something is finished; ``plain`` are its methods at the defaults."""
+
+    group: Group
+    entries: list
+    plain: dict
 
 
 def write_report(lines, docs, groups=GROUPS):
@@ -43,16 +53,16 @@ def write_report(lines, docs, groups=GROUPS):
     from .plots import plot_batch_sizes, plot_differences
 
     (docs / FOLDER).mkdir(parents=True, exist_ok=True)
-    for name, entries in measured_groups(lines, groups).items():
-        plot = plot_batch_sizes if name == "batch_size" else plot_differences
-        if plain := plain_entries(entries, groups[name].usual):
+    for name, (_, _, plain) in measured_groups(lines, groups).items():
+        plot = plot_batch_sizes if len(by_batch_size(plain)) > 1 else plot_differences
+        if plain:
             plot(plain, docs / FOLDER / f"{name}.svg")
     (docs / FOLDER / "settings.csv").write_text(settings_file(lines), encoding="utf-8")
     (docs / PAGE).write_text(page(lines, groups), encoding="utf-8")
 
 
 def measured_groups(lines, groups):
-    """Find the entries of each group of which something is finished.
+    """Find the groups of which something is finished, and what was measured.
 
     Parameters
     ----------
@@ -63,14 +73,14 @@ def measured_groups(lines, groups):
 
     Returns
     -------
-    dict of str to list of Entry
+    dict of str to Measured
         By name of the group.
     """
-    done = finished(lines)
-    found = {
-        name: entries_of(results_of(group.configurations, done)) for name, group in groups.items()
-    }
-    return {name: entries for name, entries in found.items() if entries}
+    done, measured = finished(lines), {}
+    for name, group in groups.items():
+        if entries := entries_of(results_of(group.configurations, done)):
+            measured[name] = Measured(group, entries, plain_entries(entries, group.usual))
+    return measured
 
 
 def page(lines, groups=GROUPS):
@@ -89,16 +99,13 @@ def page(lines, groups=GROUPS):
         reStructuredText.
     """
     measured = measured_groups(lines, groups)
-    plain_of = {
-        name: plain_entries(entries, groups[name].usual) for name, entries in measured.items()
-    }
     parts = [
         heading("Results", "="),
         introduction(),
-        goals(measured, groups),
-        findings(plain_of),
-        summary(measured, groups),
-        *(section(name, groups[name], entries) for name, entries in measured.items()),
+        goals(measured),
+        findings({name: one.plain for name, one in measured.items()}),
+        summary(measured),
+        *(section(name, *one) for name, one in measured.items()),
         progress(lines, groups),
         reproduction(lines, measured),
     ]
@@ -131,15 +138,13 @@ def introduction():
     )
 
 
-def goals(measured, groups):
+def goals(measured):
     """Hold the results against what was aimed at."""
     rows = [
         row
-        for name, entries in measured.items()
-        if groups[name].goal is not None
-        for row in goal_rows(
-            groups[name].title, groups[name].goal, plain_entries(entries, groups[name].usual)
-        )
+        for group, _, plain in measured.values()
+        if group.goal is not None
+        for row in goal_rows(group.title, group.goal, plain)
     ]
     if not rows:
         return ""
@@ -147,18 +152,16 @@ def goals(measured, groups):
     return heading("Goals") + "\n" + table("Goals and what was measured", header, rows)
 
 
-def summary(measured, groups):
+def summary(measured):
     """Count the cases in which one method is clearly better than another."""
     plain_of_groups = {
-        groups[name].title: plain_entries(entries, groups[name].usual)
-        for name, entries in measured.items()
-        if groups[name].evidence
+        group.title: plain for group, _, plain in measured.values() if group.evidence
     }
     text = summary_table(plain_of_groups)
     return heading("All cases together") + "\n" + text if text else ""
 
 
-def section(name, group, entries):
+def section(name, group, entries, plain):
     """Write the part of a group.
 
     Parameters
@@ -169,20 +172,20 @@ def section(name, group, entries):
         What it is.
     entries : list of Entry
         What was measured.
+    plain : dict of Case to dict of str to Entry
+        See :func:`~.tables.plain_entries`.
 
     Returns
     -------
     str
         reStructuredText.
     """
-    plain = plain_entries(entries, group.usual)
     parts = [heading(group.title), f"{group.about} {choices_of(entries)}\n"]
     if plain:
-        parts += [f".. image:: {FOLDER}/{name}.svg\n"]
-        parts += [batch_table(plain)] if name == "batch_size" else []
-        parts += [method_table(plain), budget_table(plain), metric_table(plain)]
+        parts.append(f".. image:: {FOLDER}/{name}.svg\n")
+        parts += [write(plain) for write in (batch_table, method_table, budget_table, metric_table)]
     shown = {id(entry) for methods in plain.values() for entry in methods.values()}
-    if name == "batch_size" or any(id(entry) not in shown for entry in entries):
+    if any(id(entry) not in shown for entry in entries):
         parts.append(variant_table(entries, plain))
     parts.append(f"Reproduce: ``{COMMAND.format(name)}``\n")
     return "\n".join(part for part in parts if part)
@@ -266,8 +269,8 @@ def reproduction(lines, measured):
     """Say on which machines the runs were made, and how to make them again."""
     shown = {
         id(one.line): one.line
-        for entries in measured.values()
-        for entry in entries
+        for group in measured.values()
+        for entry in group.entries
         for one in entry.by_seed.values()
     }.values()
     machines = Counter(machine_cells(line) for line in shown)

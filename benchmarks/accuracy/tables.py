@@ -5,7 +5,15 @@ import io
 import math
 import textwrap
 
-from .comparison import METHOD_NAMES, USUAL, difference, differences, mean_over_data
+from .comparison import (
+    METHOD_NAMES,
+    USUAL,
+    at_budget,
+    budgets_of,
+    difference,
+    differences,
+    mean_over_data,
+)
 from .groups import TUNING_DATA
 from .pictures import COLLECTIONS
 
@@ -215,14 +223,11 @@ def budget_table(plain):
         return ""
     columns_of_case, pairs, rows = CaseColumns(varied), compared(varied), []
     for case, methods in varied.items():
-        for budget in sorted(methods["ce"].by_budget):
-            same = {
-                name: entry.at(budget)
-                for name, entry in methods.items()
-                if budget in entry.by_budget
-            }
-            found = [differences({case: same}, *pair).get(case) for pair in pairs]
-            cells = [*columns_of_case.cells(case), budget_cell(budget), number(same["ce"].mean())]
+        for budget in budgets_of({case: methods}):
+            same = at_budget({case: methods}, budget)
+            found = [differences(same, *pair).get(case) for pair in pairs]
+            accuracy = number(same[case]["ce"].mean())
+            cells = [*columns_of_case.cells(case), budget_cell(budget), accuracy]
             rows.append([*cells, *map(change, found)])
     header = [*columns_of_case.header, "epochs, rate", "CE", *map(less, pairs)]
     title = "All methods with the same epochs and learning rate: accuracy in per cent, and points"
@@ -240,17 +245,27 @@ def batch_table(plain):
     Returns
     -------
     str
-        A table.
+        A table; empty where there is one batch size.
     """
+    by_size = by_batch_size(plain)
+    if len(by_size) < 2:
+        return ""
     pairs, rows = compared(plain), []
-    for size in sorted({case.batch_size for case in plain}):
-        of_size = {case: methods for case, methods in plain.items() if case.batch_size == size}
+    for size, of_size in by_size.items():
         found = [differences(of_size, *pair) for pair in pairs]
         memory = [mean_cost(of_size, method, "fit_memory") for method in METHODS]
         means = [change(mean_over_data(one)) if one else "" for one in found]
         rows.append([str(size), *means, *memory])
     header = ["batch", *map(less, pairs), *(f"{METHOD_NAMES[one]}, MiB" for one in METHODS)]
     return table("Points and memory by batch size, in the mean over data sets", header, rows)
+
+
+def by_batch_size(plain):
+    """Divide cases by batch size, the smallest first."""
+    return {
+        size: {case: methods for case, methods in plain.items() if case.batch_size == size}
+        for size in sorted({case.batch_size for case in plain})
+    }
 
 
 def mean_cost(plain, method, name):
