@@ -18,6 +18,7 @@ from benchmarks.accuracy import __main__ as command
 from benchmarks.accuracy import processes
 from benchmarks.accuracy.comparison import (
     Case,
+    at_budget,
     differences,
     entries_of,
     estimate_mean,
@@ -595,8 +596,26 @@ def test_the_page_says_in_words_what_the_numbers_are():
     assert "data sets: +5.2 fine-tuned on few labels. Of these 1 cases 1 are clearly" in text
     assert "by batch size: +2.8 at 8, +3.6 at 16." in text
     assert "on digits: +5.2 from a classifier of zeros, +8.2 from one that starts at random" in text
+    assert "by budget: +5.2 after 10 epochs at 0.001, +5.2 after 20 epochs at 0.001. CE" in text
+    assert "CE itself is at 51.0, 52.0 % there" in text
     assert "Most depends on the budget" not in text  # nothing of transfer
     assert "CLCE less CE" not in page([], groups)
+
+
+def test_the_page_names_the_case_that_depends_most_on_the_budget():
+    choices = {"data": ["digits", "omniglot"], "max_epochs": [5, 10], "method": ["ce", "clce"]}
+    groups = {"transfer": group("Transfer", "", choices | {"seed": [0, 1]})}
+
+    def accuracy(one):
+        slope = 0.01 if one.data == "omniglot" else 0.001
+        return 0.5 + (one.method == "clce") * slope * (one.max_epochs - 8)
+
+    runs = groups["transfer"].configurations
+    text = page([line_of(one, accuracy(one)) for one in runs], groups)
+    assert re.search("budget for Omniglot.*: -3.0 after 5 epochs at 0.001, [+]2.0 after 10 ", text)
+    brief = [one for one in runs if one.max_epochs == 5]
+    text = page([line_of(one, accuracy(one)) for one in brief], groups)
+    assert "Most depends on the budget" not in text
 
 
 def test_batch_sizes_are_drawn(tmp_path):
@@ -627,6 +646,11 @@ def test_what_the_readme_says_of_the_results_holds():
         if case.batch_size in by_size:
             by_size[case.batch_size].append(gain.mean)
     assert np.mean(by_size[256]) > np.mean(by_size[8])
+    few_steps, many_steps = (
+        mean_over_data(differences(at_budget(plain["longer"], (epochs, 1e-3)), "clce", "ce")).mean
+        for epochs in (15, 105)
+    )
+    assert 0 < many_steps < few_steps / 2
     assert mean_over_data(differences(plain["few_shot"], "clce", "ce")).mean < 0
 
 

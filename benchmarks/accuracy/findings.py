@@ -1,9 +1,9 @@
 """What the page of results says in words, with every number from the lines."""
 
-from .comparison import difference, differences, mean_over_data
+from .comparison import at_budget, budgets_of, differences, mean_over_data
 from .configuration import DEFAULT_METHOD
 from .pictures import COLLECTIONS
-from .tables import number, short_name
+from .tables import POINTS, by_batch_size, number, short_name
 
 PAIR = (DEFAULT_METHOD, "ce")
 
@@ -21,17 +21,23 @@ def findings(plain_of):
     str
         A list, with every number from the lines; empty where nothing was measured.
     """
+    few = plain_of.get("few_labels", {})
     items = [
         lead_by_group(plain_of),
+        lead_by_budget("with 20 images a class", few),
         lead_by_batch_size(plain_of.get("batch_size", {})),
-        lead_by_budget(plain_of.get("transfer", {})),
+        lead_by_budget("in batches of 256", plain_of.get("longer", {})),
+        widest_by_budget(plain_of.get("transfer", {})),
         lead_by_choice(
-            plain_of, "two_views", "with one view of each image", "with two views, for CE too"
+            few,
+            "with one view of each image",
+            plain_of.get("two_views", {}),
+            "with two views, for CE too",
         ),
         lead_by_choice(
-            plain_of,
-            "random_start",
+            few,
             "from a classifier of zeros",
+            plain_of.get("random_start", {}),
             "from one that starts at random",
         ),
     ]
@@ -45,73 +51,90 @@ def lead_by_group(plain_of):
         "transfer": "fine-tuned on all labels",
         "frozen": "on a frozen backbone",
     }
-    found = {name: differences(plain_of.get(name, {}), *PAIR) for name in names}
+    found = {name: leads(plain_of.get(name, {})) for name in names}
     found = {names[name]: cases for name, cases in found.items() if cases}
     if not found:
         return ""
-    leads = [f"{points(mean_over_data(cases))} {name}" for name, cases in found.items()]
+    told = [f"{points(mean_over_data(cases))} {name}" for name, cases in found.items()]
     cases = [case for of_group in found.values() for case in of_group.values()]
     better, worse = sum(one.low > 0 for one in cases), sum(one.high < 0 for one in cases)
     return (
-        f"CLCE less CE, in the mean over data sets: {', '.join(leads)}. Of these {len(cases)} "
+        f"CLCE less CE, in the mean over data sets: {', '.join(told)}. Of these {len(cases)} "
         f"cases {better} are clearly better and {worse} clearly worse."
     )
 
 
 def lead_by_batch_size(plain):
-    """Compare the smallest and the largest batches."""
-    leads = {}
-    for size in sorted({case.batch_size for case in plain}):
-        of_size = {case: methods for case, methods in plain.items() if case.batch_size == size}
-        if cases := differences(of_size, *PAIR):
-            leads[size] = mean_over_data(cases)
-    if len(leads) < 2:
+    """Compare batch sizes."""
+    by_size = {f"at {size}": of_size for size, of_size in by_batch_size(plain).items()}
+    return lead_by("CLCE less CE with the same epochs, by batch size", by_size)
+
+
+def lead_by_budget(where, plain):
+    """Compare budgets, on the cases that were measured with all of them."""
+    by_budget = {after(budget): at_budget(plain, budget) for budget in budgets_of(plain)}
+    everywhere = [case for case in plain if all(case in leads(of) for of in by_budget.values())]
+    same = {
+        name: {case: of_budget[case] for case in everywhere}
+        for name, of_budget in by_budget.items()
+    }
+    return lead_by(f"CLCE less CE {where}, by budget", same)
+
+
+def lead_by(what, plain_by):
+    """Write the mean differences, and the accuracies of cross-entropy that they are to."""
+    plain_by = {name: plain for name, plain in plain_by.items() if leads(plain)}
+    if len(plain_by) < 2:
         return ""
-    told = [f"{points(lead)} at {size}" for size, lead in leads.items()]
-    return (
-        f"With the same epochs, CLCE less CE by batch size: {', '.join(told)}. The larger the "
-        "batch, the fewer steps the same epochs make."
-    )
+    told = [f"{points(mean_over_data(leads(plain)))} {name}" for name, plain in plain_by.items()]
+    levels = [
+        mean_over_data({case: methods["ce"].mean() for case, methods in plain.items()}).mean
+        for plain in plain_by.values()
+    ]
+    levels = ", ".join(f"{level * POINTS:.1f}" for level in levels)
+    return f"{what}: {', '.join(told)}. CE itself is at {levels} % there."
 
 
-def lead_by_budget(plain):
+def widest_by_budget(plain):
     """Show the case whose difference changes most with the budget."""
-    spans = {}
-    for case, methods in plain.items():
-        if set(PAIR) <= methods.keys():
-            common = methods["ce"].by_budget.keys() & methods[DEFAULT_METHOD].by_budget.keys()
-            spans[case] = {
-                budget: difference(*(methods[one].at(budget) for one in PAIR))
-                for budget in sorted(common)
-            }
-    spans = {case: of_case for case, of_case in spans.items() if len(of_case) > 1}
-    if not spans:
+    by_case = {}
+    for budget in budgets_of(plain):
+        for case, lead in leads(at_budget(plain, budget)).items():
+            by_case.setdefault(case, {})[budget] = lead
+    if all(len(by_budget) < 2 for by_budget in by_case.values()):
         return ""
-    case, leads = max(spans.items(), key=lambda pair: span(pair[1]))
-    told = [f"{points(lead)} after {e} epochs at {rate}" for (e, rate), lead in leads.items()]
+    case, by_budget = max(by_case.items(), key=lambda pair: span(pair[1]))
+    told = [f"{points(lead)} {after(budget)}" for budget, lead in by_budget.items()]
     return f"Most depends on the budget for {short_name(case)}: {', '.join(told)}."
 
 
-def span(leads):
+def span(by_budget):
     """Return how far the means of differences lie apart."""
-    means = [lead.mean for lead in leads.values()]
+    means = [lead.mean for lead in by_budget.values()]
     return max(means) - min(means)
 
 
-def lead_by_choice(plain_of, name, usual, other):
-    """Compare what all methods have in a group with what they have in that of few labels."""
-    changed, usually = plain_of.get(name, {}), plain_of.get("few_labels", {})
-    budgets = {case: methods["ce"].budget for case, methods in changed.items() if case in usually}
-    if not budgets:
-        return ""
+def lead_by_choice(usually, usual, changed, other):
+    """Compare what all methods have by default with what all of them have instead."""
+    for budget in budgets_of(changed):
+        found = [leads(at_budget(plain, budget)) for plain in (usually, changed)]
+        both = [case for case in found[0] if case in found[1]]
+        if both:
+            data = ", ".join(dict.fromkeys(COLLECTIONS[case.data].title for case in both))
+            told = [points(mean_over_data({case: one[case] for case in both})) for one in found]
+            return f"CLCE less CE {after(budget)} on {data}: {told[0]} {usual}, {told[1]} {other}."
+    return ""
 
-    def lead(plain):
-        same = {case: [plain[case][one].at(budgets[case]) for one in PAIR] for case in budgets}
-        return points(mean_over_data({case: difference(*pair) for case, pair in same.items()}))
 
-    data = ", ".join(COLLECTIONS[name].title for name in dict.fromkeys(c.data for c in budgets))
-    told = f"{lead(usually)} {usual}, {lead(changed)} {other}"
-    return f"CLCE less CE with the same budget on {data}: {told}."
+def leads(plain):
+    """Estimate the differences of CLCE to cross-entropy."""
+    return differences(plain, *PAIR)
+
+
+def after(budget):
+    """Write epochs and learning rate in a sentence."""
+    epochs, rate = budget
+    return f"after {epochs} epochs at {rate}"
 
 
 def points(estimate):

@@ -282,6 +282,20 @@ GROUPS = {
             "seed": SEEDS[:3],
         },
     ),
+    "longer": group(
+        "The largest batch, for longer",
+        "20 training images of each class, which a batch of 256 holds in one step. 105 epochs make "
+        "as many steps as 15 epochs of batches of 32: this tells the size of a batch from the "
+        "number of steps.",
+        {
+            "pictures": TUNING_PICTURES,
+            "backbone": [LITE0],
+            "batch_size": [256],
+            "budget": [BRIEF, {"max_epochs": 105, "learning_rate": 1e-3}],
+            "method": METHODS,
+            "seed": SEEDS[:3],
+        },
+    ),
     "ablation": group(
         "Hardness and projection head, fine-tuned",
         "20 training images of each class; CLCE at its defaults but for what is named.",
