@@ -4,6 +4,7 @@ from .comparison import METHOD_NAMES, difference
 from .tables import METHODS, POINTS, case_cells
 
 COLOURS = {"ce": "#555555", "supcon": "#1b7fb5", "clce": "#d1541f"}
+LEGEND = {"ncols": 3, "frameon": False}  # above, where it covers nothing
 STYLE = {"svg.hashsalt": "sklearn-clce", "svg.fonttype": "none", "font.size": 9}
 
 
@@ -51,7 +52,7 @@ def plot_differences(plain, path):
         axes.set_yticks(range(len(names)), names)
         axes.invert_yaxis()
         axes.set_xlabel("accuracy less that of CE, points, 95 % interval over seeds")
-        axes.legend()
+        axes.legend(loc="lower left", bbox_to_anchor=(0, 1), **LEGEND)
         save(figure, path)
 
 
@@ -84,7 +85,7 @@ def plot_batch_sizes(plain, path):
             panels[1, column].set_xlabel("batch size")
         panels[0, 0].set_ylabel("accuracy, per cent, 95 % interval")
         panels[1, 0].set_ylabel("memory of the fit, MiB")
-        panels[0, 0].legend()
+        panels[0, 0].legend(loc="lower left", bbox_to_anchor=(0, 1.1), **LEGEND)
         save(figure, path)
 
 
