@@ -24,7 +24,7 @@ from PIL import Image
 
 from sklearn_clce import CLCEClassifier
 from sklearn_clce.backbones import load_backbone
-from sklearn_clce.transforms import EvaluationTransform
+from sklearn_clce.data import EvaluationTransform
 
 N_IMAGES, BATCH_SIZE = 512, 32
 

@@ -4,7 +4,7 @@ from .backbones import list_backbones
 from .classifier import CLCEClassifier
 from .data import load_image_folder
 from .displays import EmbeddingDisplay, TopLossesDisplay, TrainingCurveDisplay
-from .features import BackboneFeatures
+from .features import BackboneFeatures, EmbeddingStore
 from .few_shot import few_shot_score
 from .losses import (
     CLCELoss,
@@ -22,6 +22,7 @@ __all__ = [
     "CLCELoss",
     "ClassBalancedBatchSampler",
     "EmbeddingDisplay",
+    "EmbeddingStore",
     "LabelAwareContrastiveLoss",
     "TopLossesDisplay",
     "TrainingCurveDisplay",

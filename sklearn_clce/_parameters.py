@@ -10,7 +10,7 @@ from sklearn.base import BaseEstimator
 from sklearn.utils._param_validation import HasMethods, Interval, StrOptions
 from torch import nn
 
-from .embedding_store import EmbeddingStore
+from .features import EmbeddingStore
 
 
 class CLCEParameters(BaseEstimator):

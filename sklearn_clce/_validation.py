@@ -19,7 +19,7 @@ from sklearn.utils.validation import (
 )
 from torch import Tensor
 
-from ._processes import local_gpu
+from ._distributed import local_gpu
 
 IMAGE_CHANNELS = (1, 3, 4)
 

@@ -8,14 +8,21 @@ from sklearn.base import ClassifierMixin, ClassNamePrefixFeaturesOutMixin, Trans
 from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted, validate_data
 
-from ._assembly import continued_net, kept_features, make_dataset, make_module, make_net
-from ._checkpoint import Checkpoint, identity_of
-from ._fit_tasks import CallbackSupportMixin, with_callbacks
-from ._gpu import claim_gpu
-from ._net import seeded_torch
+from ._distributed import claim_gpu, same_for_all, warn_if_not_joined
 from ._parameters import CLCEParameters
-from ._processes import same_for_all, warn_if_not_joined
-from ._training import train
+from ._training import (
+    CallbackSupportMixin,
+    Checkpoint,
+    continued_net,
+    identity_of,
+    kept_features,
+    make_dataset,
+    make_module,
+    make_net,
+    seeded_torch,
+    train,
+    with_callbacks,
+)
 from ._validation import (
     encode_known_labels,
     encode_labels,
@@ -24,8 +31,8 @@ from ._validation import (
     row_weights,
     unchanged_on_error,
 )
+from .backbones import FrozenBackbone
 from .data import as_images
-from .frozen_backbone import FrozenBackbone
 from .losses import l2_normalise
 from .persistence import ModelFileMixin
 

@@ -17,8 +17,7 @@ from sklearn.utils.parallel import Parallel, delayed
 
 from ._validation import encode_labels
 from .classifier import CLCEClassifier
-from .embedding_store import EmbeddingStore
-from .features import BackboneFeatures
+from .features import BackboneFeatures, EmbeddingStore
 
 CONFIDENCE = 0.95
 

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from safetensors.torch import load, save
 
-from sklearn_clce._model_file import DIGEST, MODEL, VERSION, _digest
+from sklearn_clce.persistence._file import DIGEST, MODEL, VERSION, _digest
 
 HOSTILE_NUMBERS = (-1, 0, 2**31, 10**9, 10**12, 2**63, 10**30, 1e308, float("nan"), float("inf"))
 HOSTILE_VALUES = (

@@ -8,16 +8,10 @@ from safetensors.torch import save_file
 from torch import nn
 
 from sklearn_clce import CLCEClassifier, list_backbones
-from sklearn_clce.backbones import (
-    BackboneConfig,
-    bundled_weights,
-    count_features,
-    load_backbone,
-    read_weights,
-)
-from sklearn_clce.data import as_images
-from sklearn_clce.modules import CLCEModule
-from sklearn_clce.transforms import EvaluationTransform
+from sklearn_clce._training import CLCEModule
+from sklearn_clce.backbones import BackboneConfig, count_features, load_backbone
+from sklearn_clce.backbones._loading import bundled_weights, read_weights
+from sklearn_clce.data import EvaluationTransform, as_images
 
 SMALL_VIT = "vit_tiny_patch16_224.augreg_in21k_ft_in1k"
 

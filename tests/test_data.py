@@ -10,8 +10,7 @@ from PIL import Image
 from torch.utils.data import Dataset
 
 from sklearn_clce import CLCEClassifier, load_image_folder
-from sklearn_clce.batches import LabelledFeatures, LabelledImages
-from sklearn_clce.data import as_images
+from sklearn_clce.data import LabelledFeatures, LabelledImages, as_images
 
 
 class PairDataset(Dataset):

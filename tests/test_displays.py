@@ -19,7 +19,7 @@ from sklearn_clce import (
     TopLossesDisplay,
     TrainingCurveDisplay,
 )
-from sklearn_clce._plotting import class_style, shortened
+from sklearn_clce.displays._plotting import class_style, shortened
 
 matplotlib.use("Agg")
 

@@ -13,8 +13,7 @@ import joblib
 import numpy as np
 import pytest
 
-from sklearn_clce import embedding_store
-from sklearn_clce.embedding_store import EmbeddingStore, open_store
+from sklearn_clce.features import EmbeddingStore, _store, open_store
 
 MEBIBYTE = 1024**2
 
@@ -55,14 +54,14 @@ def limited(monkeypatch):
     """Let connections run a statement first, such as one that makes the disk small."""
 
     def limit(statement):
-        connect = embedding_store._connect
+        connect = _store._connect
 
         def connect_limited(path):
             connection = connect(path)
             connection.execute(statement)
             return connection
 
-        monkeypatch.setattr(embedding_store, "_connect", connect_limited)
+        monkeypatch.setattr(_store, "_connect", connect_limited)
 
     return limit
 
@@ -97,7 +96,7 @@ def test_later_put_replaces(store):
 def test_another_process_finds_what_was_put(store):
     store.put(vectors(range(3)))
     code = (
-        "import sys; from sklearn_clce.embedding_store import EmbeddingStore;"
+        "import sys; from sklearn_clce.features import EmbeddingStore;"
         f"print(EmbeddingStore({store.folder!r}).get([b'key 2'])[b'key 2'].tolist())"
     )
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
@@ -263,9 +262,9 @@ def test_full_disk_gives_one_warning_and_keeps_what_was_there(store, limited):
 
 def test_read_only_folder_still_gives_features(store, monkeypatch):
     store.put(vectors(range(10)))
-    monkeypatch.setattr(embedding_store, "USED_EVERY_SECONDS", 1e6)
+    monkeypatch.setattr(_store, "USED_EVERY_SECONDS", 1e6)
     monkeypatch.setattr(
-        embedding_store,
+        _store,
         "_connect",
         lambda path: sqlite3.connect(f"file:{path}?mode=ro", uri=True, isolation_level=None),
     )
@@ -292,7 +291,7 @@ def test_folder_that_is_a_file_gives_a_warning(tmp_path):
 
 def test_locked_store_gives_a_warning(store, monkeypatch):
     store.put(vectors([1]))
-    monkeypatch.setattr(embedding_store, "BUSY_SECONDS", 0.05)
+    monkeypatch.setattr(_store, "BUSY_SECONDS", 0.05)
     with closing(sqlite3.connect(store.path)) as other:
         other.execute("BEGIN EXCLUSIVE")
         with pytest.warns(UserWarning, match="database is locked"):
@@ -300,7 +299,7 @@ def test_locked_store_gives_a_warning(store, monkeypatch):
 
 
 def test_size_limit_drops_what_was_not_used_for_longest(tmp_path, monkeypatch):
-    monkeypatch.setattr(embedding_store, "USED_EVERY_SECONDS", 0.0)
+    monkeypatch.setattr(_store, "USED_EVERY_SECONDS", 0.0)
     store = EmbeddingStore(tmp_path, size_limit=MEBIBYTE)
     for number in range(0, 1000, 20):  # 4 KiB a row: 4 MiB
         store.put(vectors(range(number, number + 20), width=1024))
@@ -324,7 +323,7 @@ def test_limit_below_an_empty_database_keeps_nothing(tmp_path):
 
 def test_use_is_noted_once_an_hour(store):
     store.put(vectors([1, 2]))
-    hours_ago = time.time() - 2 * embedding_store.USED_EVERY_SECONDS
+    hours_ago = time.time() - 2 * _store.USED_EVERY_SECONDS
     run_sql(store, "UPDATE features SET used = ? WHERE key = ?", hours_ago, key(1))
     content = store.path.read_bytes()
     store.get([key(2)])
@@ -349,9 +348,9 @@ def test_clear_of_nothing_does_nothing(store):
 def digested(monkeypatch):
     """Paths whose content was read."""
     paths = []
-    digest_file = embedding_store._digest_file
+    digest_file = _store._digest_file
     monkeypatch.setattr(
-        embedding_store, "_digest_file", lambda path: paths.append(path) or digest_file(path)
+        _store, "_digest_file", lambda path: paths.append(path) or digest_file(path)
     )
     return paths
 

@@ -21,15 +21,12 @@ from sklearn.pipeline import make_pipeline
 from sklearn.utils import estimator_checks
 from torch import nn
 
-from sklearn_clce import BackboneFeatures, CLCEClassifier, embedding_store, frozen_backbone
+from sklearn_clce import BackboneFeatures, CLCEClassifier
+from sklearn_clce._training import CLCEModule
 from sklearn_clce._validation import resolve_precision
-from sklearn_clce.backbones import BackboneConfig
-from sklearn_clce.data import as_images
-from sklearn_clce.embedding_store import EmbeddingStore
-from sklearn_clce.frozen_backbone import FrozenBackbone
-from sklearn_clce.frozen_features import features_of
-from sklearn_clce.modules import CLCEModule
-from sklearn_clce.transforms import EvaluationTransform
+from sklearn_clce.backbones import BackboneConfig, FrozenBackbone, _frozen
+from sklearn_clce.data import EvaluationTransform, as_images
+from sklearn_clce.features import EmbeddingStore, _store, features_of
 
 PASSED = []  # number of images of each batch, whichever copy of a module took it
 
@@ -88,7 +85,7 @@ def with_weights(backbone, change):
 
 
 def test_features_are_those_of_the_classifiers_module(photos):
-    loaded = frozen_backbone.frozen_backbone("efficientnet_lite0", image_size=64)
+    loaded = _frozen.frozen_backbone("efficientnet_lite0", image_size=64)
     module = CLCEModule(
         loaded.module, loaded.config, n_features=1280, n_classes=2, projection_dim=None
     ).eval()
@@ -237,7 +234,7 @@ def test_same_path_with_other_content_is_computed_again(backbone, passed, tmp_pa
 def test_unchanged_files_are_not_read_again(backbone, tmp_path, paths, monkeypatch):
     features = BackboneFeatures(backbone, memory=tmp_path / "store")
     expected = features.transform(paths)
-    monkeypatch.setattr(embedding_store, "_digest_file", None)
+    monkeypatch.setattr(_store, "_digest_file", None)
     monkeypatch.setattr(Image, "open", None)
     np.testing.assert_array_equal(features.transform(paths), expected)
 
@@ -410,7 +407,7 @@ def test_features_of_a_gpu_are_near_and_kept_apart(tmp_path, photos):
     assert not np.array_equal(features, expected)
     np.testing.assert_allclose(features, expected, atol=0.1 * np.abs(expected).max())
     np.testing.assert_array_equal(gpu.transform(photos), features)
-    loaded = frozen_backbone.frozen_backbone("efficientnet_lite0", image_size=64)
+    loaded = _frozen.frozen_backbone("efficientnet_lite0", image_size=64)
     assert next(loaded.module.parameters()).device.type == "cpu"
 
 
@@ -418,10 +415,10 @@ def test_features_of_a_gpu_are_near_and_kept_apart(tmp_path, photos):
 def loads(monkeypatch):
     """What was loaded, by a process that had loaded nothing before."""
     calls = []
-    monkeypatch.setattr(frozen_backbone, "_loaded", OrderedDict())
-    load = frozen_backbone.load_backbone
+    monkeypatch.setattr(_frozen, "_loaded", OrderedDict())
+    load = _frozen.load_backbone
     monkeypatch.setattr(
-        frozen_backbone,
+        _frozen,
         "load_backbone",
         lambda name, **kwargs: calls.append((name, *kwargs.values())) or load(name, **kwargs),
     )
@@ -436,14 +433,14 @@ def test_clones_share_one_loaded_backbone(loads, colour_images):
 
 
 def test_two_backbones_stay_loaded(loads):
-    load = frozen_backbone.frozen_backbone
+    load = _frozen.frozen_backbone
     for size in (32, 64, 32, 96, 32, 64):
         load("efficientnet_lite0", image_size=size)
     assert [size for *_, size in loads] == [32, 64, 96, 64]
 
 
 def test_random_weights_and_modules_are_not_shared(backbone):
-    load = frozen_backbone.frozen_backbone
+    load = _frozen.frozen_backbone
     assert load(backbone).module is not load(backbone).module
     first, second = (load("resnet18", pretrained=False) for _ in range(2))
     assert first.module is not second.module
@@ -452,7 +449,7 @@ def test_random_weights_and_modules_are_not_shared(backbone):
 
 def test_changed_file_of_weights_is_loaded_again(loads, tmp_path, colour_images):
     path = tmp_path / "weights.safetensors"
-    weights = frozen_backbone.load_backbone("efficientnet_lite0")[0].state_dict()
+    weights = _frozen.load_backbone("efficientnet_lite0")[0].state_dict()
     loads.clear()
     weights = {name: tensor.contiguous() for name, tensor in weights.items()}
     save_file(weights, path)
@@ -467,7 +464,7 @@ def test_changed_file_of_weights_is_loaded_again(loads, tmp_path, colour_images)
 
 
 def test_training_leaves_the_shared_backbone_alone(colour_images, colour_labels):
-    loaded = frozen_backbone.frozen_backbone("efficientnet_lite0", image_size=32)
+    loaded = _frozen.frozen_backbone("efficientnet_lite0", image_size=32)
     before = {name: tensor.clone() for name, tensor in loaded.module.state_dict().items()}
     fingerprint = loaded.fingerprint
     CLCEClassifier(image_size=32, max_epochs=1).fit(colour_images, colour_labels)

@@ -12,7 +12,7 @@ from sklearn.pipeline import make_pipeline
 from torch import nn
 
 from sklearn_clce import BackboneFeatures, CLCEClassifier, few_shot_score
-from sklearn_clce.embedding_store import EmbeddingStore
+from sklearn_clce.features import EmbeddingStore
 
 SHORT = {"n_way": 3, "k_shot": 2, "n_queries": 4, "n_episodes": 6, "random_state": 0}
 

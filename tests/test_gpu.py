@@ -7,7 +7,7 @@ import joblib
 import pytest
 import torch
 
-from sklearn_clce._gpu import claim_gpu
+from sklearn_clce._distributed import claim_gpu
 
 
 def claim_in_worker(device, visible):

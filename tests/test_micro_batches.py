@@ -6,7 +6,7 @@ import torch
 from distributed_fit import NormalizingBackbone, PlainBackbone, estimator, first_gradients
 from torch import nn
 
-from sklearn_clce._micro_batches import backward_in_parts
+from sklearn_clce._training.micro_batches import backward_in_parts
 
 
 @pytest.mark.parametrize("size", [1, 4, 12, 13, 100])

@@ -11,10 +11,12 @@ import pytest
 import torch
 from numpy.testing import assert_allclose
 from safetensors.torch import load_file
+from sklearn.datasets import load_digits
 from sklearn.exceptions import InconsistentVersionWarning, NotFittedError
 from test_persistence import assert_same_model, on_features, tiny, vectors, vit
 
-from sklearn_clce import CLCEClassifier, _model_file, persistence
+from sklearn_clce import CLCEClassifier
+from sklearn_clce.persistence import _estimator, _file
 
 FOLDER = Path(__file__).parent
 
@@ -81,8 +83,8 @@ def rewritten(path, **metadata):
     header = json.loads(content[8 : 8 + length])
     strings = header["__metadata__"]
     strings |= metadata
-    strings[_model_file.DIGEST] = _model_file._digest(
-        strings[_model_file.VERSION], strings[_model_file.MODEL], load_file(path)
+    strings[_file.DIGEST] = _file._digest(
+        strings[_file.VERSION], strings[_file.MODEL], load_file(path)
     )
     text = json.dumps(header).encode()
     path.write_bytes(len(text).to_bytes(8, "little") + text + content[8 + length :])
@@ -116,8 +118,8 @@ def test_older_formats_are_brought_forward_step_by_step(fitted_head, tmp_path, m
     del model["parameters"]["temperature"]
     model["parameters"] |= {"heat": 4.0, "sampler": 1}
     rewritten(path, sklearn_clce=json.dumps(model))
-    monkeypatch.setattr(_model_file, "FORMAT_VERSION", 3)
-    monkeypatch.setattr(_model_file, "UPGRADES", {1: heat_to_temperature, 2: numbers_to_names})
+    monkeypatch.setattr(_file, "FORMAT_VERSION", 3)
+    monkeypatch.setattr(_file, "UPGRADES", {1: heat_to_temperature, 2: numbers_to_names})
     loaded = CLCEClassifier.load(path)
     assert (loaded.temperature, loaded.sampler) == (0.25, "balanced")
     assert_same_model(loaded, fitted_head, vectors())
@@ -135,10 +137,20 @@ def test_the_first_file_of_format_1_still_loads():
     loaded.partial_fit(expected["X"], loaded.predict(expected["X"]))
 
 
+@pytest.mark.filterwarnings("ignore::sklearn.exceptions.InconsistentVersionWarning")
+def test_a_file_written_before_the_sub_packages_still_loads():
+    loaded = CLCEClassifier.load(FOLDER / "data" / "before_sub_packages.safetensors")
+    expected = json.loads((FOLDER / "data" / "before_sub_packages.json").read_text())
+    X = load_digits(n_class=3).images[expected["digits"]] / 16
+    assert loaded.classes_.tolist() == expected["classes"]
+    assert_allclose(loaded.predict_proba(X), expected["proba"], atol=5e-5)
+    assert loaded.transform(X).shape == (len(X), expected["embedding_width"])
+
+
 def test_other_versions_of_libraries_are_named(fitted_head, tmp_path, monkeypatch):
-    now = persistence._version
+    now = _estimator._version
     with monkeypatch.context() as patch:
-        patch.setattr(persistence, "_version", lambda name: {"torch": "1.0"}.get(name, now(name)))
+        patch.setattr(_estimator, "_version", lambda name: {"torch": "1.0"}.get(name, now(name)))
         fitted_head.save(tmp_path / "model")
     message = f"saved with other versions: torch 1.0, here {now('torch')}. Its predictions may"
     with pytest.warns(InconsistentVersionWarning, match=message) as caught:
@@ -149,8 +161,8 @@ def test_other_versions_of_libraries_are_named(fitted_head, tmp_path, monkeypatc
 
 
 def test_a_build_for_another_device_is_no_other_version(monkeypatch):
-    monkeypatch.setattr(persistence, "version", lambda name: "2.6.0+cu124")
-    assert persistence._version("torch") == "2.6.0"
+    monkeypatch.setattr(_estimator, "version", lambda name: "2.6.0+cu124")
+    assert _estimator._version("torch") == "2.6.0"
 
 
 def test_killed_at_any_moment_the_file_is_the_old_one_or_the_new_one(tmp_path):

@@ -4,7 +4,9 @@ import pytest
 import torch
 from torch import nn
 
-from sklearn_clce.modules import PIXELS_AT_ONCE, CLCEModule, run_backbone
+from sklearn_clce._training import CLCEModule
+from sklearn_clce.backbones import run_backbone
+from sklearn_clce.backbones._running import PIXELS_AT_ONCE
 
 
 class MeanColour(nn.Module):

@@ -7,9 +7,15 @@ import timm
 import torch
 from torch import nn
 
+from sklearn_clce._training import CLCEModule
+from sklearn_clce._training.optim import (
+    blocks_of,
+    freeze,
+    layer_decay_of,
+    parameter_groups,
+    warmup_cosine,
+)
 from sklearn_clce.backbones import BackboneConfig
-from sklearn_clce.modules import CLCEModule
-from sklearn_clce.optim import blocks_of, freeze, layer_decay_of, parameter_groups, warmup_cosine
 
 BACKBONES = ["tf_efficientnet_lite0", "vit_tiny_patch16_224", "resnet18", "convnext_atto"]
 

@@ -18,7 +18,7 @@ from skorch.callbacks import Callback
 from torch import nn
 
 from sklearn_clce import CLCEClassifier
-from sklearn_clce.frozen_backbone import FrozenBackbone
+from sklearn_clce.backbones import FrozenBackbone
 
 
 def on_features(**params):
@@ -404,8 +404,8 @@ def test_load_reads_no_pretrained_weights(colour_images, colour_labels, tmp_path
     def unreachable(*args, **kwargs):
         raise AssertionError("pretrained weights were asked for")
 
-    monkeypatch.setattr("sklearn_clce.backbones.bundled_weights", unreachable)
-    monkeypatch.setattr("sklearn_clce.backbones.read_weights", unreachable)
+    monkeypatch.setattr("sklearn_clce.backbones._loading.bundled_weights", unreachable)
+    monkeypatch.setattr("sklearn_clce.backbones._loading.read_weights", unreachable)
     monkeypatch.setattr("timm.models._builder.load_pretrained", unreachable)
     loaded = CLCEClassifier.load(tmp_path / "model")
     assert_array_equal(loaded.predict_proba(colour_images), expected)

@@ -93,13 +93,11 @@ def test_an_augmented_head_is_an_explicit_choice(images, count, tmp_path):
 def test_clones_do_not_load_weights_again(monkeypatch, images):
     X, y = images
     loaded = []
-    from sklearn_clce import frozen_backbone
+    from sklearn_clce.backbones import _frozen
 
-    load = frozen_backbone.load_backbone
-    monkeypatch.setattr(frozen_backbone, "_loaded", type(frozen_backbone._loaded)())
-    monkeypatch.setattr(
-        frozen_backbone, "load_backbone", lambda *a, **k: loaded.append(a) or load(*a, **k)
-    )
+    load = _frozen.load_backbone
+    monkeypatch.setattr(_frozen, "_loaded", type(_frozen._loaded)())
+    monkeypatch.setattr(_frozen, "load_backbone", lambda *a, **k: loaded.append(a) or load(*a, **k))
     clf = CLCEClassifier(trainable="head", image_size=32, max_epochs=1, random_state=0)
     GridSearchCV(clf, {"weight": [0.0, 0.5]}, cv=2).fit(X[:40], y[:40] % 2)
     assert len(loaded) == 1

@@ -10,7 +10,8 @@ import torch
 from numpy.testing import assert_allclose
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from sklearn_clce import _streaming, clce_loss, label_aware_contrastive_loss
+from sklearn_clce import clce_loss, label_aware_contrastive_loss
+from sklearn_clce.losses import _streaming
 
 VECTORS = json.loads(Path(__file__).with_name("clce_vectors.json").read_text())
 PLAIN = None

@@ -19,8 +19,8 @@ from torch import nn
 from torchvision.transforms.v2 import RandomHorizontalFlip
 
 from sklearn_clce import CLCEClassifier
+from sklearn_clce.data import Augmentation, is_grey
 from sklearn_clce.samplers import ClassBalancedBatchSampler, ShuffledBatchSampler
-from sklearn_clce.transforms import Augmentation, is_grey
 
 
 @pytest.fixture(scope="module")

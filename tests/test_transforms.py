@@ -7,8 +7,7 @@ from PIL import Image
 from timm.data import create_transform, resolve_data_config
 
 from sklearn_clce.backbones import BackboneConfig, load_backbone
-from sklearn_clce.data import read_image
-from sklearn_clce.transforms import EvaluationTransform
+from sklearn_clce.data import EvaluationTransform, read_image
 
 
 @pytest.mark.parametrize("name", ["efficientnet_lite0", "vit_tiny"])

@@ -20,7 +20,7 @@ from skorch.callbacks import Callback
 
 from sklearn_clce import BackboneFeatures, CLCEClassifier, few_shot_score
 from sklearn_clce._validation import resolve_device
-from sklearn_clce.frozen_backbone import frozen_backbone
+from sklearn_clce.backbones import frozen_backbone
 
 from .depthwise import fast_depthwise
 from .metrics import classification_metrics, embedding_metrics

@@ -44,7 +44,8 @@ def box(name, left, top):
 def write(app):
     source = Path(app.srcdir)
     project = tomllib.loads((source.parent / "pyproject.toml").read_text())
-    (contract,) = project["tool"]["importlinter"]["contracts"]
+    contracts = project["tool"]["importlinter"]["contracts"]
+    (contract,) = (contract for contract in contracts if contract["type"] == "layers")
     target = source / "generated" / "house.svg"
     target.parent.mkdir(exist_ok=True)
     target.write_text(draw(contract["layers"]))

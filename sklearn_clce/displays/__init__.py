@@ -4,8 +4,8 @@ After scikit-learn's convention: ``__init__`` holds arrays, ``plot`` draws them 
 display, ``from_estimator`` and ``from_predictions`` compute the arrays first.
 """
 
-from ._embedding_display import EmbeddingDisplay
-from ._top_losses_display import TopLossesDisplay
-from ._training_display import TrainingCurveDisplay
+from ._embedding import EmbeddingDisplay
+from ._top_losses import TopLossesDisplay
+from ._training_curve import TrainingCurveDisplay
 
 __all__ = ["EmbeddingDisplay", "TopLossesDisplay", "TrainingCurveDisplay"]

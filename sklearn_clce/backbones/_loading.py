@@ -13,7 +13,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ._validation import suggestion
+from .._validation import suggestion
+from ._running import prefers_channels_last
 
 BUNDLED = "efficientnet_lite0"
 HUB = ("hf-hub:", "hf_hub:")
@@ -138,84 +139,6 @@ def load_backbone(
     if prefers_channels_last(module):
         module.to(memory_format=torch.channels_last)
     return module.eval(), _image_config(name, cfg, image_size)
-
-
-def prefers_channels_last(module: nn.Module | None) -> bool:
-    """Tell whether a backbone runs in channels-last format.
-
-    Its convolutions are faster so. A user's own module may rely on the usual strides.
-
-    Parameters
-    ----------
-    module : nn.Module or None
-        The backbone.
-
-    Returns
-    -------
-    bool
-        True for timm's.
-    """
-    return type(module).__module__.startswith("timm.")
-
-
-def count_features(module: nn.Module, image: Tensor) -> int:
-    """Run a backbone on one image; its own word for its width is not always right.
-
-    Parameters
-    ----------
-    module : nn.Module
-        The backbone, in evaluation mode.
-    image : Tensor of shape (C, H, W)
-        An image as the backbone wants it.
-
-    Returns
-    -------
-    int
-        Width of its features.
-
-    Raises
-    ------
-    ValueError
-        If the backbone can't take the image, or gives no features of shape (n, d).
-    """
-    try:
-        with torch.no_grad():
-            features = module(image[None])
-    except (RuntimeError, AssertionError, ValueError) as error:
-        raise ValueError(
-            f"backbone={type(module).__name__} can't take an image of {tuple(image.shape)}; "
-            f"another image_size is required, None is the backbone's own ({error})"
-        ) from error
-    return check_features(module, features).shape[1]
-
-
-def check_features(module: nn.Module, features: Any) -> Tensor:
-    """Return what a backbone gave, if it is features.
-
-    Parameters
-    ----------
-    module : nn.Module
-        The backbone.
-    features : object
-        Its output.
-
-    Returns
-    -------
-    Tensor of shape (n, d)
-        The same.
-
-    Raises
-    ------
-    ValueError
-        If it is anything else.
-    """
-    if isinstance(features, Tensor) and features.ndim == 2:
-        return features
-    got = tuple(features.shape) if isinstance(features, Tensor) else type(features).__name__
-    raise ValueError(
-        f"backbone={type(module).__name__} gave {got} for a batch of images: features of "
-        "shape (n, n_features) are required, so pool over height and width"
-    )
 
 
 def _check_known(backbone: str, name: str) -> None:

@@ -13,9 +13,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from .._validation import check_loss_inputs, check_loss_settings
 from ._pairs import plain_anchor_losses
 from ._streaming import streamed_anchor_losses, streaming_pays
-from ._validation import check_loss_inputs, check_loss_settings
 
 
 def clce_loss(

@@ -18,8 +18,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from .backbones import BackboneConfig, load_backbone
-from .modules import Normalize, run_backbone
+from ._loading import BackboneConfig, load_backbone
+from ._running import Normalize, run_backbone
 
 MAX_LOADED = 2
 

@@ -15,9 +15,17 @@ from sklearn.utils.validation import check_is_fitted
 from skorch.history import History
 from torch import Tensor, nn
 
-from ._assembly import checkpoint_gradients, make_net
-from ._model_file import read_model_file, write_model_file
-from ._net import CLCENet
+from .._distributed import is_main
+from .._training import CLCEModule, CLCENet, checkpoint_gradients, make_net
+from .._validation import resolve_device, resolve_precision
+from ._file import read_model_file, write_model_file
+from ._module import (
+    check_backbone,
+    check_restorable,
+    describe_module,
+    restore_module,
+    weights_of,
+)
 from ._plain import (
     SCALARS,
     NotPlainError,
@@ -27,16 +35,6 @@ from ._plain import (
     take,
     to_json,
 )
-from ._processes import is_main
-from ._saved_module import (
-    check_backbone,
-    check_restorable,
-    describe_module,
-    restore_module,
-    weights_of,
-)
-from ._validation import resolve_device, resolve_precision
-from .modules import CLCEModule
 
 LIBRARIES = ("sklearn-clce", "scikit-learn", "skorch", "timm", "torch", "torchvision", "pillow")
 

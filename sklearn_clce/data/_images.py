@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ._validation import IMAGE_CHANNELS
+from .._validation import IMAGE_CHANNELS
 
 IMAGE_SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp")
 ROUNDING = 1e-5  # how far float pixels may lie outside 0..1

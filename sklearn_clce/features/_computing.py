@@ -11,12 +11,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ._processes import from_all, is_main, share_of
-from .batches import LabelledImages
-from .data import ArrayImages, ListImages, read_image
-from .embedding_store import EmbeddingStore
-from .frozen_backbone import FrozenBackbone
-from .transforms import EvaluationTransform
+from .._distributed import from_all, is_main, share_of
+from ..backbones import FrozenBackbone
+from ..data import ArrayImages, EvaluationTransform, LabelledImages, ListImages, read_image
+from ._store import EmbeddingStore
 
 
 def features_of(

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
+from ..backbones import BackboneConfig, build_timm
 from ._plain import from_json, take, to_json
-from .backbones import BackboneConfig, build_timm
 
 MAX_NUMBER = 16384  # of pixels, layers or channels that a description may ask for
 MAX_LIST = 64

@@ -12,17 +12,14 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 
-from ._net import CLCENet, already_a_batch
-from ._validation import resolve_precision
-from .backbones import count_features, load_backbone
-from .batches import LabelledFeatures, LabelledImages
-from .embedding_store import open_store
-from .frozen_backbone import FrozenBackbone, frozen_backbone
-from .frozen_features import features_of
-from .losses import CLCELoss
-from .modules import CLCEModule
+from .._validation import resolve_precision
+from ..backbones import FrozenBackbone, count_features, frozen_backbone, load_backbone
+from ..data import Augmentation, EvaluationTransform, LabelledFeatures, LabelledImages, is_grey
+from ..features import features_of, open_store
+from ..losses import CLCELoss
+from .module import CLCEModule
+from .net import CLCENet, already_a_batch
 from .optim import freeze
-from .transforms import Augmentation, EvaluationTransform, is_grey
 
 FROZEN_PROJECTION_DIM = 128
 LOOKED_AT = 8  # images that tell whether all are grey

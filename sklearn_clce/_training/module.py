@@ -5,76 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from .backbones import BackboneConfig, check_features, prefers_channels_last
-
-PIXELS_AT_ONCE = 8 * 224 * 224  # measured: EfficientNet-Lite0 at 64 and 224 pixels
-
-
-class Normalize(nn.Module):
-    """Subtract the mean of each channel and divide by its standard deviation.
-
-    Parameters
-    ----------
-    mean, std : sequence of float
-        A value for each channel.
-    """
-
-    mean: Tensor
-    std: Tensor
-
-    def __init__(self, mean: tuple[float, ...], std: tuple[float, ...]) -> None:
-        super().__init__()
-        self.register_buffer("mean", torch.tensor(mean).reshape(-1, 1, 1), persistent=False)
-        self.register_buffer("std", torch.tensor(std).reshape(-1, 1, 1), persistent=False)
-
-    def forward(self, images: Tensor) -> Tensor:
-        """Normalise a batch.
-
-        Parameters
-        ----------
-        images : Tensor of shape (n, C, H, W)
-            Pixels in 0..1.
-
-        Returns
-        -------
-        Tensor of shape (n, C, H, W)
-            Pixels as the backbone wants them.
-        """
-        return (images - self.mean) / self.std
-
-
-def run_backbone(backbone: nn.Module, images: Tensor) -> Tensor:
-    """Run a backbone on normalised images, in the memory format that it prefers.
-
-    For inference on the CPU a large batch runs in parts, whose activations are small
-    enough to be reused: at 224 pixels a convolutional network then takes a quarter to
-    two thirds of the time of one batch of 128.
-
-    Parameters
-    ----------
-    backbone : nn.Module
-        Maps images to features.
-    images : Tensor of shape (n, C, H, W)
-        Normalised.
-
-    Returns
-    -------
-    Tensor of shape (n, n_features)
-        Features.
-
-    Raises
-    ------
-    ValueError
-        If the backbone gives anything else.
-    """
-    if prefers_channels_last(backbone):
-        images = images.contiguous(memory_format=torch.channels_last)
-    n_rows = len(images)
-    if not (backbone.training or torch.is_grad_enabled() or images.is_cuda):
-        n_rows = max(1, PIXELS_AT_ONCE // images[0].shape[-2:].numel())
-    if n_rows >= len(images):
-        return check_features(backbone, backbone(images))
-    return torch.cat([check_features(backbone, backbone(part)) for part in images.split(n_rows)])
+from ..backbones import BackboneConfig, Normalize, run_backbone
 
 
 class Standardize(nn.Module):

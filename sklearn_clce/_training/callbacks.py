@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn.utils import clip_grad_norm_
 from torch.optim.lr_scheduler import LambdaLR
 
-from ._processes import is_main, same_for_all
+from .._distributed import is_main, same_for_all
 from .optim import warmup_cosine
 
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from .backbones import BackboneConfig
+from ..backbones import BackboneConfig
 
 
 @dataclass(frozen=True)

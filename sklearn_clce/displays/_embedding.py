@@ -8,8 +8,8 @@ import numpy as np
 from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted, column_or_1d
 
+from ..data import as_images
 from ._plotting import class_style, name_points, new_axes, show_thumbnails
-from .data import as_images
 
 MANY_CLASSES = 20  # from here on a new figure is larger
 

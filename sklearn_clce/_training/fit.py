@@ -12,11 +12,11 @@ from skorch.helper import predefined_split
 from torch import Tensor
 from torch.utils.data import Dataset, Subset
 
-from ._assembly import Rows, make_augmentation, make_dataset
-from ._net import CLCENet
-from ._processes import is_main, rank
-from .batches import LabelledFeatures, LabelledImages
-from .samplers import make_batch_sampler
+from .._distributed import is_main, rank
+from ..data import LabelledFeatures, LabelledImages
+from ..samplers import make_batch_sampler
+from .assembly import Rows, make_augmentation, make_dataset
+from .net import CLCENet
 
 
 def train(

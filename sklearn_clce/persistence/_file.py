@@ -20,7 +20,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
-from ._files import write_atomically
+from .._files import write_atomically
 
 FORMAT_VERSION = 1
 MAX_HEADER_BYTES = 16 * 2**20

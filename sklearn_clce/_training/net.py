@@ -17,7 +17,9 @@ from skorch.callbacks import EpochTimer, PassthroughScoring
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from ._callbacks import (
+from .._distributed import Parallel, from_all, gather, share_buffers, share_of, shared
+from ..data import FeatureBatches, LabelledFeatures
+from .callbacks import (
     ClipGradients,
     EarlyStopping,
     LastGoodWeights,
@@ -25,10 +27,8 @@ from ._callbacks import (
     SaveCheckpoint,
     WarmupCosine,
 )
-from ._fit_tasks import EpochTasks
-from ._micro_batches import backward_in_parts
-from ._processes import Parallel, from_all, gather, share_buffers, share_of, shared
-from .batches import FeatureBatches, LabelledFeatures
+from .fit_tasks import EpochTasks
+from .micro_batches import backward_in_parts
 from .optim import parameter_groups
 
 

@@ -14,10 +14,10 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ._callbacks import copy_weights
-from ._files import remove_unfinished, write_atomically
-from ._processes import from_all, is_main, n_processes, rank, same_for_all
-from .data import ArrayImages, ListImages
+from .._distributed import from_all, is_main, n_processes, rank, same_for_all
+from .._files import remove_unfinished, write_atomically
+from ..data import ArrayImages, ListImages
+from .callbacks import copy_weights
 
 FORMAT = 2
 NOT_IDENTITY = ("callbacks", "checkpoint", "device", "memory", "num_workers", "verbose")

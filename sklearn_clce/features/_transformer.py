@@ -11,13 +11,12 @@ from sklearn.utils._param_validation import HasMethods, Interval, StrOptions
 from sklearn.utils.validation import validate_data
 from torch import nn
 
-from ._gpu import claim_gpu
-from ._validation import resolve_device, resolve_precision
-from .backbones import count_features
-from .data import as_images
-from .embedding_store import EmbeddingStore, open_store
-from .frozen_backbone import frozen_backbone
-from .frozen_features import features_of
+from .._distributed import claim_gpu
+from .._validation import resolve_device, resolve_precision
+from ..backbones import count_features, frozen_backbone
+from ..data import as_images
+from ._computing import features_of
+from ._store import EmbeddingStore, open_store
 
 PROBE_SIZE = 64  # of an image that asks a backbone without a size for its width
 

@@ -11,10 +11,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from .._training import CLCEModule
+from ..backbones import BackboneConfig, load_backbone
+from ._backbone import MAX_NUMBER, check_fits, check_tensors, describe_backbone, rebuild_backbone
 from ._plain import from_json, take, to_json
-from ._rebuild import MAX_NUMBER, check_fits, check_tensors, describe_backbone, rebuild_backbone
-from .backbones import BackboneConfig, load_backbone
-from .modules import CLCEModule
 
 MAX_WIDTH = 2**24
 INTERPOLATIONS = ("nearest", "nearest-exact", "bilinear", "bicubic", "box", "hamming", "lanczos")

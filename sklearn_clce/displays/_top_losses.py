@@ -7,9 +7,9 @@ from numbers import Integral
 import numpy as np
 from sklearn.utils.validation import check_is_fitted
 
+from .._validation import encode_known_labels
+from ..data import as_images
 from ._plotting import new_axes, panels, shortened, thumbnail
-from ._validation import encode_known_labels
-from .data import as_images
 
 PICTURE_SIDE = 224  # pixels
 CAPTION_LENGTH = 26  # characters that fit above a picture

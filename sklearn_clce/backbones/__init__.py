@@ -1,0 +1,17 @@
+"""Backbones: their names and weights, running one, and those that do not train."""
+
+from ._frozen import FrozenBackbone, frozen_backbone
+from ._loading import BackboneConfig, build_timm, list_backbones, load_backbone
+from ._running import Normalize, count_features, run_backbone
+
+__all__ = [
+    "list_backbones",
+    "load_backbone",
+    "build_timm",
+    "BackboneConfig",
+    "Normalize",
+    "run_backbone",
+    "count_features",
+    "FrozenBackbone",
+    "frozen_backbone",
+]
