@@ -125,6 +125,42 @@ def test_thumbnails_are_read_when_they_are_drawn_wrong_ones_first(tmp_path):
     np.testing.assert_allclose(boxes[0].xy, display.points[8])
 
 
+@pytest.mark.parametrize("spread", [1.0, 1e-6], ids=["apart", "on a heap"])
+def test_forty_thumbnails_are_forty_pictures_none_over_another(spread):
+    rng = np.random.default_rng(0)
+    images = rng.random((60, 8, 8))
+    embeddings = spread * rng.normal(size=(60, 4))
+    display = EmbeddingDisplay.from_predictions(
+        np.repeat(["a", "b", "c"], 20), embeddings=embeddings, X=images, thumbnails=40
+    )
+    pictures = [a for a in display.ax_.artists if type(a).__name__ == "AnnotationBbox"]
+    assert len(pictures) == 40
+    display.figure_.draw_without_rendering()
+    boxes = [picture.offsetbox.get_window_extent() for picture in pictures]
+    assert not any(one.overlaps(other) for one, other in combinations(boxes, 2))
+
+
+def test_thumbnails_are_of_all_parts_of_the_samples():
+    embeddings, y = embeddings_of(4, 10, str)
+    display = EmbeddingDisplay.from_predictions(
+        y, embeddings=embeddings, X=np.zeros((40, 4, 4)), thumbnails=8
+    )
+    pictures = [a for a in display.ax_.artists if type(a).__name__ == "AnnotationBbox"]
+    places = {tuple(point) for point in display.points.tolist()}
+    classes = {y[display.points.tolist().index(list(picture.xy))] for picture in pictures}
+    assert {tuple(picture.xy) for picture in pictures} <= places
+    assert classes == {"0", "1", "2", "3"}
+
+
+def test_thumbnails_without_room_are_counted_in_a_warning():
+    embeddings, y = embeddings_of(2, 20, str)
+    _, ax = plt.subplots(figsize=(1.5, 1.5))
+    with pytest.warns(UserWarning, match=r"thumbnails=40: there is room for \d+; hand in larger"):
+        EmbeddingDisplay.from_predictions(
+            y, embeddings=embeddings, X=np.zeros((40, 4, 4)), thumbnails=40, ax=ax
+        )
+
+
 def test_embeddings_of_an_estimator(classifier, digits):
     X, y = digits
     display = EmbeddingDisplay.from_estimator(classifier, X, y, thumbnails=5)
@@ -152,12 +188,12 @@ def test_a_display_draws_again_on_other_axes():
 
 def test_training_curves_are_those_of_the_history(classifier):
     display = TrainingCurveDisplay.from_estimator(classifier)
-    names = ["training loss", "accuracy", "learning rate"]
+    names = ["loss", "accuracy", "learning rate"]
     assert [axis.get_ylabel() for axis in display.axes_] == names
     history = classifier.history_
     for line, key in zip(
         display.axes_[0].lines,
-        ["train_cross_entropy", "train_contrastive", "train_loss"],
+        ["train_cross_entropy", "train_contrastive", "train_loss", "valid_loss"],
         strict=True,
     ):
         np.testing.assert_array_equal(line.get_ydata(), [row[key] for row in history])
@@ -176,7 +212,7 @@ def test_training_curves_without_contrastive_term_or_validation(digits):
     display = TrainingCurveDisplay.from_estimator(clf, ax=ax)
     assert display.contrastive is None
     assert display.validation_score is None
-    assert [axis.get_ylabel() for axis in display.axes_] == ["training loss", "learning rate"]
+    assert [axis.get_ylabel() for axis in display.axes_] == ["loss", "learning rate"]
     assert len(display.axes_[0].lines) == 1
     assert display.ax_ is ax
 
@@ -191,7 +227,40 @@ def test_top_losses_are_the_rows_of_lowest_probability():
     np.testing.assert_allclose(display.label_probability, [0.2, 0.3, 0.6])
     np.testing.assert_allclose(display.images[0], X[2], rtol=1e-6)
     captions = [axis.get_title() for axis in display.axes_]
-    assert captions[0] == "is cat (0.20)\ntaken for dog (0.80)"
+    assert captions[0] == "X[2]\nis cat (0.20)\ntaken for dog (0.80)"
+    assert captions[2] == "X[3]\nis, rightly, cat (0.60)"
+    assert display.indices.tolist() == [2, 1, 3]
+    assert display.paths == [None, None, None]
+    frames = [axis.spines["top"].get_edgecolor() for axis in display.axes_]
+    assert frames[0] == frames[1] != frames[2]
+
+
+@pytest.mark.parametrize("kind", [list, np.array, lambda paths: [(path, 0) for path in paths]])
+def test_top_losses_name_the_files_of_pictures(tmp_path, kind):
+    paths = [tmp_path / "cats" / "1.png", tmp_path / "dogs" / "a_name_that_has_no_end.png"]
+    for path in paths:
+        path.parent.mkdir()
+        Image.new("RGB", (8, 8)).save(path)
+    display = TopLossesDisplay.from_predictions(
+        ["cat", "dog"],
+        np.full((2, 2), 0.5),
+        X=kind([str(p) for p in paths]),
+        classes=["cat", "dog"],
+    )
+    assert display.paths == [str(path) for path in paths]
+    captions = [axis.get_title().split("\n")[0] for axis in display.axes_]
+    assert captions == ["X[0] cats/1.png", "X[1] a_name_tha…no_end.png"]
+
+
+def test_top_losses_of_pictures_at_hand_need_no_places():
+    display = TopLossesDisplay(
+        [np.zeros((4, 4))],
+        ["cat"],
+        predictions=["cat"],
+        label_probability=[0.6],
+        prediction_probability=[0.6],
+    ).plot()
+    assert display.axes_[0].get_title() == "is, rightly, cat (0.60)"
 
 
 def test_top_losses_of_an_estimator_and_large_pictures(classifier, digits, photos):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from numbers import Integral
 
 import numpy as np
@@ -89,8 +90,8 @@ class EmbeddingDisplay:
         random_state : int, RandomState instance or None, default=None
             Seed of "tsne".
         thumbnails : int, default=0
-            Pictures to draw at their points, misclassified ones first; fewer where
-            there is no room.
+            Pictures to draw at their points, misclassified ones first; all where there
+            are fewer. Where points are crowded a line leads from picture to point.
         ax : matplotlib Axes, default=None
             Axes to draw on; None makes a figure.
 
@@ -153,8 +154,8 @@ class EmbeddingDisplay:
         random_state : int, RandomState instance or None, default=None
             Seed of "tsne".
         thumbnails : int, default=0
-            Pictures to draw at their points, misclassified ones first; fewer where
-            there is no room.
+            Pictures to draw at their points, misclassified ones first; all where there
+            are fewer. Where points are crowded a line leads from picture to point.
         ax : matplotlib Axes, default=None
             Axes to draw on; None makes a figure.
 
@@ -189,8 +190,8 @@ class EmbeddingDisplay:
         ax : matplotlib Axes, default=None
             Axes to draw on; None makes a figure.
         thumbnails : int, default=0
-            Pictures to draw at their points, misclassified ones first; fewer where
-            there is no room.
+            Pictures to draw at their points, misclassified ones first; all where there
+            are fewer. Where points are crowded a line leads from picture to point.
 
         Returns
         -------
@@ -201,6 +202,11 @@ class EmbeddingDisplay:
         ------
         ValueError
             If thumbnails are asked for and the display has no images.
+
+        Warns
+        -----
+        UserWarning
+            If there is no room for all thumbnails; the message says how many are drawn.
         """
         if not isinstance(thumbnails, Integral) or thumbnails < 0:
             raise ValueError(f"thumbnails={thumbnails!r}: an integer of at least 0 is required")
@@ -225,20 +231,23 @@ class EmbeddingDisplay:
         centres = np.array([_middle_row(points[codes == code]) for code in range(len(classes))])
         self.texts_, boxes = name_points(ax, centres, classes)
         if thumbnails:
-            show_thumbnails(
-                ax,
-                points,
-                self.images,
-                order=np.argsort(~wrong, kind="stable"),
-                n_images=thumbnails,
-                frames=[
-                    {"edgecolor": "black", "linewidth": 2.5}
-                    if wrong[row]
-                    else {"edgecolor": class_style(code)["color"], "linewidth": 1}
-                    for row, code in enumerate(codes)
-                ],
-                boxes=boxes,
+            indices = _to_picture(wrong, thumbnails)
+            frames = [
+                {"edgecolor": "black", "linewidth": 2.5}
+                if wrong[index]
+                else {"edgecolor": class_style(code)["color"], "linewidth": 1}
+                for index, code in enumerate(codes)
+            ]
+            drawn = show_thumbnails(
+                ax, points, self.images, indices=indices, frames=frames, boxes=boxes
             )
+            if len(drawn) < len(indices):
+                warnings.warn(
+                    f"thumbnails={thumbnails!r}: there is room for {len(drawn)}; hand in larger "
+                    "axes as ax",
+                    UserWarning,
+                    stacklevel=2,
+                )
         return self
 
     def _mark_wrong(self, ax, size):
@@ -294,3 +303,11 @@ def _middle_row(points):
     """Return the row nearest to the median, so that a class is named where it has a row."""
     distance = np.linalg.norm(points - np.median(points, axis=0), axis=1)
     return points[distance.argmin()]
+
+
+def _to_picture(wrong, n_images):
+    """Choose samples to draw: misclassified ones, then of the others some of every part."""
+    wrong, others = np.flatnonzero(wrong), np.flatnonzero(~wrong)
+    n_others = min(max(n_images - len(wrong), 0), len(others))
+    spread = np.linspace(0, len(others) - 1, n_others).round().astype(int)
+    return np.concatenate([wrong[:n_images], others[spread]])

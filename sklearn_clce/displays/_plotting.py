@@ -20,6 +20,9 @@ FONT_SIZES = (9, 8, 7, 6, 5)  # of labels, in points: the first at which all of 
 LONGEST_LABEL = 24  # characters of a label among many
 CLEARANCE = (0.06, 2)  # around labels: share of the width, as type is hinted; pixels
 ELLIPSIS = "…"
+THUMBNAIL_SIDES = (20, 16, 13, 10)  # longer side in points: the first at which all of them fit
+THUMBNAIL_FRAME = 8  # points
+THIN_LINE = {"linewidth": 0.6, "color": "0.4"}  # from a label or a picture to its point
 
 
 def new_axes(ax: Any, figsize: tuple[float, float]) -> Any:
@@ -258,7 +261,7 @@ def _write(ax: Any, text: str, point: np.ndarray, move: np.ndarray, font_size: f
         va="center",
         size=font_size,
         path_effects=[withStroke(linewidth=2.5, foreground=ax.get_facecolor())],
-        arrowprops={"arrowstyle": "-", "linewidth": 0.6, "color": "0.4"} if far else None,
+        arrowprops={"arrowstyle": "-", **THIN_LINE} if far else None,
         zorder=5,
     )
     label.set_in_layout(False)
@@ -270,13 +273,11 @@ def show_thumbnails(
     points: np.ndarray,
     images: Sequence[Tensor],
     *,
-    order: np.ndarray,
-    n_images: int,
+    indices: np.ndarray,
     frames: Sequence[dict[str, Any]],
     boxes: Boxes,
-    side: float = 20,
 ) -> list[Any]:
-    """Draw some pictures at their points, as many as there is room for.
+    """Draw pictures at their points, or as near as there is room, with a line to the point.
 
     Parameters
     ----------
@@ -286,40 +287,53 @@ def show_thumbnails(
         Where the pictures belong.
     images : sequence of Tensor of shape (C, H, W)
         Read only where they are drawn.
-    order : ndarray of int
-        Rows, the most wanted first.
-    n_images : int
-        Upper bound of the number drawn.
+    indices : ndarray of int
+        The pictures to draw, the most wanted first.
     frames : sequence of dict
-        Colour and width of each row's frame.
+        Colour and width of each picture's frame.
     boxes : Boxes
         What is taken already.
-    side : float, default=20
-        Longer side in points.
 
     Returns
     -------
     list of matplotlib AnnotationBbox
-        The pictures.
+        The pictures. One for which there is no room in the smallest size is left out.
     """
     from matplotlib.offsetbox import AnnotationBbox, OffsetImage
 
     centres = ax.transData.transform(points)
-    size = np.full(2, (side + 8) * ax.figure.dpi / 72)
-    drawn: list[Any] = []
-    for row in order:
-        if len(drawn) == n_images:
+    taken = list(boxes.taken)
+    for side in THUMBNAIL_SIDES:
+        boxes.taken = list(taken)
+        size = np.full(2, (side + THUMBNAIL_FRAME) * ax.figure.dpi / 72)
+        places = [_nearest_place(boxes, centres[index], size) for index in indices]
+        if all(place is not None for place in places):
             break
-        if not boxes.take(centres[row], size):
+    drawn = []
+    for index, place in zip(indices, places, strict=True):
+        if place is None:
             continue
-        pixels = thumbnail(images[int(row)], 4 * int(side))
+        pixels = thumbnail(images[int(index)], 4 * side)
         picture = OffsetImage(
             pixels, zoom=side / max(pixels.shape[:2]), cmap="gray", norm=_unit_norm()
         )
-        box = AnnotationBbox(picture, points[row], pad=0.15, bboxprops=frames[row])
+        box = AnnotationBbox(
+            picture,
+            points[index],
+            xybox=place * 72 / ax.figure.dpi,
+            boxcoords="offset points",
+            pad=0.15,
+            bboxprops=frames[index],
+            arrowprops={"arrowstyle": "-", **THIN_LINE} if place.any() else None,
+        )
         box.set(zorder=4, in_layout=False)
         drawn.append(ax.add_artist(box))
     return drawn
+
+
+def _nearest_place(boxes: Boxes, centre: np.ndarray, size: np.ndarray) -> np.ndarray | None:
+    """Take a point itself if it is free, else the nearest place; returns the way to it."""
+    return np.zeros(2) if boxes.take(centre, size) else _free_place(boxes, centre, size)
 
 
 def _unit_norm() -> Any:

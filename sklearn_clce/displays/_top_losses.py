@@ -2,21 +2,29 @@
 
 from __future__ import annotations
 
+import os
 from numbers import Integral
+from pathlib import Path
 
 import numpy as np
 from sklearn.utils.validation import check_is_fitted
 
 from .._validation import encode_known_labels
-from ..data import as_images
+from ..data import ListImages, as_images
 from ._plotting import new_axes, panels, shortened, thumbnail
 
 PICTURE_SIDE = 224  # pixels
 CAPTION_LENGTH = 26  # characters that fit above a picture
+WRONG_FRAME = {"edgecolor": "#D55E00", "linewidth": 2.5}
+RIGHT_FRAME = {"edgecolor": "0.6", "linewidth": 0.8}
 
 
 class TopLossesDisplay:
-    """The images that a classifier is most wrong about.
+    """The images that a classifier is most wrong about, and where to find them.
+
+    Each picture is named by its place in X and the end of its path, so that a wrong label
+    can be put right. A frame and the words "taken for" mark misclassified ones; a picture that
+    is classified right, with little probability, is called right.
 
     Parameters
     ----------
@@ -30,6 +38,10 @@ class TopLossesDisplay:
         Probability that the classifier gives the true label.
     prediction_probability : array-like of shape (n_images,)
         Probability that it gives the predicted one.
+    indices : array-like of shape (n_images,), default=None
+        Their places in X; None leaves them out of the captions.
+    paths : sequence of str or None, default=None
+        Their files; None for a picture that did not come from a file.
 
     Attributes
     ----------
@@ -57,12 +69,24 @@ class TopLossesDisplay:
     9
     """
 
-    def __init__(self, images, labels, *, predictions, label_probability, prediction_probability):
+    def __init__(
+        self,
+        images,
+        labels,
+        *,
+        predictions,
+        label_probability,
+        prediction_probability,
+        indices=None,
+        paths=None,
+    ):
         self.images = images
         self.labels = labels
         self.predictions = predictions
         self.label_probability = label_probability
         self.prediction_probability = prediction_probability
+        self.indices = indices
+        self.paths = paths
 
     @classmethod
     def from_estimator(cls, estimator, X, y, *, n_images=9, ax=None):
@@ -150,13 +174,15 @@ class TopLossesDisplay:
         images = as_images(X, image_shape=image_shape)
         codes = encode_known_labels(images, y_true, classes)
         label_probability = y_proba[np.arange(len(codes)), codes]
-        rows = np.argsort(label_probability, kind="stable")[:n_images]
+        indices = np.argsort(label_probability, kind="stable")[:n_images]
         display = cls(
-            [thumbnail(images[int(row)], PICTURE_SIDE) for row in rows],
-            classes[codes[rows]],
-            predictions=classes[y_proba[rows].argmax(axis=1)],
-            label_probability=label_probability[rows],
-            prediction_probability=y_proba[rows].max(axis=1),
+            [thumbnail(images[int(index)], PICTURE_SIDE) for index in indices],
+            classes[codes[indices]],
+            predictions=classes[y_proba[indices].argmax(axis=1)],
+            label_probability=label_probability[indices],
+            prediction_probability=y_proba[indices].max(axis=1),
+            indices=indices,
+            paths=[_path(images, int(index)) for index in indices],
         )
         return display.plot(ax)
 
@@ -175,23 +201,43 @@ class TopLossesDisplay:
         """
         n_columns = min(len(self.images), int(np.ceil(np.sqrt(len(self.images)))))
         n_rows = int(np.ceil(len(self.images) / n_columns))
-        self.ax_ = new_axes(ax, (2.1 * n_columns, 2.5 * n_rows))
+        self.ax_ = new_axes(ax, (2.1 * n_columns, 2.7 * n_rows))
         self.figure_ = self.ax_.figure
-        grid = panels(self.ax_, n_rows, n_columns, gap=0.22).ravel()
+        grid = panels(self.ax_, n_rows, n_columns, gap=0.28).ravel()
         self.axes_ = grid[: len(self.images)]
-        for axis in grid:
+        for axis in grid[len(self.images) :]:
             axis.set_axis_off()
-        for row, axis in enumerate(self.axes_):
-            axis.imshow(self.images[row], cmap="gray", vmin=0, vmax=1)
-            axis.set_title(self._caption(row), fontsize=8)
+        for number, axis in enumerate(self.axes_):
+            axis.imshow(self.images[number], cmap="gray", vmin=0, vmax=1)
+            axis.set(xticks=[], yticks=[])
+            wrong = self.labels[number] != self.predictions[number]
+            axis.spines[:].set(**WRONG_FRAME if wrong else RIGHT_FRAME)
+            axis.set_title(self._caption(number, wrong), fontsize=8)
         return self
 
-    def _caption(self, row):
+    def _caption(self, number, wrong):
+        place = "" if self.indices is None else f"X[{self.indices[number]}] "
+        path = None if self.paths is None else self.paths[number]
+        if path is not None:
+            place += _end_of(path, CAPTION_LENGTH - len(place))
+        verbs = ("is", "taken for") if wrong else ("is, rightly,",)
+        shares = (self.label_probability[number], self.prediction_probability[number])
+        names = (self.labels[number], self.predictions[number])
         lines = [
-            ("is ", self.labels[row], self.label_probability[row]),
-            ("taken for ", self.predictions[row], self.prediction_probability[row]),
+            f"{verb} {shortened(name, CAPTION_LENGTH - len(verb) - 1)} ({share:.2f})"
+            for verb, name, share in zip(verbs, names, shares, strict=False)
         ]
-        return "\n".join(
-            f"{before}{shortened(label, CAPTION_LENGTH - len(before))} ({share:.2f})"
-            for before, label, share in lines
-        )
+        return "\n".join([place.strip(), *lines]).strip()
+
+
+def _path(images, index):
+    """Return the path of an image that is read from a file, else None."""
+    item = images.items[index] if isinstance(images, ListImages) else None
+    item = item[0] if isinstance(item, tuple) and item else item
+    return os.fspath(item) if isinstance(item, (str, os.PathLike)) else None
+
+
+def _end_of(path, n_characters):
+    """Name a file with its folder, which is its class as a rule, where there is room for both."""
+    name = "/".join(Path(path).parts[-2:])
+    return name if len(name) <= n_characters else shortened(Path(path).name, n_characters)

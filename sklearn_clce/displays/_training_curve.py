@@ -7,9 +7,11 @@ from sklearn.utils.validation import check_is_fitted
 
 from ._plotting import class_style, new_axes, panels
 
+LINES = ("-", "--", ":", "-.")
+
 
 class TrainingCurveDisplay:
-    """Both terms of the criterion, the validation accuracy and the learning rate by epoch.
+    """Losses of the training and validation samples, the score and the learning rate by epoch.
 
     Parameters
     ----------
@@ -19,8 +21,11 @@ class TrainingCurveDisplay:
         Mean contrastive term; None where its weight is 0.
     loss : array-like of shape (n_epochs,), default=None
         Their weighted sum, which is what training lowers.
+    validation_loss : array-like of shape (n_epochs,), default=None
+        The same sum on the samples set aside; None where there are none. Where it rises
+        while the training loss falls, the classifier overfits.
     validation_score : array-like of shape (n_epochs,), default=None
-        Accuracy on rows set aside; None without early stopping.
+        Accuracy on the samples set aside; None where there are none.
     learning_rate : array-like of shape (n_epochs,), default=None
         Rate at the end of each epoch.
 
@@ -47,7 +52,7 @@ class TrainingCurveDisplay:
     CLCEClassifier(image_size=32, max_epochs=5, random_state=0, trainable='head')
     >>> display = TrainingCurveDisplay.from_estimator(clf)
     >>> [axis.get_ylabel() for axis in display.axes_]
-    ['training loss', 'learning rate']
+    ['loss', 'learning rate']
     """
 
     def __init__(
@@ -56,12 +61,14 @@ class TrainingCurveDisplay:
         *,
         contrastive=None,
         loss=None,
+        validation_loss=None,
         validation_score=None,
         learning_rate=None,
     ):
         self.cross_entropy = cross_entropy
         self.contrastive = contrastive
         self.loss = loss
+        self.validation_loss = validation_loss
         self.validation_score = validation_score
         self.learning_rate = learning_rate
 
@@ -92,13 +99,15 @@ class TrainingCurveDisplay:
             "cross_entropy": "train_cross_entropy",
             "contrastive": "train_contrastive",
             "loss": "train_loss",
+            "validation_loss": "valid_loss",
             "validation_score": "valid_acc",
             "learning_rate": "lr",
         }
         display = cls(
             **{
-                name: np.array([row[key] for row in rows]) if key in rows[0] else None
+                name: np.array([row.get(key, np.nan) for row in rows])
                 for name, key in columns.items()
+                if any(key in row for row in rows)
             }
         )
         return display.plot(ax)
@@ -117,7 +126,7 @@ class TrainingCurveDisplay:
             The same display.
         """
         drawn = {
-            "training loss": self._losses(),
+            "loss": self._losses(),
             "accuracy": self._validation(),
             "learning rate": {"": self.learning_rate} if self.learning_rate is not None else {},
         }
@@ -138,14 +147,15 @@ class TrainingCurveDisplay:
             "cross-entropy": self.cross_entropy,
             "contrastive": self.contrastive,
             "weighted sum": None if self.contrastive is None else self.loss,
+            "validation": self.validation_loss,
         }
         return {name: values for name, values in losses.items() if values is not None}
 
     def _validation(self):
         if self.validation_score is None:
             return {}
-        best = int(np.argmax(self.validation_score))
-        name = f"rows set aside; best {self.validation_score[best]:.3f} in epoch {best + 1}"
+        best = int(np.nanargmax(self.validation_score))
+        name = f"validation; best {self.validation_score[best]:.3f} in epoch {best + 1}"
         return {name: self.validation_score}
 
     def _draw(self, axis, name, curves):
@@ -153,11 +163,11 @@ class TrainingCurveDisplay:
         for number, (label, values) in enumerate(curves.items()):
             epochs = np.arange(1, len(values) + 1)
             marker = "o" if len(values) == 1 else None
-            line = ("-", "--", ":")[number]
+            line = LINES[number]
             colour = class_style(number)["color"]
             axis.plot(epochs, values, line, color=colour, label=label, marker=marker)
             if name == "accuracy":
-                best = int(np.argmax(values))
+                best = int(np.nanargmax(values))
                 axis.plot(epochs[best], values[best], "o", color=colour)
         axis.set_ylabel(name)
         if any(curves):
@@ -165,7 +175,7 @@ class TrainingCurveDisplay:
                 loc="lower left",
                 bbox_to_anchor=(0, 1),
                 borderaxespad=0.1,
-                ncols=3,
+                ncols=4,
                 frameon=False,
                 fontsize=9,
             )
