@@ -8,30 +8,9 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
 import numpy as np
 import pytest
-import torch
 from sklearn.datasets import load_digits, load_sample_images
-from torch import nn
 
-
-class TinyBackbone(nn.Module):
-    """A convolution with batch statistics and dropout: small, but with all that trains badly."""
-
-    def __init__(self):
-        super().__init__()
-        generator_state = torch.get_rng_state()
-        torch.manual_seed(0)
-        self.layers = nn.Sequential(
-            nn.Conv2d(3, 8, 3, stride=2, padding=1),
-            nn.BatchNorm2d(8),
-            nn.ReLU(),
-            nn.Dropout(0.1),
-            nn.Conv2d(8, 16, 3, padding=1),
-            nn.ReLU(),
-        )
-        torch.set_rng_state(generator_state)
-
-    def forward(self, images):
-        return self.layers(images).mean(dim=(2, 3))
+from small_backbones import TinyBackbone
 
 
 @pytest.fixture
@@ -66,3 +45,11 @@ def colour_images():
 @pytest.fixture(scope="session")
 def colour_labels():
     return np.array(["left", "none"] * 6)
+
+
+@pytest.fixture(scope="session")
+def clouds():
+    """Three overlapping clouds of 20 samples each, and their labels."""
+    rng = np.random.default_rng(0)
+    codes = np.arange(60) % 3
+    return rng.normal(size=(60, 6)) + 2 * np.eye(3, 6)[codes], codes

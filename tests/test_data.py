@@ -7,61 +7,10 @@ import pandas as pd
 import pytest
 import torch
 from PIL import Image
-from torch.utils.data import Dataset
 
+from image_kinds import KINDS, save_images
 from sklearn_clce import CLCEClassifier, load_image_folder
 from sklearn_clce.data import LabelledFeatures, LabelledImages, as_images
-
-
-class PairDataset(Dataset):
-    """A map-style dataset of (PIL image, label), as torchvision's are."""
-
-    def __init__(self, images):
-        self.images = images
-
-    def __len__(self):
-        return len(self.images)
-
-    def __getitem__(self, row):
-        return Image.fromarray(self.images[row]), 0
-
-
-def saved(images, folder):
-    folder.mkdir(exist_ok=True)
-    paths = [str(folder / f"{row}.png") for row in range(len(images))]
-    for path, image in zip(paths, images, strict=True):
-        Image.fromarray(image).save(path)
-    return paths
-
-
-def ragged(images):
-    """An object array of arrays, for arrays of different sizes."""
-    array = np.empty(len(images), dtype=object)
-    array[:] = list(images)
-    return array
-
-
-KINDS = {
-    "uint8 (n, H, W, C)": lambda images, _: images,
-    "uint8 (n, C, H, W)": lambda images, _: images.transpose(0, 3, 1, 2),
-    "int64": lambda images, _: images.astype(np.int64),
-    "float64": lambda images, _: images / 255,
-    "float32": lambda images, _: (images / 255).astype(np.float32),
-    "tensor": lambda images, _: torch.from_numpy(images).permute(0, 3, 1, 2),
-    "float tensor": lambda images, _: torch.from_numpy(images / 255),
-    "PIL": lambda images, _: [Image.fromarray(image) for image in images],
-    "list of arrays": lambda images, _: list(images),
-    "list of tensors": lambda images, _: [torch.from_numpy(i).permute(2, 0, 1) for i in images],
-    "object array": lambda images, _: ragged(images),
-    "nested lists": lambda images, _: images.tolist(),
-    "with alpha": lambda images, _: np.concatenate([images, 0 * images[..., :1] + 9], axis=-1),
-    "list of paths": saved,
-    "array of paths": lambda images, folder: np.array(saved(images, folder)),
-    "Path objects": lambda images, folder: [folder / p for p in saved(images, folder)],
-    "Series of paths": lambda images, folder: pd.Series(saved(images, folder), name="path"),
-    "frame of paths": lambda images, folder: pd.DataFrame({"path": saved(images, folder)}),
-    "Dataset": lambda images, _: PairDataset(images),
-}
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -138,7 +87,7 @@ def test_pil_modes(mode):
 
 
 def test_files_are_read_only_when_asked_for(colour_images, tmp_path):
-    paths = saved(colour_images, tmp_path)
+    paths = save_images(colour_images, tmp_path)
     images = as_images(paths)
     with open(paths[3], "wb") as file:
         file.write(b"no longer an image")

@@ -54,14 +54,14 @@ def limited(monkeypatch):
     """Let connections run a statement first, such as one that makes the disk small."""
 
     def limit(statement):
-        connect = _store._connect
+        connect = EmbeddingStore._connect
 
-        def connect_limited(path):
-            connection = connect(path)
+        def connect_limited(store):
+            connection = connect(store)
             connection.execute(statement)
             return connection
 
-        monkeypatch.setattr(_store, "_connect", connect_limited)
+        monkeypatch.setattr(EmbeddingStore, "_connect", connect_limited)
 
     return limit
 
@@ -262,11 +262,9 @@ def test_full_disk_gives_one_warning_and_keeps_what_was_there(store, limited):
 
 def test_read_only_folder_still_gives_features(store, monkeypatch):
     store.put(vectors(range(10)))
-    monkeypatch.setattr(_store, "USED_EVERY_SECONDS", 1e6)
+    read_only = f"file:{store.path}?mode=ro"
     monkeypatch.setattr(
-        _store,
-        "_connect",
-        lambda path: sqlite3.connect(f"file:{path}?mode=ro", uri=True, isolation_level=None),
+        store, "_connect", lambda: sqlite3.connect(read_only, uri=True, isolation_level=None)
     )
     assert_holds(store, range(10))
     with pytest.warns(UserWarning, match="readonly database"):
@@ -289,19 +287,20 @@ def test_folder_that_is_a_file_gives_a_warning(tmp_path):
     assert (tmp_path / "file").read_text() == "mine"
 
 
-def test_locked_store_gives_a_warning(store, monkeypatch):
+def test_locked_store_gives_a_warning(tmp_path):
+    store = EmbeddingStore(tmp_path, timeout=0.05)
     store.put(vectors([1]))
-    monkeypatch.setattr(_store, "BUSY_SECONDS", 0.05)
     with closing(sqlite3.connect(store.path)) as other:
         other.execute("BEGIN EXCLUSIVE")
         with pytest.warns(UserWarning, match="database is locked"):
             assert store.get([key(1)]) == {}
 
 
-def test_size_limit_drops_what_was_not_used_for_longest(tmp_path, monkeypatch):
-    monkeypatch.setattr(_store, "USED_EVERY_SECONDS", 0.0)
+def test_size_limit_drops_what_was_not_used_for_longest(tmp_path):
     store = EmbeddingStore(tmp_path, size_limit=MEBIBYTE)
+    store.put(vectors([0], width=1024))
     for number in range(0, 1000, 20):  # 4 KiB a row: 4 MiB
+        run_sql(store, "UPDATE features SET used = used - 7200")  # two hours pass
         store.put(vectors(range(number, number + 20), width=1024))
         assert_holds(store, range(20), width=1024)
     assert_holds(store, range(980, 1000), width=1024)
@@ -323,8 +322,7 @@ def test_limit_below_an_empty_database_keeps_nothing(tmp_path):
 
 def test_use_is_noted_once_an_hour(store):
     store.put(vectors([1, 2]))
-    hours_ago = time.time() - 2 * _store.USED_EVERY_SECONDS
-    run_sql(store, "UPDATE features SET used = ? WHERE key = ?", hours_ago, key(1))
+    run_sql(store, "UPDATE features SET used = used - 7200 WHERE key = ?", key(1))
     content = store.path.read_bytes()
     store.get([key(2)])
     assert store.path.read_bytes() == content
@@ -416,12 +414,12 @@ def test_missing_file_raises(store, tmp_path):
 
 
 def test_memory_is_a_folder_or_knows_one(tmp_path):
-    limited = EmbeddingStore(tmp_path, size_limit=MEBIBYTE)
+    limited = EmbeddingStore(tmp_path, size_limit=MEBIBYTE, timeout=7.0)
     assert open_store(None) is None
     assert open_store(joblib.Memory(None)) is None
     for memory in (tmp_path, str(tmp_path), joblib.Memory(tmp_path, verbose=0), limited):
         assert open_store(memory).folder == str(tmp_path)
-    assert open_store(limited).size_limit == MEBIBYTE
+    assert (open_store(limited).size_limit, open_store(limited).timeout) == (MEBIBYTE, 7.0)
     with pytest.raises(ValueError, match="memory"):
         open_store(3)
 

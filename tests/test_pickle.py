@@ -12,7 +12,8 @@ import pytest
 import torch
 from numpy.testing import assert_allclose, assert_array_equal
 from sklearn.model_selection import cross_validate
-from test_persistence import (
+
+from model_files import (
     assert_same_model,
     on_features,
     saved_and_loaded,
@@ -20,7 +21,6 @@ from test_persistence import (
     vectors,
     vit,
 )
-
 from sklearn_clce import CLCEClassifier
 
 FOLDER = Path(__file__).parent

@@ -11,6 +11,7 @@ from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 import pytest
+
 from browser import CHROMIUM, Browser
 
 SITE = Path(__file__).parents[1] / "docs" / "_build" / "html"

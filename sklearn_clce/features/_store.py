@@ -29,7 +29,6 @@ SELECT_FEATURES = "SELECT vector, checksum, used < ? FROM features WHERE key = ?
 SELECT_FILE = "SELECT digest FROM files WHERE path = ? AND size = ? AND mtime_ns = ?"
 
 DEFAULT_SIZE_LIMIT = 2 * 1024**3
-BUSY_SECONDS = 60.0
 USED_EVERY_SECONDS = 3600.0  # how exactly the last use of a row is known
 SETTLED_NS = 2_000_000_000  # a younger file may change again within its clock's tick
 
@@ -52,6 +51,8 @@ class EmbeddingStore:
     size_limit : int, default=2 GiB
         Bytes that the database may take, about. What was not used for longest, to the
         hour, makes room.
+    timeout : float, default=60
+        Seconds to wait while another process writes.
 
     Raises
     ------
@@ -71,12 +72,17 @@ class EmbeddingStore:
     """
 
     def __init__(
-        self, folder: str | os.PathLike[str], *, size_limit: int = DEFAULT_SIZE_LIMIT
+        self,
+        folder: str | os.PathLike[str],
+        *,
+        size_limit: int = DEFAULT_SIZE_LIMIT,
+        timeout: float = 60.0,
     ) -> None:
         if not size_limit > 0:
             raise ValueError(f"size_limit={size_limit!r}: bytes, so a number > 0, are required")
         self.folder = os.fspath(folder)
         self.size_limit = size_limit
+        self.timeout = timeout
         self._given_up = False
 
     def __repr__(self) -> str:
@@ -177,7 +183,7 @@ class EmbeddingStore:
         if not self.path.exists():
             return
         try:
-            with closing(_connect(self.path)) as connection:
+            with closing(self._connect()) as connection:
                 if _has_schema(connection):
                     connection.execute("DELETE FROM features")
                     connection.execute("DELETE FROM files")
@@ -227,11 +233,14 @@ class EmbeddingStore:
                 connection.executemany("INSERT OR REPLACE INTO files VALUES (?, ?, ?, ?)", rows)
                 self._evict(connection)
 
+    def _connect(self) -> sqlite3.Connection:
+        return sqlite3.connect(self.path, timeout=self.timeout, isolation_level=None)
+
     @contextmanager
     def _reading(self) -> Iterator[sqlite3.Connection]:
         if self._given_up or not self.path.exists():
             raise _NothingKeptError
-        with closing(_connect(self.path)) as connection:
+        with closing(self._connect()) as connection:
             if not _has_schema(connection):
                 raise _NothingKeptError
             connection.execute("BEGIN")  # one lock for all queries
@@ -243,7 +252,7 @@ class EmbeddingStore:
         if self._given_up:
             raise _NothingKeptError
         Path(self.folder).mkdir(parents=True, exist_ok=True)
-        with closing(_connect(self.path)) as connection:
+        with closing(self._connect()) as connection:
             connection.execute("BEGIN IMMEDIATE")
             if not _has_schema(connection):
                 for statement in SCHEMA:
@@ -294,7 +303,7 @@ def open_store(memory: Any) -> EmbeddingStore | None:
         If ``memory`` is none of these.
     """
     if isinstance(memory, EmbeddingStore):
-        return EmbeddingStore(memory.folder, size_limit=memory.size_limit)
+        return EmbeddingStore(memory.folder, size_limit=memory.size_limit, timeout=memory.timeout)
     folder = check_memory(os.fspath(memory) if isinstance(memory, os.PathLike) else memory).location
     return None if folder is None else EmbeddingStore(folder)
 
@@ -302,10 +311,6 @@ def open_store(memory: Any) -> EmbeddingStore | None:
 def _digest_file(path: str) -> bytes:
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").digest()
-
-
-def _connect(path: Path) -> sqlite3.Connection:
-    return sqlite3.connect(path, timeout=BUSY_SECONDS, isolation_level=None)
 
 
 def _has_schema(connection: sqlite3.Connection) -> bool:

@@ -1,10 +1,14 @@
 """Learning rates: by layer, over time, and what does not train at all."""
 
 import math
+import pickle
 
+import numpy as np
 import pytest
 import timm
 import torch
+from numpy.testing import assert_allclose
+from skorch.callbacks import LRScheduler
 from torch import nn
 
 from sklearn_clce._training import CLCEModule
@@ -16,6 +20,7 @@ from sklearn_clce._training.optim import (
     warmup_cosine,
 )
 from sklearn_clce.backbones import BackboneConfig
+from small_fits import Recorder, head
 
 BACKBONES = ["tf_efficientnet_lite0", "vit_tiny_patch16_224", "resnet18", "convnext_atto"]
 
@@ -147,3 +152,35 @@ def test_warm_up_and_cosine():
 
 def test_without_warm_up_the_schedule_starts_at_its_peak():
     assert warmup_cosine(0, n_steps=5, warmup=0.0) == 1
+
+
+def test_the_rate_warms_up_and_decays_step_by_step(clouds):
+    recorder = Recorder(lambda net, batch: net.optimizer_.param_groups[0]["lr"])
+    clf = head(batch_size=10, warmup=0.25, callbacks=[recorder]).fit(*clouds)
+    rates = np.array(recorder.seen)
+    assert len(rates) == 6 * 6
+    assert_allclose(rates.max(), 0.01)
+    assert np.argmax(rates) == 8
+    assert rates[-1] == 0
+    assert_allclose(clf.history_[:, "lr"], rates[5::6])
+
+
+def test_optimizer_and_scheduler_can_be_replaced(clouds):
+    params = {"optimizer": torch.optim.SGD, "callbacks__lr_scheduler": None}
+    stepped = LRScheduler(torch.optim.lr_scheduler.StepLR, step_size=2, gamma=0.1)
+    clf = head(skorch_params=params, callbacks=[stepped]).fit(*clouds)
+    assert isinstance(clf.net_.optimizer_, torch.optim.SGD)
+    assert_allclose(clf.history_[:, "event_lr"], [1e-2, 1e-2, 1e-3, 1e-3, 1e-4, 1e-4])
+    pickle.loads(pickle.dumps(clf)).partial_fit(*clouds)
+
+
+@pytest.mark.parametrize(("clip_grad", "largest"), [(0.01, 0.01), (None, np.inf)])
+def test_gradients_are_clipped(clip_grad, largest, clouds):
+    def norm(net, batch):
+        grads = [p.grad.norm() for p in net.module_.parameters() if p.grad is not None]
+        return torch.stack(grads).norm().item()
+
+    recorder = Recorder(norm)
+    head(clip_grad=clip_grad, callbacks=[recorder]).fit(*clouds)
+    assert max(recorder.seen) <= largest * 1.001
+    assert max(recorder.seen) > 0.009

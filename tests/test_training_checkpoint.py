@@ -8,14 +8,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from checkpointed_fit import classifier, data
 from numpy.testing import assert_array_equal
 from torch import nn
 
+from checkpointed_fit import classifier, data
 from sklearn_clce import CLCEClassifier
 from sklearn_clce._files import write_atomically
 
-SCRIPT = Path(__file__).with_name("checkpointed_fit.py")
+SCRIPT = Path(__file__).parent / "helpers" / "checkpointed_fit.py"
 
 
 def run(folder, result, moment):

@@ -12,8 +12,9 @@ import sys
 import time
 from pathlib import Path
 
-import fuzz_model_file as fuzz
 import numpy as np
+
+import fuzz_model_file as fuzz
 
 FILES = 24
 
@@ -76,8 +77,8 @@ def main(folder):
     ]  # fmt: skip
     said = {}
     for load in careless:
-        fuzz.SECONDS, n_files = (1, 2) if load is hangs else (20, FILES)
-        outcome = fuzz.run(Path(folder), n_files, random.Random(0), load)
+        seconds, n_files = (1, 2) if load is hangs else (fuzz.SECONDS, FILES)
+        outcome = fuzz.run(Path(folder), n_files, random.Random(0), load, seconds)
         said[load.__name__] = (len(outcome["bad"]), n_files)
     print(json.dumps(said))
 

@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 import torch
-from distributed_fit import NormalizingBackbone, PlainBackbone, estimator, first_gradients
 from torch import nn
 
+from distributed_fit import NormalizingBackbone, PlainBackbone, estimator, first_gradients
 from sklearn_clce._training.micro_batches import backward_in_parts
 
 

@@ -7,19 +7,19 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+
 from fuzz_model_file import SECONDS, SPARE_BYTES
 from model_file_mutations import MUTATIONS
-
 from sklearn_clce import CLCEClassifier
 
-FOLDER = Path(__file__).parent
+HELPERS = Path(__file__).parent / "helpers"
 FILES = 2004
 
 
 @pytest.fixture(scope="module")
 def outcome():
     command = [sys.executable, "fuzz_model_file.py", "--files", str(FILES), "--seed", "0"]
-    result = subprocess.run(command, capture_output=True, text=True, cwd=FOLDER)
+    result = subprocess.run(command, capture_output=True, text=True, cwd=HELPERS)
     assert result.returncode == 0, result.stderr
     return json.loads(result.stdout)
 
@@ -42,7 +42,7 @@ def test_no_load_takes_long_or_much_memory(outcome):
 
 def test_the_fuzzer_sees_what_it_looks_for(tmp_path):
     command = [sys.executable, "careless_loads.py", tmp_path]
-    result = subprocess.run(command, capture_output=True, text=True, cwd=FOLDER)
+    result = subprocess.run(command, capture_output=True, text=True, cwd=HELPERS)
     assert result.returncode == 0, result.stderr
     said = json.loads(result.stdout)
     assert len(said) == 9
@@ -70,6 +70,6 @@ def test_a_valid_file_takes_no_more_memory_than_twice_its_size(tmp_path):
     size = paths[1].stat().st_size
     assert size > 50e6
     command = [sys.executable, "-c", script, *paths]
-    result = subprocess.run(command, capture_output=True, text=True, cwd=FOLDER)
+    result = subprocess.run(command, capture_output=True, text=True, cwd=HELPERS)
     assert result.returncode == 0, result.stderr
     assert size / 2 < int(result.stdout) <= 2 * size + 8 * 2**20

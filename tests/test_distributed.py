@@ -6,11 +6,11 @@ import sys
 from itertools import chain
 from pathlib import Path
 
-import distributed_fit as fits
 import numpy as np
 import pytest
 import torch
 
+import distributed_fit as fits
 from sklearn_clce import CLCEClassifier, _distributed
 from sklearn_clce._validation import resolve_device
 

@@ -12,10 +12,10 @@ import sys
 
 import numpy as np
 import torch
-from conftest import TinyBackbone
 from skorch.callbacks import Callback
 
 from sklearn_clce import CLCEClassifier, _files
+from small_backbones import TinyBackbone
 
 
 def kill():

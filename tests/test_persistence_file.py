@@ -13,8 +13,8 @@ from numpy.testing import assert_allclose
 from safetensors.torch import load_file
 from sklearn.datasets import load_digits
 from sklearn.exceptions import InconsistentVersionWarning, NotFittedError
-from test_persistence import assert_same_model, on_features, tiny, vectors, vit
 
+from model_files import assert_same_model, on_features, tiny, vectors, vit
 from sklearn_clce import CLCEClassifier
 from sklearn_clce.persistence import _estimator, _file
 
@@ -166,7 +166,7 @@ def test_a_build_for_another_device_is_no_other_version(monkeypatch):
 
 
 def test_killed_at_any_moment_the_file_is_the_old_one_or_the_new_one(tmp_path):
-    script = FOLDER / "saved_in_a_loop.py"
+    script = FOLDER / "helpers" / "saved_in_a_loop.py"
     result = subprocess.run(
         [sys.executable, script, tmp_path, "20"], capture_output=True, text=True, cwd=FOLDER
     )

@@ -1,0 +1,25 @@
+"""Backbones that fit in a test."""
+
+import torch
+from torch import nn
+
+
+class TinyBackbone(nn.Module):
+    """A convolution with batch statistics and dropout: small, but with all that trains badly."""
+
+    def __init__(self):
+        super().__init__()
+        generator_state = torch.get_rng_state()
+        torch.manual_seed(0)
+        self.layers = nn.Sequential(
+            nn.Conv2d(3, 8, 3, stride=2, padding=1),
+            nn.BatchNorm2d(8),
+            nn.ReLU(),
+            nn.Dropout(0.1),
+            nn.Conv2d(8, 16, 3, padding=1),
+            nn.ReLU(),
+        )
+        torch.set_rng_state(generator_state)
+
+    def forward(self, images):
+        return self.layers(images).mean(dim=(2, 3))

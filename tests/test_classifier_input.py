@@ -1,0 +1,151 @@
+"""What a fit takes, and that what it refuses changes nothing."""
+
+from functools import partial
+
+import numpy as np
+import pandas as pd
+import pytest
+from numpy.testing import assert_array_equal
+from sklearn.model_selection import cross_val_score
+
+from image_kinds import KINDS
+from sklearn_clce import CLCEClassifier
+
+
+@pytest.fixture
+def on_images(tiny_backbone):
+    return partial(
+        CLCEClassifier, tiny_backbone, max_epochs=2, batch_size=6, image_size=16, random_state=0
+    )
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_kind_of_image_gives_the_same_predictions(
+    kind, on_images, colour_images, colour_labels, tmp_path
+):
+    expected = on_images().fit(colour_images, colour_labels)
+    X = KINDS[kind](colour_images, tmp_path)
+    clf = on_images().fit(X, colour_labels)
+    assert_array_equal(clf.predict_proba(X), expected.predict_proba(colour_images))
+    assert not hasattr(clf, "n_features_in_")
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_kind_of_image_survives_cross_validation(
+    kind, on_images, colour_images, colour_labels, tmp_path
+):
+    X = KINDS[kind](colour_images, tmp_path)
+    scores = cross_val_score(on_images(max_epochs=1), X, colour_labels, cv=2, error_score="raise")
+    expected = cross_val_score(on_images(max_epochs=1), colour_images, colour_labels, cv=2)
+    assert_array_equal(scores, expected)
+
+
+def test_flattened_images(on_images, colour_images, colour_labels):
+    flat = pd.DataFrame(colour_images.reshape(12, -1)).rename(columns=str)
+    clf = on_images(image_shape=(16, 20, 3)).fit(flat, colour_labels)
+    expected = on_images().fit(colour_images, colour_labels)
+    assert_array_equal(clf.predict_proba(flat), expected.predict_proba(colour_images))
+    assert clf.n_features_in_ == 16 * 20 * 3
+    assert clf.feature_names_in_[7] == "7"
+    clf.fit(flat.to_numpy(), colour_labels)
+    assert not hasattr(clf, "feature_names_in_")
+
+
+def test_refitting_on_another_kind_forgets_the_columns(on_images, colour_images, colour_labels):
+    clf = on_images(image_shape=(16, 20, 3)).fit(colour_images.reshape(12, -1), colour_labels)
+    assert clf.fit(colour_images, colour_labels) is clf
+    assert not hasattr(clf, "n_features_in_")
+
+
+def as_it_was(clf, X):
+    return clf.predict_proba(X), dict(vars(clf))
+
+
+BAD_FIT = {
+    "NaN": (lambda X: np.where(X.max() == X, np.nan, X), {}, "contains NaN"),
+    "channels": (lambda X: np.concatenate([X, X], axis=-1), {}, "1, 3 or 4 channels"),
+    "above 1": (lambda X: X * 2.0, {}, "floats must lie in 0..1"),
+    "empty": (lambda X: X[:0], {}, "X is empty"),
+    "lengths": (lambda X: X[:-1], {}, "inconsistent numbers of samples"),
+    "missing file": (lambda X: ["no/such.png"] * len(X), {}, r"X\[0\]: there is no file"),
+    "unknown backbone": (lambda X: X, {"backbone": "biet"}, "Did you mean 'beit'"),
+    "temperature": (lambda X: X, {"temperature": -1}, "'temperature' .* Got -1 instead"),
+    "weight": (lambda X: X, {"weight": 1.5}, "'weight' .* Got 1.5 instead"),
+    "hardness": (lambda X: X, {"hardness": -0.1}, "'hardness' .* Got -0.1 instead"),
+    "trainable": (lambda X: X, {"trainable": "none"}, "'trainable' .* Got 'none' instead"),
+    "device": (lambda X: X, {"device": "gpu"}, "device='gpu' can't be used here"),
+    "class_weight": (lambda X: X, {"class_weight": {"left": -1}}, "must not be negative"),
+}
+
+
+@pytest.mark.parametrize("case", BAD_FIT)
+def test_bad_input_gives_one_error_and_changes_nothing(
+    case, on_images, colour_images, colour_labels
+):
+    X = colour_images / 255
+    spoil, params, message = BAD_FIT[case]
+    clf = on_images().fit(X, colour_labels)
+    good_params = clf.get_params(deep=False)
+    before, attributes = as_it_was(clf, X)
+    with pytest.raises((ValueError, FileNotFoundError), match=message):
+        clf.set_params(**params).fit(spoil(X), colour_labels)
+    clf.set_params(**good_params)
+    after, attributes_after = as_it_was(clf, X)
+    assert_array_equal(after, before)
+    assert attributes_after == attributes
+
+
+@pytest.mark.parametrize(
+    ("y", "message"),
+    [
+        (["same"] * 12, "y holds one class, 'same'"),
+        (np.linspace(0, 1, 12), "Unknown label type"),
+        ([np.nan, 1.0] * 6, "NaN"),
+        (None, "requires y to be passed"),
+        (np.eye(12, dtype=int), "y should be a 1d array"),
+    ],
+)
+def test_bad_labels(y, message, on_images, colour_images):
+    clf = on_images()
+    with pytest.raises(ValueError, match=message):
+        clf.fit(colour_images, y)
+    assert not any(name.endswith("_") for name in vars(clf))
+
+
+@pytest.mark.parametrize(
+    ("weights", "message"),
+    [([-1] * 12, "Negative values"), ([0] * 12, "[Zz]ero"), ([1] * 11, "sample_weight")],
+)
+def test_bad_weights(weights, message, on_images, colour_images, colour_labels):
+    with pytest.raises(ValueError, match=message):
+        on_images().fit(colour_images, colour_labels, sample_weight=weights)
+
+
+def test_an_unreadable_file_in_the_middle_of_a_fit_changes_nothing(
+    on_images, colour_images, colour_labels, tmp_path
+):
+    clf = on_images().fit(colour_images, colour_labels)
+    before, attributes = as_it_was(clf, colour_images)
+    paths = KINDS["list of paths"](colour_images, tmp_path)
+    (tmp_path / "9.png").write_bytes(b"broken")
+    for call in (partial(clf.fit, y=colour_labels), clf.predict):
+        with pytest.raises(ValueError, match=r"X\[9\]: '.*9.png' can't be read as an image"):
+            call(paths)
+    after, attributes_after = as_it_was(clf, colour_images)
+    assert_array_equal(after, before)
+    assert attributes_after == attributes
+
+
+def test_bad_input_to_predict(on_images, colour_images, colour_labels):
+    clf = on_images(image_shape=(16, 20, 3)).fit(colour_images.reshape(12, -1), colour_labels)
+    with pytest.raises(ValueError, match=r"takes 960 pixels, but X has 959 features"):
+        clf.predict(colour_images.reshape(12, -1)[:, 1:])
+    with pytest.raises(ValueError, match="contains NaN"):
+        clf.predict(np.full((2, 16, 20, 3), np.nan))
+
+
+def test_unknown_parameter():
+    with pytest.raises(TypeError, match="temprature"):
+        CLCEClassifier(temprature=1)
+    with pytest.raises(ValueError, match="Invalid parameter 'temprature'"):
+        CLCEClassifier().set_params(temprature=1)

@@ -1,0 +1,132 @@
+"""Augmented images and their views."""
+
+import pickle
+import warnings
+
+import numpy as np
+import pytest
+import torch
+from torchvision.transforms.v2 import RandomHorizontalFlip
+
+from sklearn_clce import CLCEClassifier
+from sklearn_clce.data import Augmentation, is_grey
+from small_fits import Recorder, head
+
+
+def test_digits_are_never_mirrored():
+    """A bright left edge stays on the left."""
+    images = torch.zeros(200, 3, 16, 16)
+    images[..., :4] = 1
+    torch.manual_seed(0)
+    changed = Augmentation(grey=True)(images)
+    left, right = changed[..., :8].mean(dim=(1, 2, 3)), changed[..., 8:].mean(dim=(1, 2, 3))
+    assert (left > right).all()
+    assert not torch.equal(changed[0], changed[1])
+    mirrored = Augmentation(grey=False)(images)
+    assert (mirrored[..., 8:].mean(dim=(1, 2, 3)) > 0.5).any()
+
+
+@pytest.mark.parametrize("grey", [True, False])
+def test_augmented_images_stay_in_range_and_shape(grey):
+    torch.manual_seed(0)
+    images = torch.rand(5, 3, 16, 12)
+    changed = Augmentation(grey)(images)
+    assert changed.shape == images.shape
+    assert 0 <= changed.min() <= changed.max() <= 1
+
+
+def test_grey_is_told_from_colour(colour_images, digits):
+    assert not is_grey(torch.from_numpy(colour_images[0] / 255).permute(2, 0, 1))
+    assert is_grey(torch.from_numpy(digits[0][:1]))
+    assert is_grey(torch.from_numpy(digits[0][:1]).expand(3, 8, 8))
+
+
+@pytest.mark.parametrize(
+    ("params", "expected"),
+    [
+        ({}, "photographs"),
+        ({"grey": True}, "grey"),
+        ({"augment": None}, None),
+        ({"trainable": "head"}, None),
+    ],
+)
+def test_auto_augmentation(params, expected, tiny_backbone, colour_images, colour_labels):
+    params = dict(params)
+    X = colour_images[..., :1] if params.pop("grey", False) else colour_images
+    clf = CLCEClassifier(tiny_backbone, max_epochs=1, **params).fit(X, colour_labels)
+    augment = clf.net_.augment
+    kind = None if augment is None else "grey" if augment.grey else "photographs"
+    assert kind == expected
+
+
+@pytest.mark.parametrize("trainable", ["all", "head"])
+@pytest.mark.parametrize("n_views", [1, 3])
+def test_a_callable_sees_batches_of_images(
+    trainable, n_views, tiny_backbone, colour_images, colour_labels
+):
+    shapes = []
+
+    def darker(images):
+        shapes.append(tuple(images.shape))
+        assert 0 <= images.min() <= images.max() <= 1
+        return images * torch.rand(1)
+
+    recorder = Recorder(lambda net, batch: None)
+    clf = CLCEClassifier(
+        tiny_backbone,
+        trainable=trainable,
+        augment=darker,
+        n_views=n_views,
+        batch_size=6,
+        max_epochs=2,
+        random_state=0,
+        callbacks=[recorder],
+    )
+    clf.fit(colour_images, colour_labels)
+    assert shapes == [(6, 3, 16, 20)] * (4 * n_views)
+    assert len(recorder.seen) == 4
+
+
+def test_a_module_may_augment_and_is_no_part_of_the_network(
+    tiny_backbone, colour_images, colour_labels
+):
+    clf = CLCEClassifier(
+        tiny_backbone, augment=RandomHorizontalFlip(p=1), max_epochs=1, random_state=0
+    ).fit(colour_images, colour_labels)
+    images = torch.rand(2, 3, 4, 5)
+    torch.testing.assert_close(clf.net_.augment(images), images.flip(-1))
+    reloaded = pickle.loads(pickle.dumps(clf))
+    torch.testing.assert_close(reloaded.net_.augment(images), images.flip(-1))
+
+
+def test_views_are_positives_of_each_other(tiny_backbone, colour_images):
+    """Each row a class of its own: only views give the contrastive term something to do."""
+    fits = {}
+    for n_views in (1, 2):
+        clf = CLCEClassifier(
+            tiny_backbone, weight=1.0, n_views=n_views, max_epochs=1, random_state=0
+        )
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            clf.fit(colour_images[:4], np.arange(4))
+        fits[n_views] = clf.history_[0, "train_loss"], len(caught)
+    assert fits[1] == (0, 1)
+    assert fits[2][0] > 0
+    assert fits[2][1] == 0
+
+
+@pytest.mark.parametrize(
+    ("params", "message"),
+    [
+        ({"n_views": 2, "augment": None}, "n_views=2: without augmentation"),
+        ({"n_views": 2, "trainable": "head"}, "n_views=2: without augmentation"),
+    ],
+)
+def test_views_that_would_be_the_same(params, message, tiny_backbone, colour_images, colour_labels):
+    with pytest.raises(ValueError, match=message):
+        CLCEClassifier(tiny_backbone, **params).fit(colour_images, colour_labels)
+
+
+def test_features_are_not_augmented(clouds):
+    with pytest.raises(ValueError, match="augment: X holds features"):
+        head(augment=torch.neg).fit(*clouds)

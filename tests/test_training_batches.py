@@ -1,0 +1,48 @@
+"""Batches of a fit: which samples share one."""
+
+import numpy as np
+import pytest
+
+from sklearn_clce import CLCEClassifier
+from sklearn_clce.samplers import ClassBalancedBatchSampler, ShuffledBatchSampler
+from small_fits import Recorder, head, same_weights, weights_of
+
+
+def many_classes(n_classes=30, rows=4):
+    codes = np.repeat(np.arange(n_classes), rows)
+    return np.eye(n_classes)[codes] + 0.1, codes
+
+
+@pytest.mark.parametrize(
+    ("params", "expected"),
+    [
+        ({}, ClassBalancedBatchSampler),
+        ({"weight": 0.0}, ShuffledBatchSampler),
+        ({"batch_size": 200}, ShuffledBatchSampler),
+        ({"sampler": "balanced", "batch_size": 200}, ClassBalancedBatchSampler),
+    ],
+)
+def test_sampler(params, expected):
+    clf = head(**{"batch_size": 16, "max_epochs": 1} | params).fit(*many_classes())
+    assert type(clf.net_.batch_sampler) is expected
+
+
+def test_lonely_anchors_are_warned_of_once():
+    X, codes = many_classes()
+    with pytest.warns(UserWarning, match="anchors have a positive.* sampler='balanced'") as caught:
+        head(sampler="shuffle", batch_size=8).fit(X, codes)
+    assert len(caught) == 1
+
+
+def test_no_last_batch_of_one_row(tiny_backbone, colour_images, colour_labels):
+    recorder = Recorder(lambda net, batch: len(batch[0]))
+    clf = CLCEClassifier(tiny_backbone, batch_size=11, max_epochs=1, callbacks=[recorder])
+    clf.fit(colour_images, colour_labels)
+    assert recorder.seen == [6, 6]
+
+
+def test_a_batch_larger_than_the_data_still_trains(clouds):
+    X, codes = clouds
+    before = head(max_epochs=1, learning_rate=1e-12).fit(X, codes)
+    after = head(max_epochs=1, batch_size=1000).fit(X, codes)
+    assert not same_weights(weights_of(before), weights_of(after))

@@ -1,0 +1,59 @@
+"""Early stopping: what is set aside, and which weights are kept."""
+
+import copy
+
+import numpy as np
+import pytest
+import torch
+from skorch.callbacks import Callback
+
+from small_fits import Recorder, head, same_weights, weights_of
+
+
+def test_early_stopping_gives_the_best_weights_back(clouds, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    X, codes = clouds
+    y = np.array(["c", "a", "b"])[codes]
+    kept = []
+
+    class Keep(Callback):
+        def on_epoch_end(self, net, **kwargs):
+            kept.append(copy.deepcopy(net.module_.state_dict()))
+
+    clf = head(
+        early_stopping=True,
+        n_iter_no_change=3,
+        validation_fraction=0.25,
+        max_epochs=100,
+        callbacks=[Keep()],
+    ).fit(X, y)
+    scores = clf.history_[:, "valid_acc"]
+    assert len(scores) == clf.n_iter_ < 100
+    best = int(np.argmax(scores))
+    assert clf.n_iter_ == best + 1 + 4  # one more than n_iter_no_change, as MLPClassifier
+    assert same_weights(kept[best], weights_of(clf))
+    assert clf.validation_scores_ == scores
+    assert clf.best_validation_score_ == max(scores)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_validation_rows_hold_every_class(clouds):
+    X, codes = clouds
+    recorder = Recorder(lambda net, batch: net.train_split.keywords["valid_ds"].targets.labels)
+    clf = head(early_stopping=True, validation_fraction=0.2, max_epochs=1, callbacks=[recorder])
+    clf.fit(X, codes)
+    assert torch.bincount(recorder.seen[0]).tolist() == [4, 4, 4]
+    assert clf.net_.train_split is None
+
+
+def test_without_early_stopping_there_are_no_validation_scores(clouds):
+    clf = head(max_epochs=2).fit(*clouds)
+    assert clf.validation_scores_ is None
+    assert clf.best_validation_score_ is None
+    assert clf.n_iter_ == 2
+
+
+def test_too_few_rows_to_set_aside(clouds):
+    X, codes = clouds
+    with pytest.raises(ValueError, match=r"early_stopping=True with validation_fraction=0.01"):
+        head(early_stopping=True, validation_fraction=0.01).fit(X, codes)
