@@ -180,7 +180,7 @@ def encode_known_labels(X: Any, y: Any, classes: np.ndarray) -> np.ndarray:
     return np.searchsorted(classes, y).astype(np.int64)
 
 
-def row_weights(
+def sample_weights(
     labels: np.ndarray, classes: np.ndarray, sample_weight: Any, class_weight: Any
 ) -> np.ndarray:
     """Multiply the weights of rows and of their classes.

@@ -2,36 +2,34 @@
 
 from __future__ import annotations
 
+from typing import Any, Self
+
 import numpy as np
 import torch
+from numpy.typing import ArrayLike
 from sklearn.base import ClassifierMixin, ClassNamePrefixFeaturesOutMixin, TransformerMixin
-from sklearn.utils import check_random_state
+from sklearn.utils import Tags
 from sklearn.utils.validation import check_is_fitted, validate_data
+from skorch.history import History
 
-from ._distributed import claim_gpu, same_for_all, warn_if_not_joined
 from ._parameters import CLCEParameters
 from ._training import (
     CallbackSupportMixin,
-    Checkpoint,
-    continued_net,
-    identity_of,
-    kept_features,
-    make_dataset,
-    make_module,
-    make_net,
-    seeded_torch,
-    train,
+    CLCEModule,
+    CLCENet,
+    Samples,
+    fit_net,
+    infer,
     with_callbacks,
 )
 from ._validation import (
     encode_known_labels,
     encode_labels,
     known_classes,
-    resolve_device,
-    row_weights,
+    sample_weights,
     unchanged_on_error,
 )
-from .backbones import FrozenBackbone
+from .backbones import BackboneConfig
 from .data import as_images
 from .losses import l2_normalise
 from .persistence import ModelFileMixin
@@ -223,8 +221,16 @@ class CLCEClassifier(
     (2, 128)
     """
 
+    classes_: np.ndarray
+    net_: CLCENet
+    n_iter_: int
+    validation_scores_: list[float] | None
+    best_validation_score_: float | None
+    n_features_in_: int
+    feature_names_in_: np.ndarray
+
     @with_callbacks
-    def fit(self, X, y, sample_weight=None):
+    def fit(self, X: Any, y: ArrayLike, sample_weight: ArrayLike | None = None) -> Self:
         """Fine-tune on labelled images.
 
         Parameters
@@ -262,20 +268,26 @@ class CLCEClassifier(
             goes_on = self.warm_start and hasattr(self, "classes_")
             if not goes_on:
                 self._forget_columns()
-            rows = self._read(X, reset=not goes_on)
-            classes, labels = encode_labels(rows, y)
+            samples = self._read(X, reset=not goes_on)
+            classes, labels = encode_labels(samples, y)
             if goes_on and not np.array_equal(classes, self.classes_):
                 raise ValueError(
                     f"warm_start=True: y holds the classes {classes.tolist()}, the fit before had "
                     f"{self.classes_.tolist()}; set warm_start=False to begin anew"
                 )
             self.classes_ = classes
-            self._train(rows, labels, sample_weight, goes_on=goes_on, task=task)
+            self._train(samples, labels, sample_weight, goes_on=goes_on, fit_task=task)
         if task is not None:
             task.call_on_fit_task_end(estimator=self, X=X, y=y)
         return self
 
-    def partial_fit(self, X, y, classes=None, sample_weight=None):
+    def partial_fit(
+        self,
+        X: Any,
+        y: ArrayLike,
+        classes: ArrayLike | None = None,
+        sample_weight: ArrayLike | None = None,
+    ) -> Self:
         """Train for one more pass over some labelled images.
 
         The learning rate stays at its peak. Parameters of the criterion and rates that
@@ -309,13 +321,13 @@ class CLCEClassifier(
             raise ValueError("partial_fit does not support early_stopping=True; fit does")
         with unchanged_on_error(self):
             goes_on = hasattr(self, "classes_")
-            rows = self._read(X, reset=not goes_on)
+            samples = self._read(X, reset=not goes_on)
             self.classes_ = known_classes(classes, getattr(self, "classes_", None))
-            labels = encode_known_labels(rows, y, self.classes_)
-            self._train(rows, labels, sample_weight, goes_on=goes_on, max_epochs=1)
+            labels = encode_known_labels(samples, y, self.classes_)
+            self._train(samples, labels, sample_weight, goes_on=goes_on, in_part=True)
         return self
 
-    def predict(self, X):
+    def predict(self, X: Any) -> np.ndarray:
         """Predict labels.
 
         Parameters
@@ -331,7 +343,7 @@ class CLCEClassifier(
         logits, _ = self._infer(X)
         return self.classes_[logits.argmax(dim=1).numpy()]
 
-    def predict_proba(self, X):
+    def predict_proba(self, X: Any) -> np.ndarray:
         """Predict class probabilities.
 
         Parameters
@@ -347,7 +359,7 @@ class CLCEClassifier(
         logits, _ = self._infer(X)
         return logits.softmax(dim=1).numpy()
 
-    def decision_function(self, X):
+    def decision_function(self, X: Any) -> np.ndarray:
         """Compute class scores.
 
         Parameters
@@ -365,7 +377,7 @@ class CLCEClassifier(
         scores = logits[:, 1] - logits[:, 0] if len(self.classes_) == 2 else logits
         return scores.numpy()
 
-    def transform(self, X):
+    def transform(self, X: Any) -> np.ndarray:
         """Compute embeddings.
 
         Parameters
@@ -382,35 +394,35 @@ class CLCEClassifier(
         return l2_normalise(embeddings).numpy()
 
     @property
-    def module_(self):
+    def module_(self) -> CLCEModule:
         """The trained network."""
         return self.net_.module_
 
     @property
-    def history_(self):
+    def history_(self) -> History:
         """Losses and durations of the epochs."""
         return self.net_.history_
 
     @property
-    def backbone_config_(self):
+    def backbone_config_(self) -> BackboneConfig | None:
         """How the backbone wants its images."""
         return self.module_.config
 
     @property
-    def _n_features_out(self):
+    def _n_features_out(self) -> int:
         return self.module_.n_embedding
 
-    def __sklearn_tags__(self):
+    def __sklearn_tags__(self) -> Tags:
         tags = super().__sklearn_tags__()
         tags.input_tags.three_d_array = not self._precomputed
         tags.transformer_tags.preserves_dtype = ["float32"]
         return tags
 
     @property
-    def _precomputed(self):
+    def _precomputed(self) -> bool:
         return isinstance(self.backbone, str) and self.backbone == "precomputed"
 
-    def _read(self, X, *, reset):
+    def _read(self, X: Any, *, reset: bool) -> Samples:
         """Return X as a tensor of features, or as a sequence of images."""
         if self._precomputed:
             X = validate_data(self, X, dtype=np.float32, reset=reset)
@@ -420,52 +432,38 @@ class CLCEClassifier(
             validate_data(self, X, skip_check_array=True, reset=reset)
         return images
 
-    def _forget_columns(self):
+    def _forget_columns(self) -> None:
         for name in ("n_features_in_", "feature_names_in_"):
             vars(self).pop(name, None)
 
-    def _train(self, rows, labels, sample_weight, *, goes_on, max_epochs=None, task=None):
-        """Train a new net, or a copy of the one before, so that an error loses nothing."""
-        weights = row_weights(labels, self.classes_, sample_weight, self.class_weight)
-        warn_if_not_joined()
-        seed = check_random_state(self.random_state).randint(np.iinfo(np.int32).max)
-        seed = same_for_all(seed)
-        device = resolve_device(self.device)
-        claim_gpu(device)
-        checkpoint = None
-        if self.checkpoint is not None and max_epochs is None:
-            identity = identity_of(self, rows, labels, weights)
-            checkpoint = Checkpoint(self.checkpoint, identity)
-            seed = checkpoint.seed_or(seed)
-        with seeded_torch(seed, device):
-            if goes_on:
-                net = continued_net(self, self.net_, device)
-                features = self._features(rows, net) if net.module_.frozen else None
-            else:
-                module, features = make_module(self, rows, len(self.classes_), device)
-                net = make_net(self, module, device)
-            net.max_epochs = max_epochs or self.max_epochs
-            net.scheduled = max_epochs is None
-            net.checkpoint, net.fit_task, net.estimator = checkpoint, task, self
-            train(net, self, rows, labels, weights, features=features, seed=seed)
-            net.checkpoint = net.fit_task = net.estimator = None
-        self.net_ = net
-        self.n_iter_ = len(net.history_)
-        scores = [row["valid_acc"] for row in net.history_ if "valid_acc" in row]
-        self.validation_scores_ = scores if self.early_stopping else None
-        self.best_validation_score_ = max(scores, default=None) if self.early_stopping else None
+    def _train(
+        self,
+        samples: Samples,
+        labels: np.ndarray,
+        sample_weight: Any,
+        *,
+        goes_on: bool,
+        in_part: bool = False,
+        fit_task: Any = None,
+    ) -> None:
+        """Train, and store what the fit gave."""
+        weights = sample_weights(labels, self.classes_, sample_weight, self.class_weight)
+        fitted = fit_net(
+            self,
+            samples,
+            labels,
+            weights,
+            classes=self.classes_,
+            after=self.net_ if goes_on else None,
+            in_part=in_part,
+            fit_task=fit_task,
+        )
+        self.net_ = fitted.net
+        self.n_iter_ = len(fitted.net.history_)
+        self.validation_scores_ = fitted.validation_scores
+        self.best_validation_score_ = fitted.best_validation_score
 
-    def _features(self, rows, net):
-        """Return features of rows for a net whose backbone does not train."""
-        if isinstance(rows, torch.Tensor):
-            return rows
-        backbone = FrozenBackbone(net.module_.eval().backbone, net.module_.config)
-        return kept_features(self, rows, backbone, torch.device(net.device))
-
-    def _infer(self, X):
+    def _infer(self, X: Any) -> tuple[torch.Tensor, torch.Tensor]:
         """Return logits and embeddings of X, on the CPU."""
         check_is_fitted(self)
-        rows = self._read(X, reset=False)
-        if self.module_.frozen:
-            rows = self._features(rows, self.net_)
-        return self.net_.infer_batches(make_dataset(self.module_, rows))
+        return infer(self, self.net_, self._read(X, reset=False))

@@ -61,7 +61,7 @@ def test_a_pickle_of_a_gpu_loads_without_one(colour_images, colour_labels, monke
     clf = tiny().fit(colour_images, colour_labels)
     expected = clf.predict_proba(colour_images)
     clf.backbone = None  # the module of the user is not on the GPU
-    clf.net_.device, clf.net_.autocast = torch.device("cuda"), True
+    clf.net_.device, clf.net_.precision = torch.device("cuda"), "auto"
     generator_size = torch.Generator().get_state().nbytes
 
     def on_gpu(storage):  # but for the states of generators

@@ -24,7 +24,7 @@ def many_classes(n_classes=30, rows=4):
 )
 def test_sampler(params, expected):
     clf = head(**{"batch_size": 16, "max_epochs": 1} | params).fit(*many_classes())
-    assert type(clf.net_.batch_sampler) is expected
+    assert type(clf.net_.run.batch_sampler) is expected
 
 
 def test_lonely_anchors_are_warned_of_once():

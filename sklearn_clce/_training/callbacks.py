@@ -30,9 +30,8 @@ class WarmupCosine(Callback):
     def on_train_begin(self, net: Any, X: Any = None, y: Any = None, **kwargs: Any) -> None:
         """Start at the foot of the schedule."""
         self.scheduler_ = None
-        if net.scheduled:
-            n_steps = net.max_epochs * len(net.batch_sampler)
-            rate = partial(warmup_cosine, n_steps=n_steps, warmup=self.warmup)
+        if net.run.scheduled:
+            rate = partial(warmup_cosine, n_steps=net.run.n_steps, warmup=self.warmup)
             self.scheduler_ = LambdaLR(net.optimizer_, rate)
 
     def on_batch_end(self, net: Any, training: bool = False, **kwargs: Any) -> None:
@@ -117,7 +116,7 @@ class EarlyStopping(Callback):
         if score > self.best_score_:
             self.best_score_ = score
             self.best_weights_ = copy_weights(net.module_)
-        net.stop_training = self.n_failed_ > self.patience
+        net.run.stopped = self.n_failed_ > self.patience
 
     def on_train_end(self, net: Any, X: Any = None, y: Any = None, **kwargs: Any) -> None:
         """Give the best weights back and let go of the copy."""
@@ -131,13 +130,13 @@ class SaveCheckpoint(Callback):
 
     def on_train_begin(self, net: Any, X: Any = None, y: Any = None, **kwargs: Any) -> None:
         """Go on from it."""
-        if net.checkpoint is not None:
-            net.checkpoint.restore(net)
+        if net.run.checkpoint is not None:
+            net.run.checkpoint.restore(net)
 
     def on_epoch_end(self, net: Any, **kwargs: Any) -> None:
         """Write it."""
-        if net.checkpoint is not None:
-            net.checkpoint.save(net)
+        if net.run.checkpoint is not None:
+            net.run.checkpoint.save(net)
 
 
 class ProgressBar(Callback):
@@ -155,12 +154,12 @@ class ProgressBar(Callback):
         trained = sum(p.numel() for p in parameters if p.requires_grad)
         total = sum(p.numel() for p in parameters)
         tqdm.write(f"training {trained:,} of {total:,} parameters", file=sys.stderr)
-        self.bar_ = tqdm(total=net.max_epochs * len(net.batch_sampler), unit="step")
+        self.bar_ = tqdm(total=net.run.n_steps, unit="step")
 
     def on_epoch_begin(self, net: Any, **kwargs: Any) -> None:
         """Begin where an earlier process stopped."""
         if self.bar_ is not None:
-            self.bar_.n = net.epochs_done * len(net.batch_sampler)
+            self.bar_.n = net.run.epochs_done * len(net.run.batch_sampler)
 
     def on_batch_end(self, net: Any, training: bool = False, **kwargs: Any) -> None:
         """Move on by a step."""
@@ -171,7 +170,7 @@ class ProgressBar(Callback):
         """Show the epoch's figures."""
         if self.bar_ is None:
             return
-        self.bar_.set_description(f"epoch {net.epochs_done}/{net.max_epochs}")
+        self.bar_.set_description(f"epoch {net.run.epochs_done}/{net.run.n_epochs}")
         row = net.history[-1]
         names = {"train_loss": "loss", "valid_acc": "valid acc"}
         self.bar_.set_postfix({names[k]: f"{row[k]:.3f}" for k in names if k in row})
@@ -184,18 +183,7 @@ class ProgressBar(Callback):
 
 
 def copy_weights(module: nn.Module) -> dict[str, Tensor]:
-    """Copy what training can change to the CPU.
-
-    Parameters
-    ----------
-    module : CLCEModule
-        The module; a frozen backbone is left out.
-
-    Returns
-    -------
-    dict of str to Tensor
-        Parameters and buffers.
-    """
+    """Copy what training can change to the CPU: all but a frozen backbone."""
     weights = {}
     for part, child in module.named_children():
         if not (part == "backbone" and module.frozen):

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from .._distributed import from_all, is_main, n_processes, rank, same_for_all
 from .._files import remove_unfinished, write_atomically
+from .._parameters import CLCEParameters
 from ..data import ArrayImages, ListImages
 from .callbacks import copy_weights
 
@@ -112,8 +113,8 @@ class Checkpoint:
         callbacks["last_good_weights"].weights_ = self.state["weights"]
         for row in json.loads(self.state["history"]):
             net.history_.append(row)
-        net.epochs_done = net.batch_sampler.epoch = self.state["epochs_done"]
-        net.stop_training = self.state["stop_training"]
+        net.run.epochs_done = net.run.batch_sampler.epoch = self.state["epochs_done"]
+        net.run.stopped = self.state["stop_training"]
         torch.set_rng_state(self.state["torch_rng"][rank()])
         if self.state["cuda_rng"] is not None and torch.device(net.device).type == "cuda":
             torch.cuda.set_rng_state(self.state["cuda_rng"][rank()], net.device)
@@ -142,8 +143,8 @@ class Checkpoint:
                 for name in ("best_score_", "n_failed_", "best_weights_")
             },
             "history": json.dumps(net.history_.to_list(), default=float),
-            "epochs_done": net.epochs_done,
-            "stop_training": net.stop_training,
+            "epochs_done": net.run.epochs_done,
+            "stop_training": net.run.stopped,
             "torch_rng": from_all(torch.get_rng_state()),
             "cuda_rng": from_all(torch.cuda.get_rng_state(net.device)) if on_cuda else None,
         }
@@ -152,35 +153,24 @@ class Checkpoint:
 
 
 def identity_of(
-    params: Any, rows: Tensor | Sequence[Tensor], labels: np.ndarray, weights: np.ndarray
+    parameters: CLCEParameters,
+    samples: Tensor | Sequence[Tensor],
+    labels: np.ndarray,
+    weights: np.ndarray,
+    classes: np.ndarray,
 ) -> dict[str, str]:
-    """Describe a fit, so that another one is told from it.
+    """Describe a fit by its parameters, data and processes, so that another one is told from it.
 
-    Parameters
-    ----------
-    params : CLCEClassifier
-        Its parameters count, but for those that do not change the result.
-    rows : Tensor or sequence of Tensor
-        Features, or images. Files count by path, size and time of change.
-    labels : ndarray of shape (n,)
-        Class indices.
-    weights : ndarray of shape (n,)
-        Weights of the rows.
-
-    Returns
-    -------
-    dict of str to str
-        A description of each parameter, of X, y and sample_weight, and the number of
-        processes.
+    Files count by path, size and time of change.
     """
     described = {
         name: describe(value)
-        for name, value in params.get_params(deep=False).items()
+        for name, value in parameters.get_params(deep=False).items()
         if name not in NOT_IDENTITY
     }
     return described | {
-        "X": hash_rows(rows),
-        "y": joblib.hash((params.classes_.tolist(), labels)),
+        "X": hash_rows(samples),
+        "y": joblib.hash((classes.tolist(), labels)),
         "sample_weight": joblib.hash(weights),
         "processes": str(n_processes()),
     }

@@ -1,120 +1,143 @@
-"""How a net trains on rows: the split, the batches, the epochs."""
+"""The entry to training: parameters and samples become a trained net, and a net infers."""
 
 from __future__ import annotations
 
 import warnings
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
 from sklearn.model_selection import StratifiedShuffleSplit
-from skorch.helper import predefined_split
+from sklearn.utils import check_random_state
 from torch import Tensor
 from torch.utils.data import Dataset, Subset
 
-from .._distributed import is_main, rank
-from ..data import LabelledFeatures, LabelledImages
+from .._distributed import claim_gpu, is_main, rank, same_for_all, warn_if_not_joined
+from .._parameters import CLCEParameters
+from .._validation import resolve_device
+from ..data import LabelledFeatures
 from ..samplers import make_batch_sampler
-from .assembly import Rows, make_augmentation, make_dataset
-from .net import CLCENet
+from .assembly import (
+    Labelled,
+    Samples,
+    continued_net,
+    features_for,
+    make_augmentation,
+    make_dataset,
+    make_module,
+    make_net,
+)
+from .checkpoint import Checkpoint, identity_of
+from .net import CLCENet, seeded_torch
+from .run import BatchSampler, Run
 
 
-def train(
-    net: CLCENet,
-    params: Any,
-    rows: Rows,
+@dataclass(frozen=True)
+class FittedNet:
+    """A trained net, and what its fit tells of itself."""
+
+    net: CLCENet
+    validation_scores: list[float] | None  # by epoch; None without early stopping
+
+    @property
+    def best_validation_score(self) -> float | None:
+        """The highest validation score."""
+        return max(self.validation_scores or [], default=None)
+
+
+def fit_net(
+    parameters: CLCEParameters,
+    samples: Samples,
     labels: np.ndarray,
     weights: np.ndarray,
     *,
-    features: Tensor | None,
-    seed: int,
-) -> None:
-    """Train a net.
+    classes: np.ndarray,
+    after: CLCENet | None = None,
+    in_part: bool = False,
+    fit_task: Any = None,
+) -> FittedNet:
+    """Train a new net, or a copy of an earlier one, so that an error loses nothing.
 
-    Parameters
-    ----------
-    net : CLCENet
-        Initialised; it is changed.
-    params : CLCEClassifier
-        Where the parameters are read.
-    rows : Tensor or sequence of Tensor
-        Features, or images.
-    labels : ndarray of shape (n,)
-        Class indices.
-    weights : ndarray of shape (n,)
-        Weights of the rows.
-    features : Tensor of shape (n, n_features) or None
-        Features of the rows, if nothing of the backbone trains. They are trained on
-        instead of the images, unless those are to be augmented.
-    seed : int
-        Of the order of rows and the validation split.
+    ``labels`` are indices into ``classes``. ``in_part``: one epoch at the peak learning rate.
+    ``fit_task`` is what scikit-learn's callbacks know the fit by.
     """
-    net.augment = make_augmentation(params, net.module_, rows)
-    if features is not None:
-        if not net.module_.standardize.adapted:
-            net.module_.standardize.adapt(features, torch.from_numpy(weights))
-        rows = features if net.augment is None else rows
-    dataset, net.train_split = make_dataset(net.module_, rows, labels, weights), None
-    if params.early_stopping:
-        train_rows, valid_rows = split_rows(labels, params.validation_fraction, seed)
-        net.train_split = predefined_split(part_of(dataset, valid_rows))
-        dataset, labels = part_of(dataset, train_rows), labels[train_rows]
-    if not is_main():
-        torch.manual_seed(seed + rank())  # or all processes would augment in the same way
-    net.batch_sampler = make_batch_sampler(
-        params.sampler, labels, params.batch_size, weight=params.weight, random_state=seed
+    warn_if_not_joined()
+    seed = same_for_all(check_random_state(parameters.random_state).randint(np.iinfo(np.int32).max))
+    device = resolve_device(parameters.device)
+    claim_gpu(device)
+    checkpoint = None
+    if parameters.checkpoint is not None and not in_part:
+        identity = identity_of(parameters, samples, labels, weights, classes)
+        checkpoint = Checkpoint(parameters.checkpoint, identity)
+        seed = checkpoint.seed_or(seed)
+    with seeded_torch(seed, device):
+        if after is None:
+            module, features = make_module(parameters, samples, len(classes), device)
+            net = make_net(parameters, module, device)
+        else:
+            net = continued_net(parameters, after, device)
+            features = features_for(parameters, net, samples) if net.module_.frozen else None
+        augment = make_augmentation(parameters, net.module_, samples)
+        if features is not None:
+            if not net.module_.standardize.adapted:
+                net.module_.standardize.adapt(features, torch.from_numpy(weights))
+            if augment is None:
+                samples = features
+        dataset, validation = make_dataset(net.module_, samples, labels, weights), None
+        if parameters.early_stopping:
+            training, aside = split_indices(labels, parameters.validation_fraction, seed)
+            dataset, validation = part_of(dataset, training), part_of(dataset, aside)
+            labels = labels[training]
+        if not is_main():
+            torch.manual_seed(seed + rank())  # or all processes would augment in the same way
+        run = Run(
+            batch_sampler=_batches(parameters, labels, seed),
+            n_epochs=1 if in_part else parameters.max_epochs,
+            scheduled=not in_part,
+            augment=augment,
+            validation=validation,
+            checkpoint=checkpoint,
+            fit_task=fit_task,
+            estimator=parameters,
+        )
+        net.train_on(dataset, run)
+    scores = [epoch["valid_acc"] for epoch in net.history_ if "valid_acc" in epoch]
+    return FittedNet(net, scores if parameters.early_stopping else None)
+
+
+def infer(parameters: CLCEParameters, net: CLCENet, samples: Samples) -> tuple[Tensor, Tensor]:
+    """Return logits (n, n_classes) and embeddings (n, n_embedding), float32 on the CPU."""
+    samples = features_for(parameters, net, samples)
+    return net.infer_batches(make_dataset(net.module_, samples))
+
+
+def _batches(parameters: CLCEParameters, labels: np.ndarray, seed: int) -> BatchSampler:
+    """Make the batches, and warn where the contrastive term will find little in them."""
+    batch_sampler = make_batch_sampler(
+        parameters.sampler,
+        labels,
+        parameters.batch_size,
+        weight=parameters.weight,
+        random_state=seed,
     )
-    if params.weight > 0 and params.n_views == 1:
-        warn_of_lonely_anchors(net.batch_sampler, labels)
-    net.partial_fit(dataset)
-    net.train_split = None  # it holds the rows set aside
+    if parameters.weight > 0 and parameters.n_views == 1:
+        warn_of_lonely_anchors(batch_sampler, labels)
+    return batch_sampler
 
 
-def part_of(dataset: LabelledFeatures | LabelledImages, rows: np.ndarray) -> Dataset:
-    """Take some rows of a dataset.
-
-    Parameters
-    ----------
-    dataset : LabelledFeatures or LabelledImages
-        All rows.
-    rows : ndarray of int
-        The rows to take.
-
-    Returns
-    -------
-    Dataset
-        Of the same kind of batches.
-    """
+def part_of(dataset: Labelled, indices: np.ndarray) -> Dataset:
+    """Take some samples of a dataset, into one of the same kind of batches."""
     if not isinstance(dataset, LabelledFeatures):
-        return Subset(dataset, rows)
-    features, (labels, weights) = dataset.__getitems__(torch.from_numpy(rows))
+        return Subset(dataset, indices.tolist())
+    features, (labels, weights) = dataset.__getitems__(torch.from_numpy(indices))
     return LabelledFeatures(features, labels.numpy(), weights.numpy())
 
 
-def split_rows(
+def split_indices(
     labels: np.ndarray, validation_fraction: float, seed: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Set rows of each class aside.
-
-    Parameters
-    ----------
-    labels : ndarray of shape (n,)
-        Class indices.
-    validation_fraction : float
-        Share of the rows to set aside, in (0, 1).
-    seed : int
-        Of the draw.
-
-    Returns
-    -------
-    train_rows, valid_rows : ndarray of int
-        Rows of each part.
-
-    Raises
-    ------
-    ValueError
-        If there are too few rows for a part of each class.
-    """
+    """Return indices to train on, and to set aside of each class."""
     split = StratifiedShuffleSplit(1, test_size=validation_fraction, random_state=seed)
     try:
         return next(split.split(np.empty((len(labels), 0)), labels))
@@ -124,26 +147,17 @@ def split_rows(
         ) from error
 
 
-def warn_of_lonely_anchors(batch_sampler: Any, labels: np.ndarray) -> None:
-    """Warn where most anchors will not have a positive in their batch.
-
-    Parameters
-    ----------
-    batch_sampler : Sampler
-        The batches; left at the epoch where it was.
-    labels : ndarray of shape (n,)
-        Class indices.
-    """
-    epoch, n_paired = batch_sampler.epoch, 0
-    n_rows = 0
+def warn_of_lonely_anchors(batch_sampler: BatchSampler, labels: np.ndarray) -> None:
+    """Warn where most anchors will not have a positive in their batch."""
+    epoch, n_paired, n_anchors = batch_sampler.epoch, 0, 0
     for batch in batch_sampler:
         counts = np.bincount(labels[batch])
         n_paired += counts[counts > 1].sum()
-        n_rows += len(batch)
+        n_anchors += len(batch)
     batch_sampler.epoch = epoch
-    if n_paired < n_rows / 2 and is_main():
+    if n_paired < n_anchors / 2 and is_main():
         warnings.warn(
-            f"only {n_paired} of {n_rows} anchors have a positive in their batch, so the "
+            f"only {n_paired} of {n_anchors} anchors have a positive in their batch, so the "
             "contrastive term does little: take a larger batch_size, sampler='balanced', "
             "n_views=2, or weight=0",
             UserWarning,

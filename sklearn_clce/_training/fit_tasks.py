@@ -29,14 +29,15 @@ class EpochTasks(Callback):
 
     def on_epoch_begin(self, net: Any, **kwargs: Any) -> None:
         """Begin a task below that of the fit."""
-        if net.fit_task is not None:
-            self.task_ = net.fit_task.subcontext(task_name="epoch")
-            self.task_.call_on_fit_task_begin(estimator=net.estimator)
+        if net.run.fit_task is not None:
+            self.task_ = net.run.fit_task.subcontext(task_name="epoch")
+            self.task_.call_on_fit_task_begin(estimator=net.run.estimator)
 
     def on_epoch_end(self, net: Any, **kwargs: Any) -> None:
         """End it; a callback may say that it is enough."""
-        if net.fit_task is not None and self.task_.call_on_fit_task_end(estimator=net.estimator):
-            net.stop_training = True
+        run = net.run
+        if run.fit_task is not None and self.task_.call_on_fit_task_end(estimator=run.estimator):
+            run.stopped = True
 
     def on_train_end(self, net: Any, X: Any = None, y: Any = None, **kwargs: Any) -> None:
         """Let go of the task, which does not pickle."""

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from itertools import chain
 from typing import Any
 
@@ -18,6 +19,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from .._distributed import Parallel, from_all, gather, share_buffers, share_of, shared
+from .._validation import resolve_precision
 from ..data import FeatureBatches, LabelledFeatures
 from .callbacks import (
     ClipGradients,
@@ -30,6 +32,7 @@ from .callbacks import (
 from .fit_tasks import EpochTasks
 from .micro_batches import backward_in_parts
 from .optim import parameter_groups
+from .run import Run
 
 
 class NonFiniteLossError(ArithmeticError):
@@ -39,78 +42,40 @@ class NonFiniteLossError(ArithmeticError):
 class CLCENet(NeuralNet):
     """skorch's net for a module that returns logits and embeddings.
 
-    Batches are ``(X, (labels, weights))``. The module is handed in as an instance
-    and owned by the net.
-
-    Parameters
-    ----------
-    *args, **kwargs
-        Those of :class:`skorch.NeuralNet`.
-    batch_sampler : Sampler, default=None
-        Rows of the training batches.
-    micro_batch_size : int, default=None
-        Rows that the module runs on at a time; None runs a whole batch.
-    layer_decay, weight_decay, warmup, clip_grad : float
-        See :class:`sklearn_clce.CLCEClassifier`.
-    augment : callable, default=None
-        Maps a batch of images to an augmented one.
-    n_views : int, default=1
-        Augmented copies of each image.
-    autocast : bool, default=False
-        Run the module in bfloat16 where that is safe.
-    patience : int or None, default=None
-        Epochs without a better validation accuracy before training stops.
-    tol : float, default=1e-4
-        How much better it must be.
-    scheduled : bool, default=True
-        Warm up and decay the learning rate; else it stays at its peak.
-    keep_optimizer : bool, default=False
-        Pickle the optimizer's state with the net.
-    checkpoint : Checkpoint, default=None
-        Where the state goes after each epoch.
-    fit_task, estimator : object, default=None
-        The task that scikit-learn's callbacks know of, and whose it is.
+    Batches are ``(X, (labels, weights))``. The module is handed in as an instance and owned by the
+    net. The parameters beside skorch's are those of :class:`sklearn_clce.CLCEClassifier`, except
+    ``patience``, its ``n_iter_no_change`` where it stops early, and ``keep_optimizer``, whether a
+    pickle holds the optimizer's state.
     """
 
+    run: Run | None = None  # the last call of training
     parallel: Parallel | None = None  # while it trains
 
     def __init__(
         self,
         *args: Any,
-        batch_sampler: Any = None,
         micro_batch_size: int | None = None,
         layer_decay: float | str = 1.0,
         weight_decay: float = 0.0,
         warmup: float = 0.0,
         clip_grad: float | None = None,
-        augment: Callable[[Tensor], Tensor] | None = None,
         n_views: int = 1,
-        autocast: bool = False,
+        precision: str = "float32",
         patience: int | None = None,
         tol: float = 1e-4,
-        scheduled: bool = True,
         keep_optimizer: bool = False,
-        checkpoint: Any = None,
-        fit_task: Any = None,
-        estimator: Any = None,
         **kwargs: Any,
     ) -> None:
-        self.batch_sampler = batch_sampler
         self.micro_batch_size = micro_batch_size
         self.layer_decay = layer_decay
         self.weight_decay = weight_decay
         self.warmup = warmup
         self.clip_grad = clip_grad
-        self.augment = augment
         self.n_views = n_views
-        self.autocast = autocast
+        self.precision = precision
         self.patience = patience
         self.tol = tol
-        self.scheduled = scheduled
         self.keep_optimizer = keep_optimizer
-        self.checkpoint = checkpoint
-        self.fit_task = fit_task
-        self.estimator = estimator
         super().__init__(*args, **kwargs)
 
     @property
@@ -156,16 +121,30 @@ class CLCENet(NeuralNet):
         for group in self.optimizer_.param_groups:
             group["lr"] = group["initial_lr"] = self.lr * group["lr_scale"]
 
+    def train_on(self, dataset: Dataset, run: Run) -> CLCENet:
+        """Train, from the weights and the history that are there."""
+        self.run = run
+        try:
+            return self.partial_fit(dataset)
+        finally:
+            self.run = run.ended()
+
+    def get_split_datasets(
+        self, X: Dataset, y: Any = None, **fit_params: Any
+    ) -> tuple[Dataset, Dataset | None]:
+        """Return the samples to train on, and those set aside."""
+        return X, self.run.validation
+
     def get_iterator(self, dataset: Dataset, training: bool = False) -> DataLoader | FeatureBatches:
         """Load training batches as the batch sampler says, others in order."""
-        batches = self.batch_sampler if training else self._in_order(dataset)
+        batches = self.run.batch_sampler if training else self._in_order(dataset)
         return self._load(dataset, batches, "iterator_train" if training else "iterator_valid")
 
     def _in_order(self, dataset: Dataset) -> list[list[int]]:
         """Cut a dataset into batches of nearly equal size that the memory of a step can hold."""
         size = min(self.batch_size, self.micro_batch_size or self.batch_size)
-        rows = np.arange(len(dataset))
-        return [part.tolist() for part in np.array_split(rows, math.ceil(len(rows) / size))]
+        indices = np.arange(len(dataset))
+        return [part.tolist() for part in np.array_split(indices, math.ceil(len(indices) / size))]
 
     def _load(self, dataset: Dataset, batches: Any, loader: str) -> DataLoader | FeatureBatches:
         if isinstance(dataset, LabelledFeatures):
@@ -174,25 +153,20 @@ class CLCENet(NeuralNet):
 
     def on_train_begin(self, net: Any, X: Any = None, y: Any = None, **kwargs: Any) -> None:
         """Count the epochs of this call; a checkpoint may then set them forward."""
-        self.epochs_done = 0
-        self.stop_training = False
         self.reset_learning_rate()
-        self.rows_before = len(self.history_)
+        self.run.epochs_before = len(self.history_)
 
-    def fit_loop(
-        self, X: Any, y: Any = None, epochs: int | None = None, **fit_params: Any
-    ) -> CLCENet:
+    def fit_loop(self, X: Any, y: Any = None, **fit_params: Any) -> CLCENet:
         """Train for the epochs that are left, until something says that it is enough."""
         train, valid = self.get_split_datasets(X, y)
         loaders = {
-            "train": self._load(train, shared(self.batch_sampler), "iterator_train"),
+            "train": self._load(train, shared(self.run.batch_sampler), "iterator_train"),
             "valid": valid and self._load(valid, shared(self._in_order(valid)), "iterator_valid"),
         }
         datasets = {"dataset_train": train, "dataset_valid": valid}
-        n_epochs = self.max_epochs if epochs is None else epochs
         self.parallel = Parallel(self.module_)
         try:
-            while self.epochs_done < n_epochs and not self.stop_training:
+            while self.run.epochs_done < self.run.n_epochs and not self.run.stopped:
                 self._run_epoch(loaders, datasets)
         except KeyboardInterrupt:
             self._cut_short("interrupted by the user", "its weights of that moment")
@@ -211,35 +185,36 @@ class CLCENet(NeuralNet):
         self.run_single_epoch(
             loaders["valid"], training=False, prefix="valid", step_fn=self.validation_step
         )
-        self.epochs_done += 1
+        self.run.epochs_done += 1
         self.notify("on_epoch_end", **datasets)
 
     def _cut_short(self, why: str, kept: str) -> None:
-        del self.history_[self.rows_before + self.epochs_done :]
+        del self.history_[self.run.epochs_before + self.run.epochs_done :]
         warnings.warn(
-            f"fit was cut short in epoch {self.epochs_done + 1}: {why}. The estimator can be used "
-            f"and keeps {kept}",
+            f"fit was cut short in epoch {self.run.epochs_done + 1}: {why}. The estimator can be "
+            f"used and keeps {kept}",
             ConvergenceWarning,
             stacklevel=2,
         )
 
     def _fall_back(self, error: NonFiniteLossError) -> None:
         """Go back to the weights of the last epoch that ended well."""
-        if self.epochs_done == 0:
+        if self.run.epochs_done == 0:
             raise ValueError(f"{error}; no epoch had ended, so nothing is kept") from None
         dict(self.callbacks_)["last_good_weights"].restore(self)
-        self._cut_short(str(error), f"the weights of epoch {self.epochs_done}")
+        self._cut_short(str(error), f"the weights of epoch {self.run.epochs_done}")
 
     def train_step(self, batch: Any, **fit_params: Any) -> dict[str, Any]:
         """Make the views of a batch, then one optimizer step."""
         return super().train_step(self._views(batch), **fit_params)
 
     def _views(self, batch: Any) -> Any:
-        if self.augment is None:
+        augment = self.run.augment
+        if augment is None:
             return batch
         images, (labels, weights) = batch
         images = images.to(self.device, non_blocking=True)
-        images = torch.cat([self.augment(images) for _ in range(self.n_views)])
+        images = torch.cat([augment(images) for _ in range(self.n_views)])
         return images, (labels.repeat(self.n_views), weights.repeat(self.n_views))
 
     def train_step_single(self, batch: Any, **fit_params: Any) -> dict[str, Any]:
@@ -261,16 +236,17 @@ class CLCENet(NeuralNet):
         """Run the module, in mixed precision where that is on."""
         summing = self.parallel is not None and torch.is_grad_enabled()
         run = self.parallel if summing else self.module_
-        with self.precision():
+        with self.autocast():
             return run(x.to(self.device, non_blocking=True))
 
-    def precision(self) -> torch.autocast:
-        """Return the context in which the module runs."""
-        device_type = torch.device(self.device).type
-        return torch.autocast(device_type, dtype=torch.bfloat16, enabled=self.autocast)
+    def autocast(self) -> torch.autocast:
+        """Return the context in which the module runs; a pickle may come from another GPU."""
+        device = torch.device(self.device)
+        low = resolve_precision(self.precision, device) == "bfloat16"
+        return torch.autocast(device.type, dtype=torch.bfloat16, enabled=low)
 
     def get_loss(self, y_pred: Any, y_true: Any, X: Any = None, training: bool = False) -> Tensor:
-        """Hand both outputs, labels and row weights of all processes to the criterion."""
+        """Hand both outputs, labels and weights of all processes to the criterion."""
         outputs = [gather(output) for output in y_pred]
         targets = [gather(target.to(self.device, non_blocking=True)) for target in y_true]
         terms = self.criterion_.terms(*outputs, *targets)
@@ -280,8 +256,8 @@ class CLCENet(NeuralNet):
         if training and not math.isfinite(value := loss.item()):
             step = len(self.history[-1, "batches"])
             raise NonFiniteLossError(
-                f"the loss is {value} in epoch {self.epochs_done + 1}, step {step}: likely causes "
-                "are a learning_rate that is too high, a temperature that is too low, "
+                f"the loss is {value} in epoch {self.run.epochs_done + 1}, step {step}: likely "
+                "causes are a learning_rate that is too high, a temperature that is too low, "
                 "clip_grad=None, or an augmentation that gives NaN"
             )
         return loss
@@ -295,17 +271,9 @@ class CLCENet(NeuralNet):
         return step
 
     def infer_batches(self, dataset: Dataset) -> tuple[Tensor, Tensor]:
-        """Run the module over a dataset, in order; each process on some of its batches.
+        """Return logits and embeddings of shape (n, ...), float32 on the CPU, in order.
 
-        Parameters
-        ----------
-        dataset : Dataset
-            Images or features.
-
-        Returns
-        -------
-        logits, embeddings : Tensor of shape (n, ...), float32
-            On the CPU.
+        Each process computes some of the batches.
         """
         self.module_.eval()
         outputs = []
@@ -317,10 +285,10 @@ class CLCENet(NeuralNet):
 
     def __getstate__(self) -> dict[str, Any]:
         """Pickle the module once, no data, and the optimizer's state only if it will be used."""
-        hidden = {"module": self.module, "batch_sampler": self.batch_sampler}
+        run = self.run and replace(self.run, batch_sampler=None)
+        hidden = {"module": self.module, "run": self.run}
         try:
-            for name in hidden:
-                setattr(self, name, None)
+            self.module, self.run = None, run
             if not self.keep_optimizer and hasattr(self, "optimizer_"):
                 hidden["optimizer_"] = self.optimizer_
                 del self.optimizer_

@@ -9,15 +9,12 @@ from types import NoneType
 from typing import Any
 
 import numpy as np
-import torch
 from sklearn.exceptions import InconsistentVersionWarning
 from sklearn.utils.validation import check_is_fitted
-from skorch.history import History
 from torch import Tensor, nn
 
 from .._distributed import is_main
-from .._training import CLCEModule, CLCENet, checkpoint_gradients, make_net
-from .._validation import resolve_device, resolve_precision
+from .._training import CLCEModule, CLCENet, restored_net
 from ._file import read_model_file, write_model_file
 from ._module import (
     check_backbone,
@@ -152,13 +149,6 @@ class ModelFileMixin:
             raise ValueError(f"path={os.fspath(path)!r} can't be loaded: {error}") from error
         warn_of_versions(saved_with)
         return clf
-
-    def __setstate__(self, state):
-        """Unpickle, and settle the precision anew: there may be another GPU here, or none."""
-        super().__setstate__(state)
-        if hasattr(self, "net_") and self.precision == "auto":
-            resolved = resolve_precision("auto", torch.device(self.net_.device))
-            self.net_.autocast = resolved == "bfloat16"
 
 
 class SavedWithOtherVersions(InconsistentVersionWarning):
@@ -367,14 +357,10 @@ def _take_columns(clf: Any, model: dict[str, Any]) -> None:
 
 
 def _net(clf: Any, module: CLCEModule, history: list[dict[str, Any]]) -> CLCENet:
-    if clf.gradient_checkpointing and module.backbone is not None and not module.frozen:
-        checkpoint_gradients(module.backbone)
     try:
-        net = make_net(clf, module, resolve_device(clf.device))
+        return restored_net(clf, module, history)
     except (ValueError, TypeError, AttributeError, KeyError) as error:
         raise ValueError(f"its net can't be made: {error}") from error
-    net.history_ = History(history)
-    return net
 
 
 def warn_of_versions(saved_with: dict[str, Any]) -> None:

@@ -60,7 +60,7 @@ class Gradients(Callback):
 
 class Crash(Callback):
     def on_epoch_begin(self, net, **kwargs):
-        if net.epochs_done == 2:
+        if net.run.epochs_done == 2:
             raise RuntimeError("crash")
 
 

@@ -1,0 +1,45 @@
+"""What holds for one call of training alone."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from ..samplers import ClassBalancedBatchSampler, ShuffledBatchSampler
+
+if TYPE_CHECKING:
+    from .checkpoint import Checkpoint
+
+BatchSampler = ShuffledBatchSampler | ClassBalancedBatchSampler
+Augment = Callable[[Tensor], Tensor]  # a batch of images to an augmented one
+
+
+@dataclass
+class Run:
+    """One call of training: its batches and length, and how far it is."""
+
+    batch_sampler: BatchSampler | None
+    n_epochs: int
+    scheduled: bool = True  # warm up and decay the learning rate; else it stays at its peak
+    augment: Augment | None = None
+    validation: Dataset | None = None
+    checkpoint: Checkpoint | None = None
+    fit_task: Any = None  # scikit-learn's callbacks know the fit by it
+    estimator: Any = None
+    epochs_before: int = 0  # of earlier calls, in the history
+    epochs_done: int = 0
+    stopped: bool = False
+
+    @property
+    def n_steps(self) -> int:
+        """Steps of the optimizer, if nothing stops it."""
+        assert self.batch_sampler is not None
+        return self.n_epochs * len(self.batch_sampler)
+
+    def ended(self) -> Run:
+        """Return what may be kept: no data, and nothing of the caller's."""
+        return replace(self, validation=None, checkpoint=None, fit_task=None, estimator=None)
