@@ -145,7 +145,8 @@ def test_bad_input_to_predict(on_images, colour_images, colour_labels):
 
 
 def test_unknown_parameter():
-    with pytest.raises(TypeError, match="temprature"):
-        CLCEClassifier(temprature=1)
-    with pytest.raises(ValueError, match="Invalid parameter 'temprature'"):
-        CLCEClassifier().set_params(temprature=1)
+    misspelt = "temprature"  # codespell:ignore
+    with pytest.raises(TypeError, match=misspelt):
+        CLCEClassifier(**{misspelt: 1})
+    with pytest.raises(ValueError, match=f"Invalid parameter '{misspelt}'"):
+        CLCEClassifier().set_params(**{misspelt: 1})

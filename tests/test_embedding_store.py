@@ -16,6 +16,7 @@ import pytest
 from sklearn_clce.features import EmbeddingStore, _store, open_store
 
 MEBIBYTE = 1024**2
+by_fork = pytest.mark.skipif(sys.platform != "linux", reason="processes are forks")
 
 
 def vector(number, width=8):
@@ -109,6 +110,7 @@ def put_in_steps(folder, numbers):
         assert_holds(EmbeddingStore(folder), numbers[: start + 10])
 
 
+@by_fork
 def test_many_processes_write_into_one_folder(store):
     context = multiprocessing.get_context("fork")
     processes = [
@@ -135,6 +137,7 @@ def put_forever(folder, ready):
     EmbeddingStore(folder).put(Endless())
 
 
+@by_fork
 def test_process_killed_while_writing_leaves_what_was_there(store):
     store.put(vectors(range(10), width=1024))
     context = multiprocessing.get_context("fork")
@@ -271,7 +274,10 @@ def test_read_only_folder_still_gives_features(store, monkeypatch):
         store.put(vectors([11]))
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
+@pytest.mark.skipif(
+    os.name != "posix" or os.geteuid() == 0,
+    reason="root may write everywhere",
+)
 def test_folder_without_permission_gives_a_warning(store, tmp_path):
     tmp_path.chmod(0o500)
     with pytest.warns(UserWarning, match="Permission denied"):

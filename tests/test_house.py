@@ -25,6 +25,8 @@ NOT_ASKED = {"ES01", "SA01", "EX01", "GL01", "YD01"}
         ["ruff", "check", "."],
         ["ruff", "format", "--check", "."],
         ["lint-imports"],
+        ["deptry", "."],
+        ["codespell"],
     ],
     ids=" ".join,
 )

@@ -165,6 +165,7 @@ def test_a_build_for_another_device_is_no_other_version(monkeypatch):
     assert _estimator._version("torch") == "2.6.0"
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="the process that saves is a fork")
 def test_killed_at_any_moment_the_file_is_the_old_one_or_the_new_one(tmp_path):
     script = FOLDER / "helpers" / "saved_in_a_loop.py"
     result = subprocess.run(

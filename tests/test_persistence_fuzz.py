@@ -12,6 +12,7 @@ from fuzz_model_file import SECONDS, SPARE_BYTES
 from model_file_mutations import MUTATIONS
 from sklearn_clce import CLCEClassifier
 
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="memory is read from /proc")
 HELPERS = Path(__file__).parent / "helpers"
 FILES = 2004
 

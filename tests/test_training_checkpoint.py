@@ -1,5 +1,6 @@
 """A fit that was killed ends, started again, with the parameters of one that was not."""
 
+import os
 import signal
 import subprocess
 import sys
@@ -31,6 +32,7 @@ def uninterrupted(tmp_path_factory):
     return torch.load(result)
 
 
+@pytest.mark.skipif(os.name != "posix", reason="a process is killed by a signal")
 @pytest.mark.parametrize(
     "moment", ["step:1", "epoch:2", "step:5", "writing:1", "writing:3", "renaming:4", "epoch:5"]
 )

@@ -14,7 +14,6 @@ import argparse
 import gc
 import json
 import random
-import resource
 import signal
 import sys
 import tempfile
@@ -192,6 +191,8 @@ def out_of_memory(error):
 
 def limit_memory():
     """Let a large allocation fail, also where it is never written to."""
+    import resource  # which Windows lacks
+
     with open("/proc/self/statm") as file:
         now = int(file.read().split()[0]) * resource.getpagesize()
     _, hard = resource.getrlimit(resource.RLIMIT_AS)
