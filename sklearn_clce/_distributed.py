@@ -170,7 +170,7 @@ class Parallel:
     """
 
     def __init__(self, module: nn.Module) -> None:
-        self.run = module
+        self.run: nn.Module = module
         if n_processes() > 1:
             self.run = DistributedDataParallel(module)
 
@@ -180,7 +180,8 @@ class Parallel:
 
     def unsummed(self) -> AbstractContextManager:
         """Return a context whose gradients stay in this process, to be summed later."""
-        return self.run.no_sync() if n_processes() > 1 else nullcontext()
+        run = self.run
+        return run.no_sync() if isinstance(run, DistributedDataParallel) else nullcontext()
 
 
 def share_buffers(module: nn.Module) -> None:

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable, Mapping
 from numbers import Integral, Real
+from typing import Any, Literal
 
+import joblib
+import numpy as np
 import torch
 from sklearn.base import BaseEstimator
 from sklearn.utils._param_validation import HasMethods, Interval, StrOptions
-from torch import nn
+from torch import Tensor, nn
 
 from .features import EmbeddingStore
 
@@ -59,46 +63,46 @@ class CLCEParameters(BaseEstimator):
 
     def __init__(
         self,
-        backbone="efficientnet_lite0",
+        backbone: str | nn.Module = "efficientnet_lite0",
         *,
-        pretrained=True,
-        trainable="all",
-        weight=0.5,
-        temperature=0.5,
-        hardness=1.0,
-        label_smoothing=0.0,
-        projection_dim="auto",
-        image_size=None,
-        image_shape=None,
-        batch_size=32,
-        micro_batch_size=None,
-        max_epochs=20,
-        learning_rate=1e-3,
-        layer_decay="auto",
-        weight_decay=0.05,
-        warmup=0.1,
-        clip_grad=1.0,
-        sampler="auto",
-        augment="auto",
-        n_views=1,
-        class_weight=None,
-        early_stopping=False,
-        validation_fraction=0.1,
-        n_iter_no_change=10,
-        tol=1e-4,
-        warm_start=False,
-        device="auto",
-        precision="auto",
-        compile=False,
-        gradient_checkpointing=False,
-        num_workers=0,
-        random_state=None,
-        verbose=0,
-        memory=None,
-        checkpoint=None,
-        callbacks=None,
-        skorch_params=None,
-    ):
+        pretrained: bool | str | os.PathLike[str] = True,
+        trainable: Literal["all", "head"] | int = "all",
+        weight: float = 0.5,
+        temperature: float = 0.5,
+        hardness: float = 1.0,
+        label_smoothing: float = 0.0,
+        projection_dim: int | Literal["auto"] | None = "auto",
+        image_size: int | None = None,
+        image_shape: tuple[int, ...] | list[int] | None = None,
+        batch_size: int = 32,
+        micro_batch_size: int | None = None,
+        max_epochs: int = 20,
+        learning_rate: float = 1e-3,
+        layer_decay: float | Literal["auto"] = "auto",
+        weight_decay: float = 0.05,
+        warmup: float = 0.1,
+        clip_grad: float | None = 1.0,
+        sampler: Literal["auto", "shuffle", "balanced"] = "auto",
+        augment: Callable[[Tensor], Tensor] | Literal["auto"] | None = "auto",
+        n_views: int = 1,
+        class_weight: Mapping[Any, float] | Literal["balanced"] | None = None,
+        early_stopping: bool = False,
+        validation_fraction: float = 0.1,
+        n_iter_no_change: int = 10,
+        tol: float = 1e-4,
+        warm_start: bool = False,
+        device: str | torch.device = "auto",
+        precision: Literal["auto", "float32", "bfloat16"] = "auto",
+        compile: bool = False,
+        gradient_checkpointing: bool = False,
+        num_workers: int = 0,
+        random_state: int | np.random.RandomState | None = None,
+        verbose: int | bool = 0,
+        memory: str | os.PathLike[str] | joblib.Memory | EmbeddingStore | None = None,
+        checkpoint: str | os.PathLike[str] | None = None,
+        callbacks: list[Any] | None = None,
+        skorch_params: dict[str, Any] | None = None,
+    ) -> None:
         self.backbone = backbone
         self.pretrained = pretrained
         self.trainable = trainable

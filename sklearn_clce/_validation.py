@@ -63,7 +63,7 @@ def check_loss_inputs(
             "one label and one row each are required, got "
             + ", ".join(f"{k} {tuple(v.shape)}" for k, v in shapes.items() if v is not None)
         )
-    if class_weight is not None and class_weight.shape != logits.shape[1:]:
+    if class_weight is not None and logits is not None and class_weight.shape != logits.shape[1:]:
         raise ValueError(
             f"class_weight of shape {tuple(class_weight.shape)}: one weight for each of the "
             f"{logits.shape[1]} columns of logits is required"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 import torch
@@ -229,6 +229,16 @@ class CLCEClassifier(
     n_features_in_: int
     feature_names_in_: np.ndarray
 
+    if TYPE_CHECKING:  # scikit-learn has no types
+
+        def score(self, X: Any, y: ArrayLike, sample_weight: ArrayLike | None = None) -> float: ...
+
+        def fit_transform(
+            self, X: Any, y: ArrayLike | None = None, **fit_params: Any
+        ) -> np.ndarray: ...
+
+        def get_feature_names_out(self, input_features: Any = None) -> np.ndarray: ...
+
     @with_callbacks
     def fit(self, X: Any, y: ArrayLike, sample_weight: ArrayLike | None = None) -> Self:
         """Fine-tune on labelled images.
@@ -434,7 +444,7 @@ class CLCEClassifier(
 
     def _forget_columns(self) -> None:
         for name in ("n_features_in_", "feature_names_in_"):
-            vars(self).pop(name, None)
+            self.__dict__.pop(name, None)
 
     def _train(
         self,

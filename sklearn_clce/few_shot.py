@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import cached_property
 from numbers import Integral
+from typing import Any
 
 import numpy as np
+from numpy.typing import ArrayLike
 from scipy.special import stdtrit
 from sklearn.base import clone
 from sklearn.utils import _safe_indexing, check_random_state
@@ -41,19 +44,19 @@ class FewShotScore:
     k_shot: int
 
     @property
-    def mean(self):
+    def mean(self) -> float:
         """Mean accuracy."""
         return float(self.scores.mean())
 
     @cached_property
-    def interval(self):
+    def interval(self) -> tuple[float, float]:
         """Low and high end of the 95 % interval of the mean, after Student's t."""
         n = len(self.scores)
         error = self.scores.std(ddof=1) / np.sqrt(n)
         half = stdtrit(n - 1, (1 + CONFIDENCE) / 2) * error
         return float(self.mean - half), float(self.mean + half)
 
-    def __repr__(self):
+    def __repr__(self) -> str:
         low, high = self.interval
         return (
             f"FewShotScore(mean={self.mean:.4f}, interval=({low:.4f}, {high:.4f}), "
@@ -75,18 +78,18 @@ class FewShotScore:
     prefer_skip_nested_validation=True,
 )
 def few_shot_score(
-    estimator,
-    X,
-    y,
+    estimator: Any,
+    X: Any,
+    y: ArrayLike,
     *,
-    n_way=5,
-    k_shot=1,
-    n_queries=15,
-    n_episodes=100,
-    classes=None,
-    random_state=None,
-    n_jobs=None,
-):
+    n_way: int = 5,
+    k_shot: int = 1,
+    n_queries: int = 15,
+    n_episodes: int = 100,
+    classes: ArrayLike | None = None,
+    random_state: int | np.random.RandomState | None = None,
+    n_jobs: int | None = None,
+) -> FewShotScore:
     """Score a classifier on N-way K-shot episodes.
 
     For each episode ``n_way`` classes are drawn, and ``k_shot`` support and
@@ -163,16 +166,16 @@ def few_shot_score(
     >>> bool(low < score.mean < high)
     True
     """
-    rows_by_class = _rows_by_class(X, y, classes)
-    if len(rows_by_class) < n_way:
+    indices_by_class = _indices_by_class(X, y, classes)
+    if len(indices_by_class) < n_way:
         raise ValueError(
-            f"n_way={n_way!r}: there are {len(rows_by_class)} classes to draw from; a smaller "
+            f"n_way={n_way!r}: there are {len(indices_by_class)} classes to draw from; a smaller "
             "n_way, or more classes, are required"
         )
-    for label, rows in rows_by_class.items():
-        if len(rows) < k_shot + n_queries:
+    for label, indices in indices_by_class.items():
+        if len(indices) < k_shot + n_queries:
             raise ValueError(
-                f"class {label!r} has {len(rows)} images, but k_shot={k_shot!r} and "
+                f"class {label!r} has {len(indices)} images, but k_shot={k_shot!r} and "
                 f"n_queries={n_queries!r} take {k_shot + n_queries}; lower n_queries, or leave it "
                 "out of classes"
             )
@@ -184,44 +187,27 @@ def few_shot_score(
                 keeper,
                 X,
                 y,
-                *draw_episode(list(rows_by_class.values()), n_way, k_shot, n_queries, seed),
+                *draw_episode(list(indices_by_class.values()), n_way, k_shot, n_queries, seed),
             )
             for seed in seeds
         )
     return FewShotScore(np.array(scores), n_way, k_shot)
 
 
-def draw_episode(rows_by_class, n_way, k_shot, n_queries, seed):
-    """Draw the rows of one episode.
-
-    Parameters
-    ----------
-    rows_by_class : list of ndarray of int
-        Rows of each class.
-    n_way : int
-        Classes to draw.
-    k_shot, n_queries : int
-        Rows of each of them to draw, for support and query.
-    seed : int
-        Of the draw.
-
-    Returns
-    -------
-    support : ndarray of shape (n_way * k_shot,)
-        Rows to learn from.
-    queries : ndarray of shape (n_way * n_queries,)
-        Other rows of the same classes.
-    """
+def draw_episode(
+    indices_by_class: list[np.ndarray], n_way: int, k_shot: int, n_queries: int, seed: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Draw indices of ``k_shot`` support and ``n_queries`` other samples of ``n_way`` classes."""
     rng = np.random.default_rng(seed)
-    chosen = rng.choice(len(rows_by_class), n_way, replace=False)
-    rows = np.stack(
-        [rng.choice(rows_by_class[i], k_shot + n_queries, replace=False) for i in chosen]
+    chosen = rng.choice(len(indices_by_class), n_way, replace=False)
+    indices = np.stack(
+        [rng.choice(indices_by_class[i], k_shot + n_queries, replace=False) for i in chosen]
     )  # (n_way, k_shot + n_queries)
-    return rows[:, :k_shot].ravel(), rows[:, k_shot:].ravel()
+    return indices[:, :k_shot].ravel(), indices[:, k_shot:].ravel()
 
 
-def _rows_by_class(X, y, classes):
-    """Return the rows of each label that episodes are drawn from."""
+def _indices_by_class(X: Any, y: Any, classes: Any) -> dict[Any, np.ndarray]:
+    """Return the indices of each label that episodes are drawn from."""
     known, codes = encode_labels(X, y)
     wanted = known if classes is None else np.unique(classes)
     unknown = np.setdiff1d(wanted, known)
@@ -231,13 +217,15 @@ def _rows_by_class(X, y, classes):
     return {label: np.flatnonzero(codes == position[label]) for label in wanted.tolist()}
 
 
-def _episode_score(estimator, X, y, support, queries):
+def _episode_score(
+    estimator: Any, X: Any, y: np.ndarray, support: np.ndarray, queries: np.ndarray
+) -> float:
     fitted = clone(estimator).fit(_safe_indexing(X, support), y[support])
     return float(np.mean(fitted.predict(_safe_indexing(X, queries)) == y[queries]))
 
 
 @contextmanager
-def _keeping_features(estimator):
+def _keeping_features(estimator: Any) -> Iterator[Any]:
     """Give what embeds images in an estimator a store, where it has none."""
     parts = {"": estimator, **estimator.get_params(deep=True)}
     names = [
@@ -246,5 +234,5 @@ def _keeping_features(estimator):
         if isinstance(part, (BackboneFeatures, CLCEClassifier)) and part.memory is None
     ]
     with tempfile.TemporaryDirectory() if names else nullcontext() as folder:
-        store = EmbeddingStore(folder) if names else None
+        store = EmbeddingStore(folder) if folder is not None else None
         yield clone(estimator).set_params(**dict.fromkeys(names, store)) if names else estimator

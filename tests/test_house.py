@@ -27,6 +27,9 @@ NOT_ASKED = {"ES01", "SA01", "EX01", "GL01", "YD01"}
         ["lint-imports"],
         ["deptry", "."],
         ["codespell"],
+        ["mypy"],
+        ["mypy", "--strict", "--follow-imports=silent", "tests/helpers/typed_user.py"],
+        ["basedpyright"],
     ],
     ids=" ".join,
 )

@@ -13,7 +13,13 @@ from torch import Tensor, nn
 
 from .._parameters import CLCEParameters
 from .._validation import resolve_device, resolve_precision
-from ..backbones import FrozenBackbone, count_features, frozen_backbone, load_backbone
+from ..backbones import (
+    BackboneConfig,
+    FrozenBackbone,
+    count_features,
+    frozen_backbone,
+    load_backbone,
+)
 from ..data import Augmentation, EvaluationTransform, LabelledFeatures, LabelledImages, is_grey
 from ..features import features_of, open_store
 from ..losses import CLCELoss
@@ -26,22 +32,24 @@ FROZEN_PROJECTION_DIM = 128
 LOOKED_AT = 8  # images that tell whether all are grey
 
 Samples = Tensor | Sequence[Tensor]  # features, or images
-Labelled = LabelledFeatures | LabelledImages
 
 
 def make_module(
     parameters: CLCEParameters, samples: Samples, n_classes: int, device: torch.device
 ) -> tuple[CLCEModule, Tensor | None]:
     """Build the network on the CPU, and return the samples' features if its backbone is frozen."""
-    backbone, config, features = None, None, None
+    backbone: nn.Module | None = None
+    config: BackboneConfig | None = None
+    features: Tensor | None = None
     if isinstance(samples, Tensor):
-        features = samples
+        features, n_features = samples, samples.shape[1]
     elif parameters.trainable == "head":
         shared = frozen_backbone(
             parameters.backbone, pretrained=parameters.pretrained, image_size=parameters.image_size
         )
         features = kept_features(parameters, samples, shared, device)
         backbone, config = copy.deepcopy(shared.module), shared.config
+        n_features = features.shape[1]
     else:
         backbone, config = load_backbone(
             parameters.backbone, pretrained=parameters.pretrained, image_size=parameters.image_size
@@ -49,10 +57,7 @@ def make_module(
         freeze(backbone, parameters.trainable)
         if parameters.gradient_checkpointing:
             checkpoint_gradients(backbone)
-    if features is None:
         n_features = count_features(backbone, EvaluationTransform(config)(samples[0]))
-    else:
-        n_features = features.shape[1]
     projection_dim = parameters.projection_dim
     if projection_dim == "auto":
         projection_dim = None if features is None else FROZEN_PROJECTION_DIM
@@ -83,15 +88,15 @@ def kept_features(
     )
 
 
-def features_for(parameters: CLCEParameters, net: CLCENet, samples: Samples) -> Samples:
-    """Return what a net reads of samples: features, unless its backbone trains."""
+def features_for(parameters: CLCEParameters, net: CLCENet, samples: Samples) -> Tensor | None:
+    """Return features of samples, if nothing of the net's backbone trains."""
     if isinstance(samples, Tensor) or not net.module_.frozen:
-        return samples
+        return samples if isinstance(samples, Tensor) else None
     backbone = FrozenBackbone(net.module_.eval().backbone, net.module_.config)
     return kept_features(parameters, samples, backbone, net.device)
 
 
-def checkpoint_gradients(backbone: nn.Module) -> None:
+def checkpoint_gradients(backbone: Any) -> None:
     """Save memory at the price of time, or raise a ValueError."""
     try:
         backbone.set_grad_checkpointing(True)
@@ -177,10 +182,11 @@ def make_dataset(
     samples: Samples,
     labels: np.ndarray | None = None,
     weights: np.ndarray | None = None,
-) -> Labelled:
+) -> LabelledFeatures | LabelledImages:
     """Make batches of what a module takes; labels and weights are of shape (n,)."""
     if isinstance(samples, Tensor):
         return LabelledFeatures(samples, labels, weights)
+    assert module.config is not None  # images need a backbone
     return LabelledImages(samples, EvaluationTransform(module.config), labels, weights)
 
 

@@ -73,6 +73,8 @@ class ClipGradients(Callback):
 class LastGoodWeights(Callback):
     """Keep the weights of the last epoch that ended with finite losses."""
 
+    weights_: dict[str, Tensor] | None = None
+
     def on_epoch_end(self, net: Any, **kwargs: Any) -> None:
         """Copy the weights."""
         self.weights_ = copy_weights(net.module_)

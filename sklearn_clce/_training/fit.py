@@ -19,7 +19,6 @@ from .._validation import resolve_device
 from ..data import LabelledFeatures
 from ..samplers import make_batch_sampler
 from .assembly import (
-    Labelled,
     Samples,
     continued_net,
     features_for,
@@ -77,14 +76,15 @@ def fit_net(
             net = make_net(parameters, module, device)
         else:
             net = continued_net(parameters, after, device)
-            features = features_for(parameters, net, samples) if net.module_.frozen else None
+            features = features_for(parameters, net, samples)
         augment = make_augmentation(parameters, net.module_, samples)
         if features is not None:
             if not net.module_.standardize.adapted:
                 net.module_.standardize.adapt(features, torch.from_numpy(weights))
             if augment is None:
                 samples = features
-        dataset, validation = make_dataset(net.module_, samples, labels, weights), None
+        dataset: Dataset = make_dataset(net.module_, samples, labels, weights)
+        validation: Dataset | None = None
         if parameters.early_stopping:
             training, aside = split_indices(labels, parameters.validation_fraction, seed)
             dataset, validation = part_of(dataset, training), part_of(dataset, aside)
@@ -108,8 +108,8 @@ def fit_net(
 
 def infer(parameters: CLCEParameters, net: CLCENet, samples: Samples) -> tuple[Tensor, Tensor]:
     """Return logits (n, n_classes) and embeddings (n, n_embedding), float32 on the CPU."""
-    samples = features_for(parameters, net, samples)
-    return net.infer_batches(make_dataset(net.module_, samples))
+    features = features_for(parameters, net, samples)
+    return net.infer_batches(make_dataset(net.module_, samples if features is None else features))
 
 
 def _batches(parameters: CLCEParameters, labels: np.ndarray, seed: int) -> BatchSampler:
@@ -126,7 +126,7 @@ def _batches(parameters: CLCEParameters, labels: np.ndarray, seed: int) -> Batch
     return batch_sampler
 
 
-def part_of(dataset: Labelled, indices: np.ndarray) -> Dataset:
+def part_of(dataset: Dataset, indices: np.ndarray) -> Dataset:
     """Take some samples of a dataset, into one of the same kind of batches."""
     if not isinstance(dataset, LabelledFeatures):
         return Subset(dataset, indices.tolist())

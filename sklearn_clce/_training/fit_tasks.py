@@ -2,26 +2,31 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable
+from typing import Any, TypeVar
 
 from skorch.callbacks import Callback
 
+Method = TypeVar("Method", bound=Callable[..., Any])
+
 try:
-    from sklearn.callback import CallbackSupportMixin, with_callbacks
+    from sklearn.callback import CallbackSupportMixin
+    from sklearn.callback import with_callbacks as _with_callbacks
 except ImportError:  # scikit-learn before 1.9
 
-    class CallbackSupportMixin:
+    class CallbackSupportMixin:  # type: ignore[no-redef]
         """Stands in for scikit-learn's mixin; there are no callbacks to support."""
 
         def _init_callback_context(self, **kwargs: Any) -> None:
             return None
 
-    def with_callbacks(method: Any) -> Any:
-        """Return the method as it is."""
+    def _with_callbacks(method: Any) -> Any:
         return method
 
 
-__all__ = ["CallbackSupportMixin", "EpochTasks", "with_callbacks"]
+def with_callbacks(method: Method) -> Method:
+    """Decorate a ``fit`` that scikit-learn's callbacks follow, and leave its type as it is."""
+    return _with_callbacks(method)
 
 
 class EpochTasks(Callback):

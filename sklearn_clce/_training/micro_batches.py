@@ -62,7 +62,8 @@ def backward_in_parts(
     loss = loss_of(whole)
     loss.backward()
     used = [output.grad is not None for output in whole]
-    gradients = zip(*(output.grad.split(size) for output in compress(whole, used)), strict=True)
+    given = [output.grad for output in whole if output.grad is not None]
+    gradients = zip(*(gradient.split(size) for gradient in given), strict=True)
     for number, (part, state, gradient) in enumerate(
         zip(parts, random_states, gradients, strict=True), start=1
     ):

@@ -152,7 +152,7 @@ class CLCEModule(nn.Module):
         nn.init.zeros_(self.classifier.bias)
         # settled here, for it is asked for at every step: nothing, or all, of the backbone trains
         self.frozen = backbone is None or not _trains(backbone)
-        self.trains_whole = not self.frozen and _trains_whole(backbone)
+        self.trains_whole = backbone is not None and _trains_whole(backbone)
         if self.frozen and backbone is not None:
             backbone.eval()
 
@@ -184,7 +184,7 @@ class CLCEModule(nn.Module):
         for child in self.children():
             if not (self.frozen and child is self.backbone):  # that stays in evaluation mode
                 child.train(mode)
-        if mode and not self.frozen and not self.trains_whole:
+        if mode and self.backbone is not None and not self.frozen and not self.trains_whole:
             _evaluate_where_frozen(self.backbone)
         return self
 
@@ -201,7 +201,7 @@ class CLCEModule(nn.Module):
         Tensor of shape (n, n_features)
             Features.
         """
-        if batch.ndim == 2 or self.backbone is None:
+        if batch.ndim == 2 or self.backbone is None or self.normalize is None:
             return batch
         return run_backbone(self.backbone, self.normalize(batch))
 

@@ -48,7 +48,7 @@ class CLCENet(NeuralNet):
     pickle holds the optimizer's state.
     """
 
-    run: Run | None = None  # the last call of training
+    run = Run()  # the last call of training
     parallel: Parallel | None = None  # while it trains
 
     def __init__(
@@ -140,7 +140,7 @@ class CLCENet(NeuralNet):
         batches = self.run.batch_sampler if training else self._in_order(dataset)
         return self._load(dataset, batches, "iterator_train" if training else "iterator_valid")
 
-    def _in_order(self, dataset: Dataset) -> list[list[int]]:
+    def _in_order(self, dataset: Any) -> list[list[int]]:
         """Cut a dataset into batches of nearly equal size that the memory of a step can hold."""
         size = min(self.batch_size, self.micro_batch_size or self.batch_size)
         indices = np.arange(len(dataset))
@@ -223,6 +223,7 @@ class CLCENet(NeuralNet):
         if self.micro_batch_size is None or len(images) <= self.micro_batch_size:
             return super().train_step_single(batch, **fit_params)
         self._set_training(True)
+        assert self.parallel is not None  # it trains
         loss, outputs = backward_in_parts(
             self.infer,
             lambda outputs: self.get_loss(outputs, targets, training=True),
@@ -235,7 +236,7 @@ class CLCENet(NeuralNet):
     def infer(self, x: Any, **fit_params: Any) -> tuple[Tensor, Tensor]:
         """Run the module, in mixed precision where that is on."""
         summing = self.parallel is not None and torch.is_grad_enabled()
-        run = self.parallel if summing else self.module_
+        run: Any = self.parallel if summing else self.module_
         with self.autocast():
             return run(x.to(self.device, non_blocking=True))
 
@@ -285,16 +286,16 @@ class CLCENet(NeuralNet):
 
     def __getstate__(self) -> dict[str, Any]:
         """Pickle the module once, no data, and the optimizer's state only if it will be used."""
-        run = self.run and replace(self.run, batch_sampler=None)
-        hidden = {"module": self.module, "run": self.run}
+        run = replace(self.run, batch_sampler=None)
+        hidden: dict[str, Any] = {"module": self.module, "run": self.run}
         try:
-            self.module, self.run = None, run
+            self.__dict__ |= {"module": None, "run": run}
             if not self.keep_optimizer and hasattr(self, "optimizer_"):
                 hidden["optimizer_"] = self.optimizer_
                 del self.optimizer_
             return super().__getstate__()
         finally:
-            vars(self).update(hidden)
+            self.__dict__ |= hidden
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         """Point both names at the one module again."""

@@ -7,8 +7,10 @@ from typing import Any
 
 from torch import nn
 
+from .module import CLCEModule
 
-def blocks_of(backbone: nn.Module) -> list[list[str]]:
+
+def blocks_of(backbone: Any) -> list[list[str]]:
     """List the names of a timm backbone's parameters, block by block.
 
     Parameters
@@ -57,7 +59,7 @@ def freeze(backbone: nn.Module, trainable: str | int) -> None:
     ValueError
         If the backbone has fewer blocks, or does not know them.
     """
-    if trainable in ("all", "head"):
+    if isinstance(trainable, str):
         backbone.requires_grad_(trainable == "all")
         return
     blocks = blocks_of(backbone)
@@ -87,7 +89,7 @@ def layer_decay_of(backbone: nn.Module | None, layer_decay: float | str) -> floa
     float
         The factor.
     """
-    if layer_decay != "auto":
+    if not isinstance(layer_decay, str):
         return layer_decay
     has_attention = backbone is not None and any(
         "Attention" in type(part).__name__ for part in backbone.modules()
@@ -96,7 +98,7 @@ def layer_decay_of(backbone: nn.Module | None, layer_decay: float | str) -> floa
 
 
 def parameter_groups(
-    module: nn.Module, *, learning_rate: float, weight_decay: float, layer_decay: float | str
+    module: CLCEModule, *, learning_rate: float, weight_decay: float, layer_decay: float | str
 ) -> list[dict[str, Any]]:
     """Group parameters by learning rate and weight decay.
 
@@ -149,7 +151,7 @@ def _as_groups(layers: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
 
 
 def _backbone_groups(
-    backbone: nn.Module, weight_decay: float, layer_decay: float
+    backbone: Any, weight_decay: float, layer_decay: float
 ) -> list[dict[str, Any]]:
     """Ask timm; a module that does not know its blocks is one block."""
     from timm.optim import param_groups_layer_decay

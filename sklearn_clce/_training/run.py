@@ -22,8 +22,8 @@ Augment = Callable[[Tensor], Tensor]  # a batch of images to an augmented one
 class Run:
     """One call of training: its batches and length, and how far it is."""
 
-    batch_sampler: BatchSampler | None
-    n_epochs: int
+    batch_sampler: BatchSampler | None = None
+    n_epochs: int = 0
     scheduled: bool = True  # warm up and decay the learning rate; else it stays at its peak
     augment: Augment | None = None
     validation: Dataset | None = None

@@ -151,7 +151,7 @@ def frozen_backbone(
 
 def _source(pretrained: bool | str | os.PathLike[str]) -> Any:
     """Tell a changed file of weights from the one that was loaded."""
-    if pretrained is True or not os.path.isfile(pretrained):
+    if isinstance(pretrained, bool) or not os.path.isfile(pretrained):
         return pretrained
     stat = os.stat(pretrained)
     return os.path.abspath(pretrained), stat.st_size, stat.st_mtime_ns
@@ -171,7 +171,7 @@ def _tensors(module: nn.Module) -> Iterator[tuple[str, Tensor]]:
 
 def _raw_bytes(tensor: Tensor) -> memoryview:
     flat = tensor.detach().cpu().contiguous().flatten()
-    return memoryview(flat.view(torch.uint8).numpy())
+    return flat.view(torch.uint8).numpy().data
 
 
 def _architecture(module: nn.Module) -> Iterator[str]:

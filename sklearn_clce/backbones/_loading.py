@@ -174,7 +174,14 @@ def _create(
         raise OSError(_unreachable(backbone, name, error)) from error
 
 
-def _timm_model(name: str, image_size: int | None, **kwargs: Any) -> nn.Module:
+def _pretrained_cfg(name: str) -> Any:
+    """Return timm's notes on the weights of a model that it knows."""
+    import timm
+
+    return timm.get_pretrained_cfg(name)
+
+
+def _timm_model(name: str, image_size: int | None, **kwargs: Any) -> Any:
     """Call timm; a backbone of fixed input size is told the size that is wanted."""
     import timm
 
@@ -184,7 +191,7 @@ def _timm_model(name: str, image_size: int | None, **kwargs: Any) -> nn.Module:
         cfg, _, args = timm.models.load_model_config_from_hf(name.split(":", 1)[1])
         fixed = cfg.get("fixed_input_size")
     elif image_size is not None:
-        fixed = timm.get_pretrained_cfg(name).fixed_input_size
+        fixed = _pretrained_cfg(name).fixed_input_size
     if image_size is None or not fixed:
         return build_timm(name, args, **kwargs)
     try:
@@ -215,7 +222,7 @@ def build_timm(name: str, args: Mapping[str, Any], **kwargs: Any) -> nn.Module:
 
     with warnings.catch_warnings():  # of timm's own code, nothing that a user can mend
         warnings.filterwarnings("ignore", category=UserWarning, module="timm")
-        model = timm.create_model(name, num_classes=0, **args, **kwargs)
+        model: Any = timm.create_model(name, num_classes=0, **args, **kwargs)
     model.factory_args = dict(args)
     return model
 
@@ -224,9 +231,7 @@ def _from_state_dict(
     name: str, image_size: int | None, weights: Mapping[str, Tensor], source: Any
 ) -> nn.Module:
     """Build the model and put weights into it; every tensor must find its place."""
-    import timm
-
-    cfg = timm.get_pretrained_cfg(name)
+    cfg = _pretrained_cfg(name)
     classifiers = (cfg.classifier,) if isinstance(cfg.classifier, str) else cfg.classifier or ()
     prefixes = tuple(f"{classifier}." for classifier in classifiers)
     headless = {k: v for k, v in weights.items() if not k.startswith(prefixes or "\0")}
@@ -305,8 +310,8 @@ def _unreachable(backbone: str, name: str, error: Exception) -> str:
     if name.startswith(HUB):
         source = name.split(":", 1)[1]
     elif timm.models.is_model_pretrained(name):
-        cfg = timm.get_pretrained_cfg(name)
-        source = cfg.hf_hub_id or cfg.url
+        cfg = _pretrained_cfg(name)
+        source = str(cfg.hf_hub_id or cfg.url)
     else:
         source = "none (timm knows no weights of this architecture)"
     reason = (str(error).strip().splitlines() or [type(error).__name__])[0]

@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from numbers import Integral
+from typing import Any, Literal, Self
 
+import joblib
+import numpy as np
 import torch
 from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, TransformerMixin
+from sklearn.utils import Tags
 from sklearn.utils._param_validation import HasMethods, Interval, StrOptions
 from sklearn.utils.validation import validate_data
-from torch import nn
+from torch import Tensor, nn
 
 from .._distributed import claim_gpu
 from .._validation import resolve_device, resolve_precision
-from ..backbones import count_features, frozen_backbone
+from ..backbones import FrozenBackbone, count_features, frozen_backbone
 from ..data import as_images
 from ._computing import features_of
 from ._store import EmbeddingStore, open_store
@@ -114,17 +119,17 @@ class BackboneFeatures(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEs
 
     def __init__(
         self,
-        backbone="efficientnet_lite0",
+        backbone: str | nn.Module = "efficientnet_lite0",
         *,
-        pretrained=True,
-        image_size=None,
-        image_shape=None,
-        batch_size=32,
-        device="auto",
-        precision="auto",
-        memory=None,
-        verbose=0,
-    ):
+        pretrained: bool | str | os.PathLike[str] = True,
+        image_size: int | None = None,
+        image_shape: tuple[int, ...] | list[int] | None = None,
+        batch_size: int = 32,
+        device: str | torch.device = "auto",
+        precision: Literal["auto", "float32", "bfloat16"] = "auto",
+        memory: str | os.PathLike[str] | joblib.Memory | EmbeddingStore | None = None,
+        verbose: int | bool = 0,
+    ) -> None:
         self.backbone = backbone
         self.pretrained = pretrained
         self.image_size = image_size
@@ -135,7 +140,7 @@ class BackboneFeatures(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEs
         self.memory = memory
         self.verbose = verbose
 
-    def fit(self, X, y=None):
+    def fit(self, X: Any, y: Any = None) -> Self:
         """Check parameters and images; nothing is learned.
 
         Parameters
@@ -162,7 +167,7 @@ class BackboneFeatures(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEs
         self._read(X, reset=True)
         return self
 
-    def transform(self, X):
+    def transform(self, X: Any) -> np.ndarray:
         """Compute features, or take those that are kept.
 
         Parameters
@@ -200,12 +205,12 @@ class BackboneFeatures(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEs
         ).numpy()
 
     @property
-    def _n_features_out(self):
+    def _n_features_out(self) -> int:
         backbone = self._load()
         size = backbone.config.image_size or PROBE_SIZE
         return count_features(backbone.module, torch.zeros(backbone.config.n_channels, size, size))
 
-    def _read(self, X, *, reset):
+    def _read(self, X: Any, *, reset: bool) -> Sequence[Tensor]:
         self._validate_params()
         if isinstance(self.backbone, str) and self.backbone == "precomputed":
             raise ValueError(
@@ -217,7 +222,7 @@ class BackboneFeatures(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEs
             validate_data(self, X, skip_check_array=True, reset=reset)
         return images
 
-    def _load(self):
+    def _load(self) -> FrozenBackbone:
         """Load the backbone; random weights must be the same at each call."""
         with torch.random.fork_rng(devices=[]):
             torch.default_generator.manual_seed(0)
@@ -225,7 +230,7 @@ class BackboneFeatures(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEs
                 self.backbone, pretrained=self.pretrained, image_size=self.image_size
             )
 
-    def __sklearn_tags__(self):
+    def __sklearn_tags__(self) -> Tags:
         tags = super().__sklearn_tags__()
         tags.requires_fit = False
         tags.input_tags.three_d_array = True

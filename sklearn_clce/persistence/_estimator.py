@@ -6,9 +6,10 @@ import os
 import warnings
 from importlib.metadata import version
 from types import NoneType
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
+import torch
 from sklearn.exceptions import InconsistentVersionWarning
 from sklearn.utils.validation import check_is_fitted
 from torch import Tensor, nn
@@ -43,7 +44,7 @@ MAX_WORKERS = 128
 class ModelFileMixin:
     """What an estimator saves and loads."""
 
-    def save(self, path):
+    def save(self: Any, path: str | os.PathLike[str]) -> None:
         """Write the fitted estimator to one file.
 
         The file holds weights, parameters, labels, preprocessing and the figures of the
@@ -104,7 +105,12 @@ class ModelFileMixin:
             )
 
     @classmethod
-    def load(cls, path, device="auto", backbone=None):
+    def load(
+        cls,
+        path: str | os.PathLike[str],
+        device: str | torch.device = "auto",
+        backbone: nn.Module | None = None,
+    ) -> Self:
         """Read an estimator that :meth:`save` wrote.
 
         Nothing is downloaded, nothing in the file is run, and no other file is opened.
@@ -230,7 +236,8 @@ def stored_parameters(clf: Any) -> tuple[dict[str, Any], list[str]]:
         Names of those that have no place and are not at their defaults.
     """
     defaults = type(clf)().get_params(deep=False)
-    parameters, left_out = {}, []
+    parameters: dict[str, Any] = {}
+    left_out = []
     for name, value in clf.get_params(deep=False).items():
         if name == "backbone" and isinstance(value, nn.Module):
             parameters[name] = None
@@ -322,7 +329,7 @@ def restore(
     return clf
 
 
-def _unfitted(cls: type, saved: dict[str, Any], device: Any, backbone: Any) -> Any:
+def _unfitted(cls: Any, saved: dict[str, Any], device: Any, backbone: Any) -> Any:
     """Make the estimator from its parameters, which must be such as it takes."""
     unknown = sorted(saved.keys() - set(cls._get_param_names()))
     if unknown:

@@ -193,14 +193,14 @@ def build_module(
     ValueError
         If there is no such network.
     """
-    config = take(description, "config", dict, NoneType)
-    config = None if config is None else _config(from_json(config))
+    described = take(description, "config", dict, NoneType)
+    config = None if described is None else _config(from_json(described))
     saved = take(description, "backbone", dict, NoneType)
     if (saved is None) != (config is None):
         raise ValueError("it has a backbone without preprocessing, or the reverse")
     if backbone is not None:
         backbone, _ = load_backbone(backbone)
-    elif saved is not None:
+    elif saved is not None and config is not None:
         backbone = rebuild_backbone(saved, config)
     if backbone is not None:
         _freeze(backbone, take(description, "frozen", list))
@@ -219,12 +219,12 @@ def build_module(
 
 def _freeze(backbone: nn.Module, frozen: list[Any]) -> None:
     """Take the gradients from what did not train."""
-    frozen = {name for name in frozen if type(name) is str}
+    names = {name for name in frozen if type(name) is str}
     for name, parameter in backbone.named_parameters():
-        parameter.requires_grad_(f"backbone.{name}" not in frozen)
+        parameter.requires_grad_(f"backbone.{name}" not in names)
 
 
-def _width(description: dict[str, Any], name: str, *types: type) -> int | None:
+def _width(description: dict[str, Any], name: str, *types: type) -> Any:
     width = take(description, name, *types)
     if width is not None and not 1 <= width <= MAX_WIDTH:
         raise ValueError(f"{name} is not in 1..{MAX_WIDTH}")

@@ -1,0 +1,85 @@
+"""What a user with a type checker writes; mypy --strict and pyright find nothing in it."""
+
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from sklearn_clce import (
+    BackboneFeatures,
+    ClassBalancedBatchSampler,
+    CLCEClassifier,
+    CLCELoss,
+    EmbeddingStore,
+    LabelAwareContrastiveLoss,
+    clce_loss,
+    few_shot_score,
+    label_aware_contrastive_loss,
+    list_backbones,
+    load_image_folder,
+)
+
+
+def darker(images: Tensor) -> Tensor:
+    return images / 2
+
+
+def classifiers() -> list[CLCEClassifier]:
+    return [
+        CLCEClassifier(trainable=2),
+        CLCEClassifier(nn.Identity()),
+        CLCEClassifier(pretrained="w.safetensors"),
+        CLCEClassifier(pretrained=Path("w.safetensors"), trainable="head"),
+        CLCEClassifier(layer_decay=0.75),
+        CLCEClassifier(projection_dim=None),
+        CLCEClassifier(projection_dim=64),
+        CLCEClassifier(clip_grad=None),
+        CLCEClassifier(augment=darker),
+        CLCEClassifier(augment=nn.Identity()),
+        CLCEClassifier(augment=None),
+        CLCEClassifier(device=torch.device("cpu")),
+        CLCEClassifier(weight=1, temperature=1, hardness=0),
+        CLCEClassifier(image_size=64, image_shape=(8, 8), micro_batch_size=8),
+        CLCEClassifier(class_weight={"cat": 2.0, "dog": 1}),
+        CLCEClassifier(class_weight="balanced", sampler="balanced"),
+        CLCEClassifier(random_state=np.random.RandomState(0), verbose=True),
+        CLCEClassifier(memory=EmbeddingStore("features"), checkpoint=Path("checkpoint")),
+        CLCEClassifier(skorch_params={"optimizer": torch.optim.SGD}, callbacks=[]),
+    ]
+
+
+def use(X: NDArray[np.float64], y: list[str], folder: Path) -> float:
+    clf = CLCEClassifier().fit(X, y, sample_weight=[1.0] * len(y))
+    clf = clf.partial_fit(X, y, classes=["cat", "dog"])
+    embedding: NDArray[np.float32] = clf.transform(X)
+    probabilities: NDArray[np.float32] = clf.predict_proba(X) + clf.decision_function(X)
+    labels: NDArray[np.str_] = clf.predict(X)
+    clf.save(folder / "model.safetensors")
+    loaded: CLCEClassifier = CLCEClassifier.load("model.safetensors", device="cpu")
+    losses: list[float] = [epoch["train_loss"] for epoch in loaded.history_]
+    classes: list[str] = loaded.classes_.tolist()
+    module: nn.Module = loaded.module_
+    print(embedding.shape, probabilities.max(), labels, losses, classes, module, loaded.n_iter_)
+    return clf.score(X, y)
+
+
+def features(paths: list[Path]) -> NDArray[np.float32]:
+    BackboneFeatures(nn.Identity())
+    return BackboneFeatures("beit", pretrained=False, memory="features").fit(paths).transform(paths)
+
+
+def criterion(logits: Tensor, embeddings: Tensor, labels: Tensor) -> Tensor:
+    loss: Tensor = CLCELoss(weight=0.5)(logits, embeddings, labels)
+    loss = loss + clce_loss(logits, embeddings, labels, weight=0.5)
+    loss = loss + LabelAwareContrastiveLoss(temperature=0.1)(embeddings, labels)
+    return loss + label_aware_contrastive_loss(embeddings, labels, temperature=0.1)
+
+
+def others(X: NDArray[np.float64], y: list[str]) -> None:
+    for batch in ClassBalancedBatchSampler(y, classes_per_batch=2, rows_per_class=2):
+        print(len(batch))
+    low, high = few_shot_score(CLCEClassifier(), X, y, k_shot=5).interval
+    paths, names = load_image_folder("pictures")
+    print(low < high, list_backbones()["beit"], paths[0], names[0])
