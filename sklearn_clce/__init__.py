@@ -2,7 +2,7 @@
 
 from .backbones import list_backbones
 from .classifier import CLCEClassifier
-from .data import load_image_folder
+from .data import find_unreadable, load_image_folder
 from .displays import EmbeddingDisplay, TopLossesDisplay, TrainingCurveDisplay
 from .features import BackboneFeatures, EmbeddingStore
 from .few_shot import few_shot_score
@@ -28,6 +28,7 @@ __all__ = [
     "TrainingCurveDisplay",
     "clce_loss",
     "few_shot_score",
+    "find_unreadable",
     "label_aware_contrastive_loss",
     "list_backbones",
     "load_image_folder",

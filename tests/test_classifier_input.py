@@ -30,7 +30,8 @@ def test_every_kind_of_image_gives_the_same_predictions(
     assert not hasattr(clf, "n_features_in_")
 
 
-@pytest.mark.parametrize("kind", KINDS)
+# scikit-learn can't split arrays of zarr
+@pytest.mark.parametrize("kind", [kind for kind in KINDS if kind != "zarr"])
 def test_every_kind_of_image_survives_cross_validation(
     kind, on_images, colour_images, colour_labels, tmp_path
 ):
@@ -63,7 +64,7 @@ def as_it_was(clf, X):
 
 BAD_FIT = {
     "NaN": (lambda X: np.where(X.max() == X, np.nan, X), {}, "contains NaN"),
-    "channels": (lambda X: np.concatenate([X, X], axis=-1), {}, "1, 3 or 4 channels"),
+    "channels": (lambda X: np.zeros((12, 8, 8, 8)), {}, "1, 3 or 4 channels"),
     "above 1": (lambda X: X * 2.0, {}, "floats must lie in 0..1"),
     "empty": (lambda X: X[:0], {}, "X is empty"),
     "lengths": (lambda X: X[:-1], {}, "inconsistent numbers of samples"),

@@ -1,6 +1,7 @@
 """Every kind of image gives the same tensor; what is no image gives one clear error."""
 
 import pickle
+from io import BytesIO
 from pathlib import Path
 
 import numpy as np
@@ -9,8 +10,8 @@ import pytest
 import torch
 from PIL import Image
 
-from image_kinds import KINDS, save_images
-from sklearn_clce import CLCEClassifier, load_image_folder
+from image_kinds import KINDS, DictDataset, save_images
+from sklearn_clce import CLCEClassifier
 from sklearn_clce.data import LabelledFeatures, LabelledImages, as_images
 
 
@@ -21,7 +22,7 @@ def test_every_kind_gives_the_same_images(kind, colour_images, tmp_path):
     assert len(images) == len(expected)
     for row, image in enumerate(images):
         assert image.dtype == torch.float32
-        assert torch.equal(image[:3], expected[row])
+        assert torch.equal(image, expected[row])
 
 
 @pytest.mark.parametrize("shape", [(16, 20, 3), (3, 16, 20)])
@@ -58,8 +59,8 @@ def test_grey_images(kind, tmp_path):
 
 
 def test_where_both_axes_could_be_channels_the_last_one_is():
-    X = np.zeros((2, 3, 5, 4), np.uint8)
-    assert as_images(X)[0].shape == (4, 3, 5)
+    X = np.zeros((2, 1, 5, 3), np.uint8)
+    assert as_images(X)[0].shape == (3, 1, 5)
 
 
 def test_pictures_of_different_sizes(photos):
@@ -71,22 +72,6 @@ def test_pictures_of_different_sizes(photos):
     ]
 
 
-def test_exif_orientation_is_followed(tmp_path):
-    image = Image.fromarray(np.zeros((4, 8, 3), np.uint8))
-    exif = image.getexif()
-    exif[0x0112] = 6  # turned by a quarter
-    image.save(tmp_path / "turned.jpg", exif=exif)
-    assert as_images([tmp_path / "turned.jpg"])[0].shape == (3, 8, 4)
-
-
-@pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "RGB", "RGBA", "CMYK", "YCbCr"])
-def test_pil_modes(mode):
-    image = Image.new("RGB", (6, 5), (255, 255, 255)).convert(mode)
-    tensor = as_images([image])[0]
-    assert tensor.shape == ((1 if mode == "L" else 3), 5, 6)
-    assert tensor.min() > 0.95
-
-
 def test_files_are_read_only_when_asked_for(colour_images, tmp_path):
     paths = save_images(colour_images, tmp_path)
     images = as_images(paths)
@@ -95,14 +80,6 @@ def test_files_are_read_only_when_asked_for(colour_images, tmp_path):
     assert images[2].shape == (3, 16, 20)
     with pytest.raises(ValueError, match=r"X\[3\]: '.*3.png' can't be read as an image"):
         images[3]
-
-
-def test_a_truncated_file_names_path_and_row(photos, tmp_path):
-    Image.fromarray(photos[0]).save(tmp_path / "a.jpg")
-    content = (tmp_path / "a.jpg").read_bytes()
-    (tmp_path / "a.jpg").write_bytes(content[: len(content) // 2])
-    with pytest.raises(ValueError, match=r"X\[0\]: '.*a.jpg' can't be read as an image"):
-        as_images([tmp_path / "a.jpg"])[0]
 
 
 def bad_pixel(value, dtype=np.float64):
@@ -121,7 +98,7 @@ def bad_pixel(value, dtype=np.float64):
         (bad_pixel(256, np.int32), ValueError, r"X\[2\] .* integers in 0..255"),
         (bad_pixel(1j, np.complex128), ValueError, "dtype complex128"),
         ([np.zeros((8, 8)), bad_pixel(2.0)[2]], ValueError, r"X\[1\] has pixels in 0..2"),
-        (np.zeros((4, 8, 8, 5)), ValueError, r"image of shape \(8, 8, 5\).* 1, 3 or 4 channels"),
+        (np.zeros((4, 8, 8, 8)), ValueError, r"image of shape \(8, 8, 8\).* 1, 3 or 4 channels"),
         ([np.zeros((8, 8)), np.zeros((2, 8, 8))], ValueError, r"X\[1\] holds .*\(2, 8, 8\)"),
         (np.zeros((4, 64)), ValueError, "image_shape=None: .* flattened"),
         (np.zeros(4), ValueError, r"X of shape \(4,\)"),
@@ -130,10 +107,45 @@ def bad_pixel(value, dtype=np.float64):
         ([], ValueError, "X is empty"),
         ("a.png", TypeError, "is one path"),
         (3, TypeError, "X is int"),
+        (np.str_("a.png"), TypeError, "X='a.png' is one path"),
+        (Path("a.png"), TypeError, "X='a.png' is one path"),
+        (Image.new("L", (8, 8)), TypeError, r"X is one picture \(Image\): hand in a list, \[X\]"),
+        (b"bytes", TypeError, r"X is one picture \(bytes\)"),
+        (BytesIO(), TypeError, r"X is one picture \(BytesIO\)"),
+        ({"bytes": b"", "path": "a"}, TypeError, r"X is one picture \(dict\)"),
+        ({"image": []}, TypeError, "X is dict"),
+        (np.zeros((20, 30, 3)), ValueError, r"\(20, 30, 3\) is one picture: hand in X\[None\]"),
+        (torch.zeros(20, 30, 4), ValueError, r"\(20, 30, 4\) is one picture"),
+        (np.zeros((8, 8)), ValueError, r"one grey picture as X\[None\]"),
+        (np.array(3), ValueError, "a single value"),
+        (np.ma.masked_array(np.zeros((4, 8, 8)), False), TypeError, r"masked .* X.filled\(0\)"),
+        (["a.png", None], ValueError, r"X\[1\] is missing \(None\).* 1 of 2 have none"),
+        (pd.Series(["a", np.nan, pd.NA]), ValueError, r"X\[1\] is missing \(nan\).* 2 of 3"),
+        (pd.Series([pd.NA], dtype="string"), ValueError, r"X\[0\] is missing \(<NA>\)"),
+        ([""], ValueError, r"X\[0\] is missing"),
+        (
+            pd.DataFrame({"path": ["a.png"], "label": ["cat"]}),
+            ValueError,
+            r"columns \['path', 'label'\]: hand in .*, X=df\['path'\]",
+        ),
+        (DictDataset([{"id": 1}]), ValueError, r"columns \['id'\], of which none can be images"),
+        (
+            DictDataset([{"a": np.zeros((8, 8)), "b": np.zeros((8, 8))}]),
+            ValueError,
+            r"exactly one is required: name it, as X = \[sample\['a'\] for sample in X\]",
+        ),
+        ([np.array("no/such.png")[()]], FileNotFoundError, "there is no file 'no/such.png'"),
+        (["tests"], FileNotFoundError, r"X\[0\]: there is no file 'tests'; it is a folder"),
+        ([{}], ValueError, r"X\[0\] has the columns \[\]"),
+        ([object()], TypeError, r"X\[0\] is object: a path, bytes"),
         (["no/such.png"], FileNotFoundError, r"X\[0\]: there is no file 'no/such.png'"),
-        ([b"bytes"], TypeError, r"X\[0\] is bytes"),
+        ([b"bytes"], ValueError, r"X\[0\]: bytes can't be read as an image"),
         (np.array([["a", "b"]]), ValueError, "one column of paths"),
-        ([Image.new("I;16", (8, 8))], ValueError, "PIL mode 'I;16'"),
+        (
+            [Image.fromarray(np.full((8, 8), 9.0, np.float32))],
+            ValueError,
+            r"X\[0\] has pixels in 9..9: floats must lie in 0..1",
+        ),
     ],
 )
 def test_what_is_no_image(X, error, message):
@@ -180,34 +192,74 @@ def test_images_of_different_sizes_in_one_batch_name_the_remedy(tiny_backbone, p
         CLCEClassifier(tiny_backbone, weight=0).fit(X, [0, 1])
 
 
-def make_folder(root, names):
-    for name in names:
-        (root / name).parent.mkdir(parents=True, exist_ok=True)
-        (root / name).write_bytes(b"")
+def test_a_file_is_read_by_batch_and_never_whole(colour_images):
+    class OnDisk:
+        """As h5py's and zarr's: it counts the slices that are read."""
+
+        shape, dtype, chunks, reads = colour_images.shape, colour_images.dtype, (4,), 0
+
+        def __len__(self):
+            return len(colour_images)
+
+        def __getitem__(self, part):
+            self.reads += 1
+            return colour_images[part]
+
+    file = OnDisk()
+    images = as_images(file)
+    assert file.reads == 0
+    pictures = images.pictures([5, 4, 3, 9, 3])
+    assert file.reads == 2  # of 3 to 5, and of 9
+    expected = as_images(colour_images)
+    for index, picture in zip([5, 4, 3, 9, 3], pictures, strict=True):
+        assert torch.equal(picture, expected.picture(index))
 
 
-def test_load_image_folder(tmp_path):
-    make_folder(
-        tmp_path,
-        [
-            "b/2.JPG",
-            "b/1.png",
-            "a/deep/3.webp",
-            "a/notes.txt",
-            "a/.hidden.png",
-            ".git/4.png",
-            "5.png",
-        ],
-    )
-    paths, labels = load_image_folder(tmp_path)
-    names = [Path(path).relative_to(tmp_path).as_posix() for path in paths]
-    assert names == ["a/deep/3.webp", "b/1.png", "b/2.JPG"]
-    assert labels.tolist() == ["a", "b", "b"]
+def test_what_came_before_tells_one_picture_from_three_grey_ones():
+    X = np.zeros((3, 20, 30))
+    assert len(as_images(X)) == len(as_images(X, colour=False)) == 3
+    with pytest.raises(ValueError, match=r"\(3, 20, 30\) is one picture: hand in X\[None\]"):
+        as_images(X, colour=True)
+    assert len(as_images(np.zeros((20, 30, 3)), n_channels=1)) == 20
 
 
-def test_load_image_folder_errors(tmp_path):
-    with pytest.raises(FileNotFoundError, match="there is no such folder"):
-        load_image_folder(tmp_path / "nowhere")
-    make_folder(tmp_path, ["a/notes.txt"])
-    with pytest.raises(ValueError, match="holds no images: a folder for each class"):
-        load_image_folder(tmp_path)
+@pytest.mark.parametrize("shape", [(13, 16, 20), (16, 20, 13), (2, 9, 9)])
+def test_channels_beyond_colour_are_the_shorter_outer_axis(shape):
+    images = as_images(np.zeros((5, *shape)))
+    assert images.n_channels == min(shape)
+    assert images[0].shape[0] == min(shape)
+
+
+@pytest.mark.parametrize("kind", ["array", "list"])
+def test_a_fourth_band_that_is_not_alpha(kind):
+    bands = np.random.default_rng(0).random((2, 6, 5, 4))
+    X = bands if kind == "array" else list(bands)
+    assert as_images(X)[1].shape == (3, 6, 5)
+    kept = as_images(X, n_channels=4)[1]
+    assert torch.equal(kept, torch.from_numpy(bands[1]).float().permute(2, 0, 1))
+
+
+@pytest.mark.parametrize("kind", ["array", "list", "tensor"])
+@pytest.mark.parametrize(
+    ("dtype", "high", "white"),
+    [(np.uint8, 1, 255), (np.int64, 16, 255), (np.uint16, 4095, 65535), (np.int16, 9, 32767)],
+)
+def test_integers_that_are_nearly_black_are_warned_of(kind, dtype, high, white):
+    X = np.zeros((3, 8, 8), dtype)
+    X[1, 2, 3] = high
+    given = {"array": X, "list": list(X), "tensor": torch.from_numpy(X)}[kind]
+    with pytest.warns(UserWarning, match=f"up to {high}, .* {white} is white.* white={high}, or X"):
+        as_images(given)
+    assert as_images(given, white=high)[1].max() == 1
+    assert as_images(0 * X).array.max() == 0  # which is black on any scale
+
+
+@pytest.mark.parametrize("dtype", [np.uint16, np.int16])
+def test_white_of_sixteen_bits_is_the_highest_value(dtype):
+    X = np.full((2, 8, 8), np.iinfo(dtype).max, dtype)
+    assert as_images(X)[0].min() == as_images(list(X))[0].min() == 1
+
+
+def test_values_above_white_name_it():
+    with pytest.raises(ValueError, match=r"integers in 0..16; white=16; divide"):
+        as_images(np.full((2, 8, 8), 17), white=16)

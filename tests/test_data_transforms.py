@@ -25,7 +25,7 @@ def test_agrees_with_timms_evaluation_transform(name, photos):
 
 
 @pytest.mark.parametrize("size", [(8, 8), (5, 40), (300, 20)])
-@pytest.mark.parametrize("channels", [1, 3, 4])
+@pytest.mark.parametrize("channels", [1, 3])
 @pytest.mark.parametrize("crop_mode", ["center", "squash"])
 def test_any_size_becomes_the_backbones(size, channels, crop_mode):
     config = BackboneConfig(name="any", image_size=32, crop_pct=0.9, crop_mode=crop_mode)

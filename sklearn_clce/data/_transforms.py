@@ -33,15 +33,13 @@ class EvaluationTransform:
         Parameters
         ----------
         image : Tensor of shape (C, H, W), float32
-            Pixels in 0..1; C is 1 (grey), 3 (RGB) or 4 (RGB and alpha, which is
-            dropped).
+            Pixels in 0..1; C is 1 (grey), 3 (RGB), or what the backbone takes.
 
         Returns
         -------
         Tensor of shape (n_channels, image_size, image_size), float32
             Pixels in 0..1.
         """
-        image = image[:3]
         if self.config.image_size is not None:
             image = self._crop(self._resize(image))
         return _to_channels(image, self.config.n_channels).contiguous()
@@ -62,11 +60,15 @@ class EvaluationTransform:
 
 
 def _to_channels(image: Tensor, n_channels: int) -> Tensor:
-    """Turn grey into RGB, or RGB into grey."""
+    """Turn grey into RGB, or RGB into grey; other channels must be the backbone's."""
     from torchvision.transforms.v2.functional import grayscale_to_rgb, rgb_to_grayscale
 
     if len(image) == n_channels:
         return image
+    if {len(image), n_channels} != {1, 3}:
+        raise ValueError(
+            f"X holds images of {len(image)} channels, and the backbone takes {n_channels}"
+        )
     return grayscale_to_rgb(image) if n_channels == 3 else rgb_to_grayscale(image)
 
 
@@ -116,7 +118,7 @@ def is_grey(image: Tensor) -> bool:
     bool
         True for one channel, or where red, green and blue agree.
     """
-    return bool((image[:3] == image[:1]).all())
+    return bool((image == image[:1]).all())
 
 
 def _for_grey() -> Callable[[Tensor], Tensor]:

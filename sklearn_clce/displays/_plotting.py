@@ -133,7 +133,7 @@ def thumbnail(image: Tensor, side: int) -> np.ndarray:
     Parameters
     ----------
     image : Tensor of shape (C, H, W)
-        Pixels in 0..1; C is 1, 3 or 4.
+        Pixels in 0..1; what is not RGB is shown by the mean of its channels.
     side : int
         Longer side of the result in pixels; a smaller image stays as it is.
 
@@ -147,7 +147,7 @@ def thumbnail(image: Tensor, side: int) -> np.ndarray:
         size = [max(1, round(length * scale)) for length in image.shape[1:]]
         image = F.interpolate(image[None], size, mode="bilinear", antialias=True)[0].clamp(0, 1)
     pixels = image.numpy().transpose(1, 2, 0)  # (h, w, C)
-    return pixels[..., 0] if pixels.shape[2] == 1 else pixels
+    return pixels if pixels.shape[2] == 3 else pixels.mean(axis=2)
 
 
 class Boxes:

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from .._distributed import from_all, is_main, share_of
 from ..backbones import FrozenBackbone
-from ..data import ArrayImages, EvaluationTransform, LabelledImages, ListImages, read_image
+from ..data import ArrayImages, EvaluationTransform, LabelledImages, ListImages
 from ._store import EmbeddingStore
 
 
@@ -92,7 +92,8 @@ def _keys(
     """Return what the feature of each row is kept under; without a store, the row."""
     if store is None:
         return list(rows)
-    run = hashlib.sha256(f"{backbone.fingerprint} {device.type} {precision}".encode()).digest()
+    how = f"{backbone.fingerprint} {device.type} {precision} {getattr(images, 'layout', '')}"
+    run = hashlib.sha256(how.encode()).digest()
     return [hashlib.sha256(run + image).digest() for image in _image_digests(images, rows, store)]
 
 
@@ -101,19 +102,17 @@ def _image_digests(
 ) -> list[bytes]:
     """Digest images as they are before preprocessing: pixels, or the content of files."""
     if isinstance(images, ArrayImages):
-        layout = f"channels last: {images.channels_last}"
-        return [_digest_pixels(images.array[row], layout) for row in rows]
+        return [_digest_pixels(images.array[row], "array") for row in rows]
     if not isinstance(images, ListImages):
         return [_digest_pixels(images[row].numpy(), "tensor") for row in rows]
     paths: dict[int, str | os.PathLike[str]] = {}
     digests: dict[int, bytes] = {}
     for row in rows:
-        item = images.items[row]
-        item = item[0] if isinstance(item, tuple) and item else item
+        item = images.item(row)
         if isinstance(item, (str, os.PathLike)):
             paths[row] = item
         else:
-            digests[row] = _digest_pixels(read_image(item, f"X[{row}]").numpy(), "tensor")
+            digests[row] = _digest_pixels(images[row].numpy(), "tensor")
     try:
         digests |= zip(paths, store.file_digests(list(paths.values())), strict=True)
     except OSError:

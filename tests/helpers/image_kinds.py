@@ -1,7 +1,11 @@
 """Every form in which a user may have images."""
 
+from io import BytesIO
+from pathlib import Path
+
 import numpy as np
 import pandas as pd
+import pytest
 import torch
 from PIL import Image
 from torch.utils.data import Dataset
@@ -18,6 +22,31 @@ class PairDataset(Dataset):
 
     def __getitem__(self, row):
         return Image.fromarray(self.images[row]), 0
+
+
+class DictDataset(Dataset):
+    """A dataset of columns, as those of the package ``datasets`` are."""
+
+    def __init__(self, samples):
+        self.samples = samples
+
+    def __len__(self):
+        return len(self.samples)
+
+    def __getitem__(self, index):
+        return self.samples[index]
+
+
+def in_h5py(images, folder):
+    h5py = pytest.importorskip("h5py")
+    return h5py.File(folder / "images.h5", "w").create_dataset("x", data=images, chunks=True)
+
+
+def in_zarr(images, folder):
+    zarr = pytest.importorskip("zarr")
+    array = zarr.create_array(folder / "images.zarr", shape=images.shape, dtype=images.dtype)
+    array[:] = images
+    return array
 
 
 def save_images(images, folder):
@@ -48,11 +77,27 @@ KINDS = {
     "list of tensors": lambda images, _: [torch.from_numpy(i).permute(2, 0, 1) for i in images],
     "object array": lambda images, _: ragged(images),
     "nested lists": lambda images, _: images.tolist(),
-    "with alpha": lambda images, _: np.concatenate([images, 0 * images[..., :1] + 9], axis=-1),
+    "opaque": lambda images, _: np.concatenate([images, 0 * images[..., :1] + 255], axis=-1),
     "list of paths": save_images,
     "array of paths": lambda images, folder: np.array(save_images(images, folder)),
     "Path objects": lambda images, folder: [folder / p for p in save_images(images, folder)],
     "Series of paths": lambda images, folder: pd.Series(save_images(images, folder), name="path"),
     "frame of paths": lambda images, folder: pd.DataFrame({"path": save_images(images, folder)}),
+    "bytes": lambda images, folder: [Path(p).read_bytes() for p in save_images(images, folder)],
+    "files": lambda images, folder: [
+        BytesIO(Path(p).read_bytes()) for p in save_images(images, folder)
+    ],
+    "dicts of bytes": lambda images, folder: [
+        {"bytes": Path(p).read_bytes(), "path": None} for p in save_images(images, folder)
+    ],
+    "dicts of paths": lambda images, folder: [
+        {"bytes": None, "path": p} for p in save_images(images, folder)
+    ],
+    "Dataset of dicts": lambda images, folder: DictDataset(
+        [{"id": 3, "photo": p, "label": "cat"} for p in save_images(images, folder)]
+    ),
+    "lists as samples": lambda images, folder: [[p, "cat"] for p in save_images(images, folder)],
+    "h5py": in_h5py,
+    "zarr": in_zarr,
     "Dataset": lambda images, _: PairDataset(images),
 }

@@ -1,0 +1,163 @@
+"""Paths and labels of a folder that holds a folder for each class."""
+
+from __future__ import annotations
+
+import os
+import warnings
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+
+SPLIT_NAMES = {"train", "training", "val", "valid", "validation", "dev", "test", "testing"}
+NO_PICTURES = {"MPEG"}  # formats that Pillow names and can't decode
+
+
+def load_image_folder(path: str | os.PathLike[str]) -> tuple[np.ndarray, np.ndarray]:
+    """List the images of a folder that holds a folder for each class.
+
+    Images are not opened: :class:`CLCEClassifier` reads the paths when it needs them.
+    What is an image is told by the suffix, from the list of what Pillow reads here.
+    Folders in a class's folder are searched, linked ones too, each once. Hidden files
+    and folders are passed over.
+
+    Parameters
+    ----------
+    path : path
+        The folder. Each folder in it is named after its class.
+
+    Returns
+    -------
+    paths : ndarray of shape (n_images,), str
+        Paths of the images, sorted by class and name.
+    labels : ndarray of shape (n_images,), str
+        Name of the class of each.
+
+    Raises
+    ------
+    FileNotFoundError
+        If there is no such folder.
+    ValueError
+        If it holds no class folder, one without an image, or parts such as ``train``
+        and ``test`` that hold the classes.
+
+    Warns
+    -----
+    UserWarning
+        If files were passed over: how many, of which suffix, in which class.
+
+    See Also
+    --------
+    find_unreadable : Find the files that can't be read.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> from pathlib import Path
+    >>> from PIL import Image
+    >>> from sklearn_clce import load_image_folder
+    >>> folder = Path(tempfile.mkdtemp())
+    >>> for name in ["cat/1.png", "cat/2.png", "dog/1.png"]:
+    ...     (folder / name).parent.mkdir(exist_ok=True)
+    ...     Image.new("RGB", (8, 8)).save(folder / name)
+    >>> paths, labels = load_image_folder(folder)
+    >>> labels.tolist()
+    ['cat', 'cat', 'dog']
+    """
+    root = Path(path)
+    if not root.is_dir():
+        raise FileNotFoundError(f"path={str(path)!r}: there is no such folder")
+    entries = sorted(entry for entry in root.iterdir() if not entry.name.startswith("."))
+    classes = [entry for entry in entries if entry.is_dir()]
+    if not classes:
+        raise ValueError(
+            f"path={str(path)!r} holds no images by class: a folder for each class, with its "
+            "images in it, is required"
+        )
+    _refuse_parts(root, classes)
+    suffixes = _readable_suffixes()
+    files = {folder.name: _files_below(folder) for folder in classes}
+    images = {
+        name: [file for file in found if file.suffix.lower() in suffixes]
+        for name, found in files.items()
+    }
+    others = {
+        name: Counter(file.suffix.lower() for file in found if file.suffix.lower() not in suffixes)
+        for name, found in files.items()
+    }
+    beside = Counter(entry.suffix.lower() for entry in entries if not entry.is_dir())
+    if empty := [name for name, found in images.items() if not found]:
+        held = "; ".join(f"{name!r} holds {_counts(others[name])}" for name in empty)
+        raise ValueError(
+            f"path={str(path)!r}: a class has no image that Pillow reads ({held}); convert its "
+            "files, install the Pillow plugin of their format, or move the folder away"
+        )
+    _warn_of_others(root, {**others, f"{root.name} itself, beside the classes": beside})
+    paths = [str(file) for found in images.values() for file in found]
+    labels = [name for name, found in images.items() for _ in found]
+    return np.array(paths), np.array(labels)
+
+
+def _readable_suffixes() -> set[str]:
+    """List the suffixes of formats that Pillow, with its plugins, decodes."""
+    from PIL import Image, ImageFile
+
+    suffixes = set()
+    for suffix, name in Image.registered_extensions().items():
+        reader = Image.OPEN.get(name, (None,))[0]
+        is_stub = isinstance(reader, type) and issubclass(reader, ImageFile.StubImageFile)
+        if reader is not None and not is_stub and name not in NO_PICTURES:
+            suffixes.add(suffix)
+    return suffixes
+
+
+def _files_below(folder: Path) -> list[Path]:
+    """List visible files, entering each real folder once, so that links make no loop."""
+    files, entered = [], set()
+    for parent, names, found in os.walk(folder, followlinks=True):
+        real = os.path.realpath(parent)
+        if real in entered:
+            names.clear()
+            continue
+        entered.add(real)
+        names[:] = sorted(name for name in names if not name.startswith("."))
+        files += [Path(parent, name) for name in found if not name.startswith(".")]
+    return sorted(files)
+
+
+def _refuse_parts(root: Path, folders: list[Path]) -> None:
+    """Raise a ValueError where the folders are parts of a data set, not its classes."""
+    parts = [folder for folder in folders if folder.name.lower() in SPLIT_NAMES]
+    holds_classes = [
+        part
+        for part in parts
+        if any(entry.is_dir() and not entry.name.startswith(".") for entry in part.iterdir())
+    ]
+    if not holds_classes or (len(parts) < 2 and len(folders) > 1):
+        return
+    lines = "\n".join(
+        f"    X_{part.name.lower()}, y_{part.name.lower()} = load_image_folder({str(part)!r})"
+        for part in holds_classes
+    )
+    raise ValueError(
+        f"path={str(root)!r} holds the parts {', '.join(part.name for part in parts)} of a data "
+        f"set and not its classes; load each part:\n{lines}"
+    )
+
+
+def _warn_of_others(root: Path, others: dict[str, Counter]) -> None:
+    total = sum((counter for counter in others.values()), Counter())
+    if not total:
+        return
+    by_class = "; ".join(f"{name}: {_counts(found)}" for name, found in others.items() if found)
+    warnings.warn(
+        f"load_image_folder({str(root)!r}) passed over {sum(total.values())} files that are not "
+        f"images by their suffix: {by_class}",
+        UserWarning,
+        stacklevel=3,
+    )
+
+
+def _counts(suffixes: Counter) -> str:
+    found = [f"{n} {suffix or 'without a suffix'}" for suffix, n in suffixes.most_common()]
+    return ", ".join(found) or "nothing"

@@ -1,0 +1,175 @@
+"""Anything that a user calls images."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ._pixels import PixelRules
+from ._reading import is_image, name_of
+from ._sequences import ArrayImages, Images, ListImages, StoredImages
+
+LEAST_SIDE = 8  # of what may be one picture
+
+
+def as_images(
+    X: Any,
+    *,
+    image_shape: Sequence[int] | None = None,
+    white: float | None = None,
+    n_channels: int | None = None,
+    colour: bool | None = None,
+) -> Images:
+    """Read anything that a user calls images, as a sequence of tensors.
+
+    Parameters
+    ----------
+    X : array, tensor, list, Series, one-column frame or map-style Dataset
+        Arrays and tensors of shape (n, H, W), (n, H, W, C) or (n, C, H, W); where both
+        fit, the last axis holds the channels. Arrays of shape (n, n_pixels) with
+        ``image_shape``. Sequences of paths, bytes, files, PIL images, arrays, dicts of
+        ``bytes`` and ``path``, or samples that begin with one. Pixels are integers up
+        to ``white``, floats in 0..1, or bool.
+    image_shape : sequence of 2 or 3 int, default=None
+        Shape of one image in X.
+    white : float, default=None
+        Value of white in integers; None: 255, or the highest value of a 16-bit dtype.
+    n_channels : int, default=None
+        Channels of each image where they are neither grey, RGB nor RGBA; None finds it.
+    colour : bool, default=None
+        Whether images that came before had colour, so that (3, H, W) is one of them.
+
+    Returns
+    -------
+    Images
+        A sequence of (C, H, W) tensors, float32 in 0..1, read when they are asked for.
+
+    Raises
+    ------
+    ValueError
+        If shape, dtype or range are not those of images; the message names the place.
+    TypeError
+        If X is nothing that holds images, or a single image.
+    FileNotFoundError
+        If there is no file at a path; the message names the place.
+    """
+    rules = PixelRules(white, n_channels)
+    X = _unwrapped(X)
+    if not isinstance(X, np.ndarray):
+        return StoredImages(X, rules) if _is_on_disk(X) else ListImages(X, rules)
+    if X.dtype.kind not in "OUST":
+        if image_shape is None and _is_one_picture(X.shape, n_channels, colour):
+            raise ValueError(
+                f"X of shape {X.shape} is one picture: hand in X[None], a batch of one; "
+                "grey images of that size are X[..., None]"
+            )
+        return ArrayImages(X, image_shape, rules)
+    if X.size != len(X):
+        raise ValueError(f"X of shape {X.shape}: one column of paths or images is required")
+    return ListImages(X.ravel(), rules)
+
+
+def as_items(X: Any) -> ListImages | Images:
+    """Read X as :func:`as_images` does, without a look at whether files are there."""
+    X = _unwrapped(X)
+    if isinstance(X, np.ndarray) and X.dtype.kind in "OUST":
+        X = X.ravel()
+    elif isinstance(X, np.ndarray) or _is_on_disk(X):
+        return as_images(X)
+    return ListImages(X, checked=False)
+
+
+def _unwrapped(X: Any) -> Any:
+    """Return X as an ndarray, an array on disk, or a sequence of items; not one picture."""
+    _refuse_single(X)
+    if hasattr(X, "iloc"):
+        X = _column_of(X)
+    if isinstance(X, np.ma.MaskedArray):
+        raise TypeError("X is a masked array: pixels must all be there; hand in X.filled(0)")
+    if isinstance(X, Tensor):
+        X = X.detach().cpu()
+        X = (X.float() if X.dtype == torch.bfloat16 else X).numpy()
+    if not isinstance(X, np.ndarray) and hasattr(X, "__array__") and not _is_on_disk(X):
+        X = np.asarray(X)
+    if _is_on_disk(X):
+        return X
+    if not hasattr(X, "__len__") or not hasattr(X, "__getitem__") or isinstance(X, Mapping):
+        raise TypeError(
+            f"X is {type(X).__name__}: an array, a list of images or paths, or a map-style "
+            "Dataset is required"
+        )
+    if isinstance(X, np.ndarray) and X.ndim == 0:
+        raise ValueError("X of shape () is a single value: a list of images is required")
+    if len(X) == 0:
+        raise ValueError("X is empty: found array with 0 sample(s), at least one is required")
+    if isinstance(X, (list, tuple)) and _begins_with_a_number(X):
+        X = _as_array(X)
+    return X
+
+
+def _refuse_single(X: Any) -> None:
+    if isinstance(X, (str, os.PathLike)):
+        raise TypeError(
+            f"X={name_of(X)} is one path: a list of paths is required, X=[path], or "
+            "load_image_folder for a folder"
+        )
+    holds_bytes = isinstance(X, Mapping) and "bytes" in X
+    if holds_bytes or isinstance(X, (bytes, bytearray, memoryview)) or _is_picture_or_file(X):
+        raise TypeError(f"X is one picture ({type(X).__name__}): hand in a list, [X]")
+
+
+def _is_picture_or_file(X: Any) -> bool:
+    from PIL import Image
+
+    return isinstance(X, Image.Image) or (hasattr(X, "read") and hasattr(X, "seek"))
+
+
+def _column_of(frame: Any) -> Any:
+    """Return the values of a Series or frame; of several columns none may hold paths."""
+    if getattr(frame, "ndim", 1) == 1 or len(frame.columns) == 1:
+        return frame.to_numpy()
+    found = [
+        name for name in frame.columns if len(frame) and _looks_like_image(frame[name].iloc[0])
+    ]
+    if found:
+        raise ValueError(
+            f"X is a frame of the columns {list(frame.columns)}: hand in the one that holds the "
+            f"images, X=df[{found[0]!r}]"
+        )
+    return frame.to_numpy()
+
+
+def _looks_like_image(value: Any) -> bool:
+    return is_image(value) and not isinstance(value, np.generic)
+
+
+def _is_on_disk(X: Any) -> bool:
+    """Tell an array that is read by slices: it has chunks, and computes nothing."""
+    return hasattr(X, "chunks") and hasattr(X, "dtype") and not hasattr(X, "compute")
+
+
+def _begins_with_a_number(X: Any) -> bool:
+    while isinstance(X, (list, tuple)) and X:
+        X = X[0]
+    return isinstance(X, (int, float))
+
+
+def _as_array(X: Any) -> Any:
+    try:
+        return np.asarray(X)
+    except ValueError:  # images of different sizes, as lists of numbers
+        return X
+
+
+def _is_one_picture(shape: tuple[int, ...], n_channels: int | None, colour: bool | None) -> bool:
+    """Tell one picture from several grey ones, which are never 3 or 4 pixels wide."""
+    if len(shape) != 3 or n_channels == 1 or sorted(shape)[1] < LEAST_SIDE:
+        return False
+    if n_channels not in (None, 3):
+        return n_channels in (shape[0], shape[-1])
+    return shape[-1] in (3, 4) or (bool(colour) and shape[0] in (3, 4))

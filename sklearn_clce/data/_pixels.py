@@ -1,0 +1,140 @@
+"""Numbers as pixels: their range, where the channels are, what is white."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from .._validation import IMAGE_CHANNELS
+
+ROUNDING = 1e-5  # how far float pixels may lie outside 0..1
+
+
+@dataclass(frozen=True)
+class PixelRules:
+    """How numbers are to be read as pixels.
+
+    Parameters
+    ----------
+    white : float or None, default=None
+        Value of white in integers; None: 255, or the highest value of a 16-bit dtype.
+    n_channels : int or None, default=None
+        Channels of each image, all of them kept; None: grey, RGB, or RGB and alpha.
+    """
+
+    white: float | None = None
+    n_channels: int | None = None
+
+    def white_of(self, dtype: np.dtype) -> float:
+        """Return the value of white in an array of a dtype."""
+        if dtype.kind not in "ui":
+            return 1
+        if self.white is not None:
+            return self.white
+        return np.iinfo(dtype).max if dtype.itemsize == 2 else 255
+
+
+def check_pixels(array: np.ndarray, where: str, rules: PixelRules) -> None:
+    """Raise a ValueError if pixels (n, ...) are not numbers from black to white."""
+    if array.dtype.kind not in "buif":
+        raise ValueError(f"{where} has dtype {array.dtype}: pixels are integers, floats or bool")
+    if array.size == 0:
+        raise ValueError(f"{where} of shape {array.shape} holds no pixels: 0 feature(s)")
+    white = rules.white_of(array.dtype)
+    if array.dtype.kind == "b" or (array.dtype == np.uint8 and white >= 255):
+        return
+    low, high = array.min(), array.max()
+    if array.dtype.kind == "f" and not (np.isfinite(low) and np.isfinite(high)):
+        raise ValueError(f"{_first(array, where, ~np.isfinite(array))} contains NaN or infinity")
+    slack = ROUNDING if array.dtype.kind == "f" else 0
+    if low < -slack or high > white + slack:
+        bad = _first(array, where, (array < -slack) | (array > white + slack))
+        scale = "" if array.dtype.kind == "f" else f"; {rules.white=}".replace("rules.", "")
+        raise ValueError(
+            f"{bad} has pixels in {low:.6g}..{high:.6g}: floats must lie in 0..1 and integers in "
+            f"0..{white:.6g}{scale}; divide by the highest value that your images can have, or "
+            "give it as white=... where they are integers"
+        )
+
+
+def is_dark(high: float, dtype: np.dtype, rules: PixelRules) -> bool:
+    """Tell whether the highest of many integer pixels looks like white on another scale."""
+    return dtype.kind in "ui" and rules.white is None and 0 < high <= rules.white_of(dtype) / 15
+
+
+def channel_axis(shape: tuple[int, ...], where: str, rules: PixelRules) -> int | None:
+    """Tell which axis of one image holds channels; where two could, it is the last."""
+    wanted = IMAGE_CHANNELS if rules.n_channels is None else (rules.n_channels,)
+    if len(shape) == 2 and 1 in wanted:
+        return None
+    if len(shape) == 3 and shape[2] in wanted:
+        return 2
+    if len(shape) == 3 and shape[0] in wanted:
+        return 0
+    channels = ", ".join(map(str, wanted[:-1])) + " or " * (len(wanted) > 1) + str(wanted[-1])
+    raise ValueError(
+        f"{where} holds an image of shape {tuple(shape)}: (H, W), (H, W, C) or (C, H, W) with "
+        f"{channels} channels is required; n_channels=... names another number for all images"
+    )
+
+
+def count_channels(shape: tuple[int, ...], n_channels: int | None) -> int | None:
+    """Tell how many channels images have that are neither grey, RGB nor RGBA, else None.
+
+    Where neither the first nor the last axis has 1, 3 or 4, the shorter one of them holds
+    the channels.
+    """
+    if n_channels is not None:
+        return n_channels if n_channels not in (1, 3) else None
+    if len(shape) != 3 or shape[2] in IMAGE_CHANNELS or shape[0] in IMAGE_CHANNELS:
+        return None
+    first, height, last = shape
+    return min(first, last) if min(first, last) < height else None
+
+
+def to_picture(pixels: np.ndarray, axis: int | None, rules: PixelRules) -> Tensor:
+    """Turn checked pixels into a (C, H, W) tensor: uint8 where 8 bits hold them, else float32."""
+    white = rules.white_of(pixels.dtype)
+    if pixels.dtype.kind == "b":
+        pixels, white = pixels.astype(np.uint8) * 255, 255
+    if axis is None:
+        pixels = pixels[None]
+    elif axis == 2:
+        pixels = pixels.transpose(2, 0, 1)
+    if pixels.dtype.kind in "ui" and white == 255:
+        picture = torch.from_numpy(_writeable(pixels, np.uint8))
+    else:
+        picture = torch.from_numpy(_writeable(pixels, np.float32))
+        picture = (picture / white).clamp(0, 1)
+    return picture if rules.n_channels is not None or len(picture) != 4 else on_white(picture)
+
+
+def on_white(picture: Tensor) -> Tensor:
+    """Lay a (4, H, W) picture with alpha on white paper."""
+    colour, alpha = picture[:3], picture[3:]
+    if picture.dtype != torch.uint8:
+        return colour * alpha + (1 - alpha)
+    blended = colour.int() * alpha + 255 * (255 - alpha.int())
+    return ((blended + 127) // 255).to(torch.uint8)
+
+
+def as_float(picture: Tensor) -> Tensor:
+    """Return pixels as float32 in 0..1."""
+    return picture.float() / 255 if picture.dtype == torch.uint8 else picture
+
+
+def _first(array: np.ndarray, where: str, bad: np.ndarray) -> str:
+    """Name the first image with a bad pixel."""
+    if where != "X":
+        return where
+    return f"X[{np.flatnonzero(bad.reshape(len(array), -1).any(axis=1))[0]}]"
+
+
+def _writeable(pixels: np.ndarray, dtype: type) -> np.ndarray:
+    """Return an array that torch may share: of its dtype, with strides it knows."""
+    if pixels.dtype == dtype and pixels.flags.writeable and min(pixels.strides, default=0) >= 0:
+        return pixels
+    return pixels.astype(dtype)  # a copy, which keeps the order of the axes in memory

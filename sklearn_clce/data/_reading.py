@@ -1,0 +1,207 @@
+"""One image of any kind, decoded."""
+
+from __future__ import annotations
+
+import io
+import os
+import threading
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from functools import partial
+from typing import Any
+
+import numpy as np
+from torch import Tensor
+
+from ._pixels import PixelRules, as_float, channel_axis, check_pixels, to_picture
+
+# A picture is decoded at twice the size that is needed, as Pillow's thumbnails are: the
+# difference to all of its pixels can't be seen after it is resized.
+GAP = 2
+DEEP_WHITE = 65535  # of Pillow's integer modes, I and I;16
+ORIENTATION_TAG = 0x0112
+
+_file_lock = threading.Lock()
+
+
+def read_image(item: Any, where: str, rules: PixelRules | None = None) -> Tensor:
+    """Read one image of any kind, all of its pixels.
+
+    Parameters
+    ----------
+    item : path, bytes, file, PIL image, array, tensor, or a sequence that begins with one
+        The image.
+    where : str
+        Its place, for messages, such as "X[3]".
+    rules : PixelRules, default=None
+        How its numbers are to be read.
+
+    Returns
+    -------
+    Tensor of shape (C, H, W), float32
+        Pixels in 0..1.
+
+    Raises
+    ------
+    ValueError
+        If it is not an image; the message begins with ``where``.
+    FileNotFoundError
+        If there is no file at the path.
+    TypeError
+        If it is none of the kinds above.
+    """
+    return as_float(read_picture(item, where, rules or PixelRules()))
+
+
+def read_picture(item: Any, where: str, rules: PixelRules, at_least: int | None = None) -> Tensor:
+    """Decode an image to (C, H, W), uint8 or float32.
+
+    With ``at_least`` a file of many more pixels may come smaller, with at least this
+    many on its shorter side.
+    """
+    item = bare(item)
+    if not is_image(item):
+        raise TypeError(
+            f"{where} is {type(item).__name__}: a path, bytes, a PIL image or an array is required"
+        )
+    with decoding(where, item):
+        pixels, rules = _pixels_of(item, where, rules, at_least)
+    axis = channel_axis(pixels.shape, where, rules)
+    check_pixels(pixels[None], where, rules)
+    return to_picture(pixels, axis, rules)
+
+
+def bare(item: Any) -> Any:
+    """Take an image out of what holds it: a sample (image, label), or bytes beside a path."""
+    if isinstance(item, (tuple, list)) and item and not _holds_numbers(item):
+        item = item[0]
+    if isinstance(item, Mapping) and item.keys() & {"bytes", "path"}:
+        data = item.get("bytes")
+        item = item.get("path") if data is None else data
+    return item
+
+
+def name_of(item: Any) -> str:
+    """Name an image in a message: its path, else its kind."""
+    if isinstance(item, (str, os.PathLike)):
+        return repr(str(os.fspath(item)))
+    return type(item).__name__
+
+
+@contextmanager
+def decoding(where: str, item: Any) -> Iterator[None]:
+    """Turn whatever a decoder raises into one error that names place and file."""
+    try:
+        yield
+    except MemoryError:
+        raise
+    except FileNotFoundError as error:
+        name = name_of(error.filename or item)
+        raise FileNotFoundError(f"{where}: there is no file {name}") from error
+    except Exception as error:  # of any decoder, or of the user's own Dataset
+        reason = f"{type(error).__name__}: {error}"
+        raise ValueError(
+            f"{where}: {name_of(item)} can't be read as an image ({reason}); "
+            "find_unreadable(X) lists all such images"
+        ) from error
+
+
+def is_image(item: Any) -> bool:
+    """Tell whether an item is of a kind that can be read as an image."""
+    if isinstance(item, (str, os.PathLike, bytes, bytearray, memoryview)):
+        return True
+    # of the type, for a PIL image would decode itself to show its own
+    kinds = ("__array__", "__array_interface__", "read")
+    return any(map(partial(hasattr, type(item)), kinds)) or (
+        isinstance(item, (tuple, list)) and _holds_numbers(item)
+    )
+
+
+def _holds_numbers(item: Any) -> bool:
+    while isinstance(item, (tuple, list)) and item:
+        item = item[0]
+    return isinstance(item, (int, float, np.number))
+
+
+def _pixels_of(
+    item: Any, where: str, rules: PixelRules, at_least: int | None
+) -> tuple[np.ndarray, PixelRules]:
+    """Return pixels of an item, and how they are to be read."""
+    from PIL import Image
+
+    if isinstance(item, (str, os.PathLike)):
+        with Image.open(item) as image:
+            return _decode(image, rules, at_least)
+    if isinstance(item, (bytes, bytearray, memoryview)):
+        with Image.open(io.BytesIO(item)) as image:
+            return _decode(image, rules, at_least)
+    if isinstance(item, Image.Image):
+        return _decode(item, rules, at_least, ours=False)
+    if hasattr(item, "read"):
+        with Image.open(io.BytesIO(_content(item))) as image:
+            return _decode(image, rules, at_least)
+    if isinstance(item, Tensor):
+        item = item.detach().cpu()
+        return (item.float() if item.is_floating_point() else item).numpy(), rules
+    return np.asarray(item), rules
+
+
+def _content(file: Any) -> bytes:
+    """Read a file from its beginning, however often and from whichever thread it is asked for."""
+    with _file_lock:
+        file.seek(0)
+        return file.read()
+
+
+def _decode(
+    image: Any, rules: PixelRules, at_least: int | None, *, ours: bool = True
+) -> tuple[np.ndarray, PixelRules]:
+    """Decode a PIL image, turned as its EXIF tag says; grey stays grey, alpha becomes white."""
+    if at_least is not None and ours:
+        image.draft(None, (GAP * at_least, GAP * at_least))
+    image.load()
+    orientation = _orientation(image)  # only now: some readers have turned it themselves
+    if image.mode.startswith("I"):
+        rules = PixelRules(rules.white or DEEP_WHITE, rules.n_channels)
+    elif rules.n_channels == len(image.getbands()):
+        pass  # bands, of which none is alpha
+    elif image.has_transparency_data:
+        image = _on_white(image)
+    elif image.mode not in ("L", "F"):
+        image = image.convert("RGB")
+    if at_least is not None and image.mode in ("L", "RGB"):
+        factor = min(image.size) // (GAP * at_least)
+        image = image.reduce(factor) if factor > 1 else image
+    return np.asarray(_turned(image, orientation)), rules
+
+
+def _on_white(image: Any) -> Any:
+    from PIL import Image
+
+    image = image.convert("RGBA")
+    paper = Image.new("RGB", image.size, "white")
+    paper.paste(image, mask=image.getchannel("A"))
+    return paper
+
+
+def _orientation(image: Any) -> int:
+    """Read the EXIF tag of orientation, and nothing else of the EXIF data."""
+    try:
+        return int(image.getexif().get(ORIENTATION_TAG, 1))
+    except Exception:  # a photo with broken EXIF data is a photo
+        return 1
+
+
+def _turned(image: Any, orientation: int) -> Any:
+    from PIL.Image import Transpose
+
+    turns = {
+        2: Transpose.FLIP_LEFT_RIGHT,
+        3: Transpose.ROTATE_180,
+        4: Transpose.FLIP_TOP_BOTTOM,
+        5: Transpose.TRANSPOSE,
+        6: Transpose.ROTATE_270,
+        7: Transpose.TRANSVERSE,
+        8: Transpose.ROTATE_90,
+    }
+    return image.transpose(turns[orientation]) if orientation in turns else image

@@ -1,0 +1,316 @@
+"""Sequences of images that are read when they are asked for."""
+
+from __future__ import annotations
+
+import os
+import warnings
+from abc import abstractmethod
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from typing import Any
+
+import numpy as np
+from torch import Tensor
+
+from ._pixels import (
+    PixelRules,
+    as_float,
+    channel_axis,
+    check_pixels,
+    count_channels,
+    is_dark,
+    to_picture,
+)
+from ._reading import bare, decoding, is_image, name_of, read_picture
+
+LOOKED_AT = 32  # images, spread over all, that speak for the others
+
+
+class Images(Sequence[Tensor]):
+    """Images by index: float32 tensors (C, H, W) in 0..1, read when they are asked for.
+
+    Parameters
+    ----------
+    rules : PixelRules
+        How numbers are to be read as pixels.
+    """
+
+    flattened = False
+    bears_threads = True
+
+    def __init__(self, rules: PixelRules) -> None:
+        self.rules = rules
+
+    def __getitem__(self, index: Any) -> Tensor:
+        return as_float(self.picture(index))
+
+    @abstractmethod
+    def picture(self, index: int, at_least: int | None = None) -> Tensor:
+        """Decode an image to (C, H, W), uint8 or float32; see :func:`read_picture`."""
+
+    def pictures(self, indices: Sequence[int], at_least: int | None = None) -> list[Tensor]:
+        """Decode several images."""
+        return [self.picture(index, at_least) for index in indices]
+
+    @property
+    def n_channels(self) -> int | None:
+        """Channels of each image, where they are neither grey, RGB nor RGBA."""
+        return self.rules.n_channels
+
+    @property
+    def layout(self) -> str:
+        """What tells how equal numbers or files become different pictures."""
+        return f"{self.rules} alpha on white"
+
+
+class ArrayImages(Images):
+    """Images of one size in one array.
+
+    Parameters
+    ----------
+    array : ndarray of shape (n, H, W), (n, H, W, C), (n, C, H, W) or (n, n_pixels)
+        Pixels.
+    image_shape : sequence of int or None
+        Shape of one image; required where ``array`` has two axes.
+    rules : PixelRules, default=None
+        How its numbers are to be read.
+    """
+
+    def __init__(
+        self,
+        array: np.ndarray,
+        image_shape: Sequence[int] | None = None,
+        rules: PixelRules | None = None,
+    ) -> None:
+        rules = rules or PixelRules()
+        self.flattened = array.ndim == 2
+        array = _with_image_shape(array, image_shape)
+        super().__init__(PixelRules(rules.white, count_channels(array.shape[1:], rules.n_channels)))
+        self.axis = channel_axis(array.shape[1:], "X", _asked(rules, self.rules))
+        check_pixels(array, "X", self.rules)
+        self.array = array
+        if array.dtype.kind in "ui":
+            _warn_if_dark(array.max(), array.dtype, self.rules)
+
+    def __len__(self) -> int:
+        return len(self.array)
+
+    def picture(self, index: int, at_least: int | None = None) -> Tensor:
+        """Return an image as (C, H, W); it has been decoded already."""
+        return to_picture(self.array[index], self.axis, self.rules)
+
+    @property
+    def layout(self) -> str:
+        """What tells how equal numbers become different pictures."""
+        return f"channels: axis {self.axis} {super().layout}"
+
+
+class StoredImages(Images):
+    """Images of one size in an array on disk, such as one of h5py or zarr, read by batch.
+
+    Parameters
+    ----------
+    array : array-like of shape (n, H, W), (n, H, W, C) or (n, C, H, W)
+        Has ``shape`` and ``dtype``; a slice of it is an ndarray.
+    rules : PixelRules, default=None
+        How its numbers are to be read.
+    """
+
+    bears_threads = False  # a file is read by one thread at a time anyhow
+
+    def __init__(self, array: Any, rules: PixelRules | None = None) -> None:
+        rules = rules or PixelRules()
+        if len(array.shape) not in (3, 4):
+            raise ValueError(
+                f"X of shape {array.shape}: images in a file are (n, H, W), (n, H, W, C) or "
+                "(n, C, H, W); load other arrays into memory, as X[:]"
+            )
+        super().__init__(PixelRules(rules.white, count_channels(array.shape[1:], rules.n_channels)))
+        self.axis = channel_axis(array.shape[1:], "X", _asked(rules, self.rules))
+        self.array = array
+
+    def __len__(self) -> int:
+        return self.array.shape[0]
+
+    def picture(self, index: int, at_least: int | None = None) -> Tensor:
+        """Read one image as (C, H, W)."""
+        if not -len(self) <= index < len(self):
+            raise IndexError(index)
+        return self.pictures([index])[0]
+
+    def pictures(self, indices: Sequence[int], at_least: int | None = None) -> list[Tensor]:
+        """Read several images in one slice of the file for each run of neighbours."""
+        pictures: dict[int, Tensor] = {}
+        for run in _runs(sorted({int(index) % len(self) for index in indices})):
+            where = f"X[{run[0]}]"
+            with decoding(where, self.array):
+                block = np.asarray(self.array[run[0] : run[-1] + 1])
+            for index, pixels in zip(run, block, strict=True):
+                check_pixels(pixels[None], f"X[{index}]", self.rules)
+                pictures[index] = to_picture(pixels, self.axis, self.rules)
+        return [pictures[int(index) % len(self)] for index in indices]
+
+
+class ListImages(Images):
+    """Images one by one: paths, bytes, PIL images, arrays of any size.
+
+    Paths are looked for at once and read when they are asked for.
+
+    Parameters
+    ----------
+    items : sequence
+        The images, or what :func:`bare` takes them out of, or dicts of columns.
+    rules : PixelRules, default=None
+        How numbers are to be read as pixels.
+    checked : bool, default=True
+        Whether missing items and files raise an error at once.
+    """
+
+    def __init__(
+        self, items: Sequence[Any], rules: PixelRules | None = None, *, checked: bool = True
+    ) -> None:
+        rules = rules or PixelRules()
+        in_memory = isinstance(items, (list, tuple, np.ndarray))
+        self.bears_threads = in_memory  # who knows what a Dataset does
+        self.items = items
+        self.column: Any = None
+        if checked and in_memory:
+            _check_present(items)
+        first = _first_sample(items, checked)
+        if isinstance(first, Mapping) and not first.keys() & {"bytes", "path"}:
+            self.column = _image_column(first)
+        shape = tuple(getattr(bare(self.item_of(first)), "shape", ()))
+        super().__init__(PixelRules(rules.white, count_channels(shape, rules.n_channels)))
+        if in_memory:
+            _warn_if_all_dark(items, self.rules)
+
+    def __len__(self) -> int:
+        return len(self.items)
+
+    def item_of(self, sample: Any) -> Any:
+        """Take the image's column of a sample that is a dict."""
+        return sample if self.column is None else sample[self.column]
+
+    def item(self, index: int) -> Any:
+        """Return an image as it was handed in, without what is beside it."""
+        if not -len(self) <= index < len(self):
+            raise IndexError(index)
+        with decoding(f"X[{index}]", self.items):
+            return bare(self.item_of(self.items[index]))
+
+    def picture(self, index: int, at_least: int | None = None) -> Tensor:
+        """Decode an image to (C, H, W)."""
+        return read_picture(self.item(index), f"X[{index}]", self.rules, at_least)
+
+
+def spread(n: int, k: int = LOOKED_AT) -> list[int]:
+    """Return up to k indices, evenly spread over n."""
+    return np.unique(np.linspace(0, n - 1, min(n, k)).astype(int)).tolist()
+
+
+def _asked(rules: PixelRules, found: PixelRules) -> PixelRules:
+    """Return the rule that finds the channels: the one asked for, else the one found."""
+    return rules if rules.n_channels is not None else found
+
+
+def _runs(indices: list[int]) -> list[list[int]]:
+    """Cut sorted indices where they are not neighbours."""
+    cuts = np.flatnonzero(np.diff(indices) != 1) + 1
+    return [run.tolist() for run in np.split(np.asarray(indices), cuts)]
+
+
+def _with_image_shape(array: np.ndarray, image_shape: Sequence[int] | None) -> np.ndarray:
+    if array.ndim == 2:
+        if image_shape is None:
+            raise ValueError(
+                f"image_shape=None: X of shape {array.shape} holds flattened images, so the shape "
+                "of one is required, such as image_shape=(8, 8); or hand in X.reshape(n, 8, 8), "
+                "and one grey picture as X[None]"
+            )
+        if array.shape[1] != np.prod(image_shape):
+            raise ValueError(
+                f"image_shape={tuple(image_shape)!r} takes {np.prod(image_shape)} pixels, but X "
+                f"has {array.shape[1]} features"
+            )
+        return array.reshape(len(array), *image_shape)
+    if array.ndim not in (3, 4):
+        raise ValueError(
+            f"X of shape {array.shape}: (n, H, W), (n, H, W, C), (n, C, H, W), or (n, n_pixels) "
+            "with image_shape=..., is required"
+        )
+    if image_shape is not None and tuple(image_shape) != array.shape[1:]:
+        raise ValueError(
+            f"image_shape={tuple(image_shape)!r}, but the images in X have {array.shape[1:]}"
+        )
+    return array
+
+
+def _first_sample(items: Sequence[Any], checked: bool) -> Any:
+    """Return the first item; if items are not checked, the first that can be had."""
+    for index in range(1 if checked else len(items)):
+        with suppress(() if checked else (ValueError,)), decoding(f"X[{index}]", items):
+            return items[index]
+    return None
+
+
+def _check_present(items: Sequence[Any]) -> None:
+    missing = [index for index, item in enumerate(items) if _is_missing(item)]
+    if missing:
+        raise ValueError(
+            f"X[{missing[0]}] is missing ({items[missing[0]]!r}): every sample needs its image, "
+            f"and {len(missing)} of {len(items)} have none; leave these samples out of X and y"
+        )
+    for index, item in enumerate(items):
+        item = bare(item)
+        if isinstance(item, (str, os.PathLike)) and not os.path.isfile(item):
+            raise FileNotFoundError(
+                f"X[{index}]: there is no file {name_of(item)}"
+                + ("; it is a folder" if os.path.isdir(item) else "")
+            )
+
+
+def _is_missing(item: Any) -> bool:
+    if item is None or (isinstance(item, str) and not item):
+        return True
+    if isinstance(item, float):
+        return bool(np.isnan(item))
+    return type(item).__name__ in ("NAType", "NaTType")  # of pandas
+
+
+def _image_column(sample: Mapping[Any, Any]) -> Any:
+    """Find the one column of a sample that is an image."""
+    found = [name for name, value in sample.items() if _may_be_image(value)]
+    if len(found) != 1:
+        name = next(iter(found or sample), "image")
+        line = f"X = [sample[{name!r}] for sample in X]"
+        raise ValueError(
+            f"X[0] has the columns {list(sample)}, of which {found or 'none'} can be images, and "
+            f"exactly one is required: name it, as {line}"
+        )
+    return found[0]
+
+
+def _may_be_image(value: Any) -> bool:
+    value = bare(value)
+    if isinstance(value, (str, os.PathLike)):
+        return os.path.isfile(value)
+    return is_image(value) and len(getattr(value, "shape", (0, 0))) >= 2
+
+
+def _warn_if_all_dark(items: Sequence[Any], rules: PixelRules) -> None:
+    looked_at = [bare(items[index]) for index in spread(len(items))]
+    if all(hasattr(item, "shape") and hasattr(item, "dtype") for item in looked_at):
+        arrays = [np.asarray(item) for item in looked_at]
+        if len({array.dtype for array in arrays}) == 1 and all(a.size for a in arrays):
+            high = max(array.max() for array in arrays) if arrays[0].dtype.kind in "ui" else 0
+            _warn_if_dark(high, arrays[0].dtype, rules)
+
+
+def _warn_if_dark(high: float, dtype: np.dtype, rules: PixelRules) -> None:
+    if is_dark(high, dtype, rules):
+        warnings.warn(
+            f"X holds integers ({dtype}) up to {high}, which are nearly black where "
+            f"{rules.white_of(dtype)} is white: is {high} white? Then white={high}, or X / {high}",
+            UserWarning,
+            stacklevel=5,
+        )

@@ -1,0 +1,164 @@
+"""A folder for each class: nothing is left out in silence; a check finds what can't be read."""
+
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from sklearn_clce import CLCEClassifier, find_unreadable, load_image_folder
+
+
+def make_folder(root, names):
+    for name in names:
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_bytes(b"")
+
+
+def names_of(paths, root):
+    return [Path(path).relative_to(root).as_posix() for path in paths]
+
+
+def test_load_image_folder(tmp_path):
+    files = ["b/2.JPG", "b/1.png", "a/deep/3.webp", "a/.hidden.png", ".git/4.png", "b/.x/5.png"]
+    make_folder(tmp_path, files)
+    paths, labels = load_image_folder(tmp_path)
+    assert names_of(paths, tmp_path) == ["a/deep/3.webp", "b/1.png", "b/2.JPG"]
+    assert labels.tolist() == ["a", "b", "b"]
+
+
+def test_every_suffix_that_pillow_reads_is_an_image(tmp_path):
+    suffixes = ["jfif", "pgm", "tga", "jp2", "tif", "webp", "pcx", "ico"]
+    make_folder(tmp_path, [f"{suffix}/picture.{suffix}" for suffix in suffixes])
+    _, labels = load_image_folder(tmp_path)
+    assert labels.tolist() == sorted(suffixes)
+
+
+def test_files_that_are_passed_over_are_counted(tmp_path):
+    make_folder(
+        tmp_path,
+        [
+            "a/1.png",
+            "a/notes.txt",
+            "a/2.heic",
+            "a/3.heic",
+            "b/1.png",
+            "b/film.mpg",
+            "b/x",
+            "top.png",
+        ],
+    )
+    message = (
+        r"passed over 6 files .*: a: 2 \.heic, 1 \.txt; b: 1 \.mpg, 1 without a suffix; "
+        r".* itself, beside the classes: 1 \.png"
+    )
+    with pytest.warns(UserWarning, match=message):
+        paths, _ = load_image_folder(tmp_path)
+    assert names_of(paths, tmp_path) == ["a/1.png", "b/1.png"]
+
+
+def test_a_class_without_an_image_is_an_error(tmp_path):
+    make_folder(tmp_path, ["a/1.png", "b/1.heic", "b/2.heic", "c/.hidden.png"])
+    message = r"\('b' holds 2 \.heic; 'c' holds nothing\); convert its files"
+    with pytest.raises(ValueError, match=message):
+        load_image_folder(tmp_path)
+
+
+def test_a_folder_named_like_a_picture_is_none(tmp_path):
+    make_folder(tmp_path, ["a/frames.jpg/1.png", "b/1.png"])
+    paths, labels = load_image_folder(tmp_path)
+    assert names_of(paths, tmp_path) == ["a/frames.jpg/1.png", "b/1.png"]
+    assert labels.tolist() == ["a", "b"]
+
+
+@pytest.mark.skipif(os.name == "nt", reason="links need rights there")
+def test_linked_folders_are_entered_once(tmp_path):
+    make_folder(tmp_path / "data", ["a/1.png", "b/sub/1.png"])
+    make_folder(tmp_path / "elsewhere", ["2.png", "deep/3.png"])
+    (tmp_path / "data/a/linked").symlink_to(tmp_path / "elsewhere")
+    (tmp_path / "data/a/again").symlink_to(tmp_path / "elsewhere")
+    (tmp_path / "elsewhere/deep/up").symlink_to(tmp_path / "elsewhere")
+    (tmp_path / "data/b/sub/loop").symlink_to(tmp_path / "data/b")
+    (tmp_path / "data/c").symlink_to(tmp_path / "elsewhere")
+    paths, labels = load_image_folder(tmp_path / "data")
+    found = names_of(paths, tmp_path / "data")
+    assert found[:4] == ["a/1.png", "a/again/2.png", "a/again/deep/3.png", "b/sub/1.png"]
+    assert found[4:] == ["c/2.png", "c/deep/3.png"]
+    assert labels.tolist() == ["a"] * 3 + ["b"] + ["c"] * 2
+
+
+@pytest.mark.parametrize("parts", [["train", "val", "test"], ["Training", "Testing"], ["train"]])
+def test_parts_of_a_data_set_are_no_classes(parts, tmp_path):
+    make_folder(tmp_path, [f"{part}/{name}/1.png" for part in parts for name in "ab"])
+    message = f"holds the parts {', '.join(sorted(parts))} of a data set and not its classes"
+    with pytest.raises(ValueError, match=message) as caught:
+        load_image_folder(tmp_path)
+    for part in sorted(parts):
+        line = f"X_{part.lower()}, y_{part.lower()} = load_image_folder({str(tmp_path / part)!r})"
+        assert line in str(caught.value)
+
+
+def test_a_class_may_be_called_train(tmp_path):
+    make_folder(tmp_path, ["train/front/1.png", "car/1.png"])
+    assert load_image_folder(tmp_path)[1].tolist() == ["car", "train"]
+
+
+def test_load_image_folder_errors(tmp_path):
+    with pytest.raises(FileNotFoundError, match="there is no such folder"):
+        load_image_folder(tmp_path / "nowhere")
+    make_folder(tmp_path, ["1.png"])
+    with pytest.raises(ValueError, match="holds no images by class: a folder for each class"):
+        load_image_folder(tmp_path)
+
+
+@pytest.fixture
+def good_and_bad(tmp_path, colour_images):
+    """Eight paths, of which the second, the third and the last can't be read."""
+    paths = np.array([str(tmp_path / f"{index}.png") for index in range(8)])
+    for path, image in zip(paths, colour_images, strict=False):
+        Image.fromarray(image).save(path)
+    content = (tmp_path / "1.png").read_bytes()
+    (tmp_path / "1.png").write_bytes(content[: len(content) // 2])
+    (tmp_path / "2.png").write_bytes(b"not a picture")
+    (tmp_path / "7.png").unlink()
+    return paths
+
+
+def test_find_unreadable_finds_all_at_once(good_and_bad, capsys):
+    bad = find_unreadable(good_and_bad)
+    assert list(bad) == [1, 2, 7]
+    assert bad[1].startswith(f"X[1]: {str(good_and_bad[1])!r} can't be read as an image (OSError")
+    assert "8/8" in capsys.readouterr().err
+    assert find_unreadable([*good_and_bad[3:5], None], verbose=0).keys() == {2}
+    assert capsys.readouterr().err == ""
+
+
+def test_fit_without_what_cannot_be_read(good_and_bad, tiny_backbone, colour_labels):
+    bad = list(find_unreadable(good_and_bad, verbose=0))
+    X, y = np.delete(good_and_bad, bad), np.delete(colour_labels[:8], bad)
+    clf = CLCEClassifier(tiny_backbone, max_epochs=1, weight=0, random_state=0).fit(X, y)
+    assert clf.predict(X).shape == (5,)
+
+
+@pytest.mark.parametrize("kind", ["arrays", "array", "Dataset"])
+def test_find_unreadable_among_other_kinds(kind, colour_images):
+    class Broken:
+        def __len__(self):
+            return 3
+
+        def __getitem__(self, index):
+            if index == 0:
+                raise RuntimeError("the disk is on fire")
+            return colour_images[index]
+
+    kinds = {
+        "arrays": ([*colour_images[:2], np.zeros((8, 8)) + 7], {2: "has pixels in 7..7"}),
+        "array": (colour_images, {}),
+        "Dataset": (Broken(), {0: "RuntimeError: the disk is on fire"}),
+    }
+    X, expected = kinds[kind]
+    found = find_unreadable(X, verbose=0)
+    assert found.keys() == expected.keys()
+    for index, message in expected.items():
+        assert message in found[index]

@@ -1,0 +1,205 @@
+"""Files are read as Pillow reads them, turned by EXIF and laid on white; errors name the file."""
+
+import io
+import struct
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image, ImageOps, PngImagePlugin
+from torchvision.transforms.v2.functional import resize
+
+from sklearn_clce.data import as_images
+
+FORMATS = {
+    "PNG": ["1", "L", "P", "RGB"],
+    "JPEG": ["L", "RGB", "CMYK"],
+    "GIF": ["L", "P"],
+    "BMP": ["1", "L", "P", "RGB"],
+    "TIFF": ["1", "L", "P", "RGB", "CMYK", "LAB"],
+    "WEBP": ["RGB"],
+    "PPM": ["1", "L", "RGB"],
+    "TGA": ["L", "P", "RGB"],
+    "JPEG2000": ["L", "RGB"],
+    "PCX": ["L", "P", "RGB"],
+    "ICO": ["RGB"],
+}
+
+
+@pytest.fixture
+def small_photo(photos):
+    return Image.fromarray(photos[1]).resize((64, 48))
+
+
+@pytest.mark.parametrize("turn", range(1, 9))
+@pytest.mark.parametrize(
+    ("file_format", "mode"), [(f, mode) for f, modes in FORMATS.items() for mode in modes]
+)
+def test_a_file_is_what_pillow_shows(file_format, mode, turn, small_photo):
+    exif = Image.Exif()
+    exif[0x0112] = turn
+    options = {"exif": exif} if file_format in ("PNG", "JPEG", "WEBP", "TIFF") else {}
+    if not options and turn > 1:
+        return
+    picture = small_photo
+    if mode == "LAB":
+        picture = Image.merge("LAB", picture.split())
+    buffer = io.BytesIO()
+    picture.convert(mode).save(buffer, file_format, **options)
+    shown = ImageOps.exif_transpose(Image.open(buffer))
+    expected = np.asarray(shown if shown.mode == "L" else shown.convert("RGB"))
+    pixels = as_images([buffer]).picture(0).permute(1, 2, 0).numpy()
+    assert pixels.dtype == np.uint8
+    assert np.array_equal(pixels[..., 0] if expected.ndim == 2 else pixels, expected)
+
+
+@pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "RGB", "RGBA", "CMYK", "YCbCr"])
+def test_pil_modes(mode):
+    image = Image.new("RGB", (6, 5), (255, 255, 255)).convert(mode)
+    tensor = as_images([image])[0]
+    assert tensor.shape == ((1 if mode == "L" else 3), 5, 6)
+    assert tensor.min() > 0.95
+
+
+@pytest.mark.filterwarnings("ignore:Corrupt EXIF data")
+def test_a_photo_with_broken_exif_is_a_photo(tmp_path, small_photo):
+    exif = b"Exif\0\0MM\0*\0\0\0\x08\0\x02" + struct.pack(">HHII", 0x8769, 4, 1, 2**31) + b"\xff"
+    small_photo.save(tmp_path / "a.jpg", exif=exif)
+    assert as_images([tmp_path / "a.jpg"])[0].shape == (3, 48, 64)
+
+
+def test_exif_is_read_and_never_written(tmp_path, small_photo, monkeypatch):
+    exif = Image.Exif()
+    exif[0x0112] = 6  # turned by a quarter
+    small_photo.save(tmp_path / "a.jpg", exif=exif)
+    monkeypatch.setattr(Image.Exif, "tobytes", lambda self, offset=8: 1 / 0)
+    assert as_images([tmp_path / "a.jpg"])[0].shape == (3, 64, 48)
+
+
+KINDS_WITH_ALPHA = ["array", "floats", "list", "tensor", "PIL", "png", "palette", "tRNS", "LA"]
+
+
+@pytest.mark.parametrize("kind", KINDS_WITH_ALPHA)
+def test_what_is_transparent_becomes_white(kind, tmp_path):
+    """A picture that lives in its alpha channel: black everywhere, half of it transparent."""
+    drawing = np.zeros((6, 8, 4), np.uint8)
+    drawing[:, 4:, 3] = 255
+    image = Image.fromarray(drawing)
+    if kind == "palette":
+        image = Image.fromarray((drawing[..., 3] > 0).astype(np.uint8)).convert("P")
+        image.putpalette([0, 0, 0] * 2)
+        image.info["transparency"] = b"\0\xff"
+    elif kind == "tRNS":
+        image = Image.fromarray(np.where(drawing[..., 3] > 0, 0, 9).astype(np.uint8))
+        image.info["transparency"] = 9
+    elif kind == "LA":
+        image = image.convert("LA")
+    path = tmp_path / "drawing.png"
+    image.save(path, **image.info)
+    X = {
+        "array": drawing[None],
+        "floats": drawing[None] / 255,
+        "list": [drawing],
+        "tensor": torch.from_numpy(drawing)[None].permute(0, 3, 1, 2),
+        "PIL": [image],
+    }.get(kind, [path])
+    picture = as_images(X)[0]
+    assert picture.shape == (3, 6, 8)
+    assert (picture[:, :, :4] == 1).all()
+    assert (picture[:, :, 4:] == 0).all()
+
+
+def test_half_transparent_pixels_are_alike_in_files_and_arrays():
+    pixels = np.random.default_rng(0).integers(0, 256, (20, 30, 4), dtype=np.uint8)
+    from_array = as_images(pixels[None]).picture(0)
+    assert torch.equal(as_images([Image.fromarray(pixels)]).picture(0), from_array)
+    floats = as_images(pixels[None] / 255)[0]
+    assert (floats - from_array / 255).abs().max() < 0.51 / 255
+
+
+@pytest.mark.parametrize("kind", ["I;16", "png", "tiff", "pgm"])
+def test_sixteen_bits_keep_their_depth(kind, tmp_path):
+    pixels = np.linspace(0, 65535, 48 * 64).astype(np.uint16).reshape(48, 64)
+    image = Image.fromarray(pixels)
+    if kind == "pgm":
+        path = tmp_path / "deep.pgm"
+        path.write_bytes(b"P5 64 48 65535\n" + pixels.astype(">u2").tobytes())
+    elif kind != "I;16":
+        path = tmp_path / f"deep.{kind}"
+        image.save(path)
+    read = as_images([image if kind == "I;16" else path])[0]
+    assert torch.equal(read, torch.from_numpy(pixels.astype(np.float32) / 65535)[None])
+    with pytest.raises(ValueError, match=r"X\[0\] has pixels in 0..65535: .* white=4095"):
+        as_images([image], white=4095)[0]
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        NotImplementedError("no such mode"),
+        ValueError("odd size"),
+        struct.error("unpack"),
+        KeyError(7),
+    ],
+)
+@pytest.mark.parametrize("kind", ["path", "bytes", "Dataset", "PIL"])
+def test_whatever_a_decoder_raises_becomes_one_error(error, kind, tmp_path, monkeypatch):
+    class Raising:
+        def __len__(self):
+            return 2
+
+        def __getitem__(self, index):
+            if index:
+                raise error
+            return np.zeros((4, 4))
+
+    good = Image.new("L", (4, 4))
+    (tmp_path / "b.png").write_bytes(b"x")
+
+    def failing(*args, **kwargs):
+        raise error
+
+    bad = {"path": tmp_path / "b.png", "bytes": b"x", "PIL": Image.new("L", (4, 4))}.get(kind)
+    if kind == "PIL":
+        bad.load = failing
+    elif kind != "Dataset":
+        monkeypatch.setattr(Image, "open", failing)
+    images = as_images(Raising() if kind == "Dataset" else [good, bad])
+    name = {"path": ".*b.png'", "Dataset": "Raising", "PIL": "Image"}.get(kind, "bytes")
+    message = rf"^X\[1\]: {name} can't be read as an image \({type(error).__name__}: "
+    with pytest.raises(ValueError, match=message):
+        images[1]
+
+
+def test_a_truncated_file_names_path_and_place(photos, tmp_path):
+    Image.fromarray(photos[0]).save(tmp_path / "a.jpg")
+    content = (tmp_path / "a.jpg").read_bytes()
+    (tmp_path / "a.jpg").write_bytes(content[: len(content) // 2])
+    with pytest.raises(ValueError, match=r"X\[0\]: '.*a.jpg' can't be read as an image"):
+        as_images([tmp_path / "a.jpg"])[0]
+
+
+def test_a_picture_beyond_pillows_limit_names_its_file(tmp_path, monkeypatch):
+    Image.new("L", (50, 50)).save(tmp_path / "huge.png")
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1000)
+    with pytest.raises(ValueError, match=r"huge.png' can't be read .*DecompressionBombError"):
+        as_images([tmp_path / "huge.png"])[0]
+
+
+@pytest.mark.parametrize("suffix", ["jpg", "png"])
+def test_large_files_are_decoded_small(suffix, photos, tmp_path):
+    large = Image.fromarray(photos[0]).resize((1920, 1281), Image.Resampling.BICUBIC)
+    large.save(tmp_path / f"large.{suffix}")
+    images = as_images([tmp_path / f"large.{suffix}"])
+    small = images.picture(0, at_least=100)
+    assert small.shape[1] in range(200, 400)
+    size = [100, 150]
+    difference = resize(small / 255, size) - resize(images[0], size)
+    assert difference.abs().mean() < 2 / 255
+
+
+def test_text_chunks_of_a_png_do_no_harm(tmp_path, small_photo):
+    notes = PngImagePlugin.PngInfo()
+    notes.add_text("Raw profile type exif", "\nexif\n 4\nnonsense")
+    small_photo.save(tmp_path / "a.png", pnginfo=notes)
+    assert torch.equal(as_images([tmp_path / "a.png"])[0], as_images([small_photo])[0])
