@@ -52,7 +52,9 @@ def check_loss_inputs(
     """Raise an error if the tensors of a batch do not fit each other."""
     for name, tensor in {"embeddings": embeddings, "logits": logits}.items():
         if tensor is not None and tensor.ndim != 2:
-            raise ValueError(f"{name} of shape {tuple(tensor.shape)}: one row a sample is required")
+            raise ValueError(
+                f"{name} of shape {tuple(tensor.shape)}: one row for each sample is required"
+            )
     if labels.dtype.is_floating_point or labels.dtype.is_complex or labels.dtype == torch.bool:
         raise TypeError(f"labels of dtype {labels.dtype}: class indices, so integers, are required")
     if len(embeddings) == 0:
@@ -73,30 +75,13 @@ def check_loss_inputs(
 def encode_labels(X: Any, y: Any) -> tuple[np.ndarray, np.ndarray]:
     """Turn labels of any kind into class indices.
 
-    Parameters
-    ----------
-    X : sized
-        What the labels belong to; only its length is looked at.
-    y : array-like of shape (n_samples,)
-        Labels as scikit-learn takes them.
-
-    Returns
-    -------
-    classes : ndarray of shape (n_classes,)
-        The labels in sorted order.
-    labels : ndarray of shape (n_samples,), int64
-        Position of each row's label in ``classes``.
-
-    Raises
-    ------
-    ValueError
-        If the lengths differ, labels are continuous or missing, or there is one class.
+    Shapes: y (n_samples,) -> classes (n_classes,), labels (n_samples,).
     """
     y = _checked_labels(X, y)
     classes, labels = np.unique(y, return_inverse=True)
     if len(classes) < 2:
         raise ValueError(
-            f"y holds one class, {classes.tolist()[0]!r}: a classifier needs rows of at least two"
+            f"y holds one class, {classes.tolist()[0]!r}: a classifier needs at least two"
         )
     return classes, labels.astype(np.int64)
 
@@ -114,22 +99,7 @@ def _checked_labels(X: Any, y: Any) -> np.ndarray:
 def known_classes(classes: Any, before: np.ndarray | None) -> np.ndarray:
     """Settle the classes of a fit in parts.
 
-    Parameters
-    ----------
-    classes : array-like of shape (n_classes,) or None
-        Those of this call.
-    before : ndarray of shape (n_classes,) or None
-        Those of earlier calls.
-
-    Returns
-    -------
-    ndarray of shape (n_classes,)
-        Sorted.
-
-    Raises
-    ------
-    ValueError
-        If they are missing in the first call, or differ from the first call's.
+    Shapes: classes (n_classes,), before (n_classes,) -> (n_classes,).
     """
     if classes is None:
         if before is None:
@@ -151,24 +121,7 @@ def known_classes(classes: Any, before: np.ndarray | None) -> np.ndarray:
 def encode_known_labels(X: Any, y: Any, classes: np.ndarray) -> np.ndarray:
     """Turn labels into class indices, where the classes are settled.
 
-    Parameters
-    ----------
-    X : sized
-        What the labels belong to; only its length is looked at.
-    y : array-like of shape (n_samples,)
-        Labels.
-    classes : ndarray of shape (n_classes,)
-        Sorted.
-
-    Returns
-    -------
-    ndarray of shape (n_samples,), int64
-        Position of each row's label in ``classes``.
-
-    Raises
-    ------
-    ValueError
-        If the lengths differ, or a label is not one of the classes.
+    Shapes: y (n_samples,), classes (n_classes,) -> (n_samples,).
     """
     y = _checked_labels(X, y)
     unknown = np.setdiff1d(y, classes)
@@ -183,34 +136,15 @@ def encode_known_labels(X: Any, y: Any, classes: np.ndarray) -> np.ndarray:
 def sample_weights(
     labels: np.ndarray, classes: np.ndarray, sample_weight: Any, class_weight: Any
 ) -> np.ndarray:
-    """Multiply the weights of rows and of their classes.
+    """Multiply the weights of samples and of their classes.
 
-    Parameters
-    ----------
-    labels : ndarray of shape (n_samples,)
-        Class indices.
-    classes : ndarray of shape (n_classes,)
-        The label behind each index.
-    sample_weight : array-like of shape (n_samples,), float or None
-        Weight of each row; None is 1.
-    class_weight : dict, "balanced" or None
-        As in scikit-learn's classifiers.
-
-    Returns
-    -------
-    ndarray of shape (n_samples,), float32
-        Non-negative weights.
-
-    Raises
-    ------
-    ValueError
-        If a weight is negative, infinite or missing, or all are zero.
+    Shapes: labels (n_samples,), classes (n_classes,), sample_weight (n_samples,) -> (n_samples,).
     """
     weights = _check_sample_weight(
         sample_weight, np.empty((len(labels), 1)), dtype=np.float64, ensure_non_negative=True
     )
     if not weights.any():
-        raise ValueError("sample_weight holds only zeros: at least one row must count")
+        raise ValueError("sample_weight holds only zeros: at least one sample must count")
     by_class = compute_class_weight(
         class_weight, classes=classes, y=classes[labels], sample_weight=weights
     )
@@ -220,23 +154,7 @@ def sample_weights(
 
 
 def resolve_device(device: str | torch.device) -> torch.device:
-    """Turn ``device`` into a torch device that is there.
-
-    Parameters
-    ----------
-    device : str or torch.device
-        "auto" takes CUDA where there is one, a GPU for each process, else the CPU.
-
-    Returns
-    -------
-    torch.device
-        The device.
-
-    Raises
-    ------
-    ValueError
-        If torch does not know it, or this machine does not have it.
-    """
+    """Turn ``device`` into a torch device that is there."""
     if device == "auto":
         gpu = "cuda" if local_gpu() is None else f"cuda:{local_gpu()}"
         return torch.device(gpu if torch.cuda.is_available() else "cpu")
@@ -251,20 +169,7 @@ def resolve_device(device: str | torch.device) -> torch.device:
 
 
 def resolve_precision(precision: str, device: torch.device) -> str:
-    """Turn ``precision`` into the one to compute in.
-
-    Parameters
-    ----------
-    precision : {"auto", "float32", "bfloat16"}
-        "auto" takes bfloat16 on a CUDA device that has it, else float32.
-    device : torch.device
-        Where to compute.
-
-    Returns
-    -------
-    {"float32", "bfloat16"}
-        The precision.
-    """
+    """Turn ``precision`` into the one to compute in."""
     if precision != "auto":
         return precision
     has_bfloat16 = device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)

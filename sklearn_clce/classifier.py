@@ -83,12 +83,13 @@ class CLCEClassifier(
         Shape of one image where X has two axes and holds flattened images, such as
         (8, 8) or (32, 32, 3).
     batch_size : int, default=32
-        Rows in a batch, of all processes together. The contrastive term compares the
-        rows of one batch.
+        Samples in a batch, of all processes together. The contrastive term compares the
+        samples of one batch.
     micro_batch_size : int, default=None
-        Rows that the network runs on at a time, for a large ``batch_size`` in the memory
-        of a small one, at the price of a second forward pass. The gradient is that of
-        the whole batch, but for batch statistics, which are those of the rows at a time.
+        Samples that the network runs on at a time, for a large ``batch_size`` in the
+        memory of a small one, at the price of a second forward pass (GradCache [2]_).
+        The gradient is that of the whole batch, except for batch statistics, which are
+        those of the samples at a time.
     max_epochs : int, default=20
         Passes over the training data.
     learning_rate : float, default=1e-3
@@ -103,7 +104,7 @@ class CLCEClassifier(
     clip_grad : float or None, default=1.0
         Upper bound of the gradient's norm.
     sampler : {"auto", "shuffle", "balanced"}, default="auto"
-        How rows come into batches. "balanced": rows of fewer classes, so that every
+        How samples come into batches. "balanced": samples of fewer classes, so that every
         anchor has positives; see :class:`ClassBalancedBatchSampler`. "auto": balanced
         where shuffled batches would leave more than a tenth of the anchors without.
     augment : "auto", None or callable, default="auto"
@@ -117,10 +118,10 @@ class CLCEClassifier(
     class_weight : dict, "balanced" or None, default=None
         Weights of the classes, as in scikit-learn.
     early_stopping : bool, default=False
-        Set rows aside, stop when the accuracy on them no longer rises, and give back
+        Set samples aside, stop when the accuracy on them no longer rises, and give back
         the weights that did best.
     validation_fraction : float, default=0.1
-        Share of the rows to set aside, in (0, 1), with the same share of each class.
+        Share of the samples to set aside, in (0, 1), with the same share of each class.
     n_iter_no_change : int, default=10
         Epochs without a rise of ``tol`` before training stops.
     tol : float, default=1e-4
@@ -139,7 +140,7 @@ class CLCEClassifier(
     num_workers : int, default=0
         Processes that read and resize images; 0 does it in this one.
     random_state : int, RandomState instance or None, default=None
-        Seed of new weights, order of rows, augmentation and dropout. torch's global
+        Seed of new weights, order of samples, augmentation and dropout. torch's global
         generators are left as they were found.
     verbose : int, default=0
         0 prints nothing, 1 draws a progress bar.
@@ -172,7 +173,7 @@ class CLCEClassifier(
     n_iter_ : int
         Number of epochs run.
     validation_scores_ : list of float or None
-        Accuracy on the rows set aside, by epoch; None without early stopping.
+        Accuracy on the samples set aside, by epoch; None without early stopping.
     best_validation_score_ : float or None
         The highest of them.
     backbone_config_ : BackboneConfig or None
@@ -207,6 +208,8 @@ class CLCEClassifier(
     ----------
     .. [1] Long, Z. et al. "CLCE: An Approach to Refining Cross-Entropy and
        Contrastive Learning for Optimized Learning Fusion", arXiv:2402.14551, 2024.
+    .. [2] Gao, L. et al. "Scaling Deep Contrastive Learning Batch Size under Memory
+       Limited Setup", arXiv:2101.06983, 2021.
 
     Examples
     --------
@@ -251,7 +254,7 @@ class CLCEClassifier(
         y : array-like of shape (n_samples,)
             Labels: strings, integers or bools.
         sample_weight : array-like of shape (n_samples,), default=None
-            Non-negative weight of each row in both terms of the criterion.
+            Non-negative weight of each sample in both terms of the criterion.
 
         Returns
         -------
@@ -264,7 +267,7 @@ class CLCEClassifier(
             If a parameter, X, y or a weight is out of its range; the estimator is
             then as it was before.
         TypeError
-            If X is nothing that holds images.
+            If X does not hold images.
         FileNotFoundError
             If there is no file at a path in X.
         OSError
@@ -313,7 +316,7 @@ class CLCEClassifier(
             All labels that will ever come. Required in the first call, unless
             :meth:`fit` came before.
         sample_weight : array-like of shape (n_samples,), default=None
-            Non-negative weight of each row in both terms of the criterion.
+            Non-negative weight of each sample in both terms of the criterion.
 
         Returns
         -------
@@ -381,7 +384,7 @@ class CLCEClassifier(
         -------
         ndarray of shape (n_samples, n_classes) or (n_samples,), float32
             Logits in the order of ``classes_``; for two classes the logit of the
-            second less that of the first.
+            second minus that of the first.
         """
         logits, _ = self._infer(X)
         scores = logits[:, 1] - logits[:, 0] if len(self.classes_) == 2 else logits

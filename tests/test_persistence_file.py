@@ -47,7 +47,7 @@ def test_a_missing_folder_is_named(tmp_path, fitted_head):
 def test_paths_that_are_no_files(tmp_path, fitted_head):
     with pytest.raises(FileNotFoundError, match="there is no such file"):
         CLCEClassifier.load(tmp_path / "missing")
-    with pytest.raises(ValueError, match="is no model file: it is a folder or a device"):
+    with pytest.raises(ValueError, match="is not a model file: it is a folder or a device"):
         CLCEClassifier.load(tmp_path)
     with pytest.raises(FileNotFoundError):
         fitted_head.save(tmp_path / "missing" / "model")

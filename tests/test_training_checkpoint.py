@@ -127,7 +127,7 @@ def test_a_foreign_file_is_refused(content, tmp_path):
     else:
         path.write_bytes(content)
     with pytest.raises(
-        ValueError, match=r"checkpoint.pt is no checkpoint .* choose another folder"
+        ValueError, match=r"checkpoint.pt is not a checkpoint .* choose another folder"
     ):
         classifier(tmp_path).fit(*data())
 

@@ -16,13 +16,7 @@ from .optim import warmup_cosine
 
 
 class WarmupCosine(Callback):
-    """Linear warm-up and cosine decay of the learning rate, step by step.
-
-    Parameters
-    ----------
-    warmup : float
-        Share of the steps over which the rate rises.
-    """
+    """Linear warm-up and cosine decay of the learning rate, step by step."""
 
     def __init__(self, warmup: float) -> None:
         self.warmup = warmup
@@ -53,11 +47,6 @@ class ClipGradients(Callback):
 
     skorch's own callback lists all parameters at every step, also those of a backbone
     that does not train; that took a seventh of the time of a head fit.
-
-    Parameters
-    ----------
-    max_norm : float or None
-        Upper bound of the norm; None leaves them as they are.
     """
 
     def __init__(self, max_norm: float | None) -> None:
@@ -89,15 +78,7 @@ class LastGoodWeights(Callback):
 
 
 class EarlyStopping(Callback):
-    """Stop when the validation accuracy no longer rises, and go back to its best.
-
-    Parameters
-    ----------
-    patience : int or None
-        Epochs in a row that may fail to improve by ``tol``; None never stops.
-    tol : float
-        Least improvement.
-    """
+    """Stop when the validation accuracy no longer rises, and go back to its best."""
 
     def __init__(self, patience: int | None, tol: float) -> None:
         self.patience = patience

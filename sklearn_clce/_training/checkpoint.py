@@ -75,7 +75,7 @@ class Checkpoint:
             found, identity = state["format"], state["identity"]
         except Exception as error:  # torch.load has many
             raise ValueError(
-                f"checkpoint={str(self.folder)!r}: {self.path.name} is no checkpoint "
+                f"checkpoint={str(self.folder)!r}: {self.path.name} is not a checkpoint "
                 f"({type(error).__name__}); choose another folder or remove the file"
             ) from error
         if found != FORMAT:

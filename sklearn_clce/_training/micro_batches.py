@@ -18,34 +18,15 @@ def backward_in_parts(
     *,
     unsummed: Callable[[], AbstractContextManager] = nullcontext,
 ) -> tuple[Tensor, Sequence[Tensor]]:
-    """Compute the loss of a batch and its gradient, a few rows of the network at a time.
+    """Compute the loss of a batch and its gradient, a few samples at a time.
 
-    A first pass, without gradients, gives the outputs of all rows, and the loss the
+    A first pass, without gradients, gives the outputs of all samples, and the loss the
     gradient of each output. A second pass runs each part again, with the same random
     numbers, and hands its outputs' gradients on to the weights [1]_. This is exact for a
-    network that treats rows one by one; batch statistics are those of the parts, and
+    network that treats samples one by one; batch statistics are those of the parts, and
     enter the running ones twice.
 
-    Parameters
-    ----------
-    forward : callable
-        Maps rows to outputs, which have a first axis of rows.
-    loss_of : callable
-        Maps the outputs of all rows to the loss.
-    batch : Tensor of shape (n, ...)
-        All rows.
-    size : int
-        Rows at a time.
-    unsummed : callable, default=nullcontext
-        Context of every backward pass but the last, where the gradients of several
-        processes are not yet summed.
-
-    Returns
-    -------
-    loss : Tensor of shape ()
-        Without a graph.
-    outputs : list of Tensor of shape (n, ...)
-        Without a graph.
+    Shapes: batch (n, ...) -> loss (), outputs (n, ...).
 
     References
     ----------

@@ -12,11 +12,6 @@ class Standardize(nn.Module):
     """Centre and scale each feature by the statistics of the training features.
 
     Without :meth:`adapt` features pass as they are.
-
-    Parameters
-    ----------
-    n_features : int
-        Width of the features.
     """
 
     mean: Tensor
@@ -31,12 +26,7 @@ class Standardize(nn.Module):
     def adapt(self, features: Tensor, weights: Tensor) -> None:
         """Take the weighted mean and standard deviation of features.
 
-        Parameters
-        ----------
-        features : Tensor of shape (n, n_features)
-            Training features.
-        weights : Tensor of shape (n,)
-            Weight of each row.
+        Shapes: features (n, n_features), weights (n,).
         """
         share = (weights.double() / weights.double().sum())[:, None]  # (n, 1)
         mean = (share * features.double()).sum(dim=0)
@@ -46,58 +36,28 @@ class Standardize(nn.Module):
         self.scale.copy_(torch.where(scale > 1e-6 * mean.abs(), scale, 1))
 
     def forward(self, features: Tensor) -> Tensor:
-        """Standardise a batch.
-
-        Parameters
-        ----------
-        features : Tensor of shape (n, n_features)
-            Features.
-
-        Returns
-        -------
-        Tensor of shape (n, n_features)
-            Standardised features.
-        """
+        """Standardise a batch: features (n, n_features) -> (n, n_features)."""
         return (features - self.mean) / self.scale
 
 
 class BatchInvariantLinear(nn.Linear):
-    """Linear layer whose rows do not depend on their place in a batch, when it evaluates.
+    """Linear layer whose outputs do not depend on the place in a batch, when it evaluates.
 
-    A matrix product in float32 may sum one row in another order than the next, so that the
+    A matrix product in float32 may sum one sample in another order than the next, so that the
     same image gets another last digit beside other images. In evaluation the sums are in
     float64 and then rounded; in training, and on devices without float64, they are not.
     """
 
-    def forward(self, rows: Tensor) -> Tensor:
-        """Map a batch.
-
-        Parameters
-        ----------
-        rows : Tensor of shape (n, in_features)
-            A batch.
-
-        Returns
-        -------
-        Tensor of shape (n, out_features)
-            Of the dtype of the layer while it evaluates.
-        """
-        if self.training or rows.device.type == "mps":
-            return super().forward(rows)
-        exact = nn.functional.linear(rows.double(), self.weight.double(), self.bias.double())
+    def forward(self, batch: Tensor) -> Tensor:
+        """Map a batch (n, in_features) -> (n, out_features)."""
+        if self.training or batch.device.type == "mps":
+            return super().forward(batch)
+        exact = nn.functional.linear(batch.double(), self.weight.double(), self.bias.double())
         return exact.to(self.weight.dtype)
 
 
 class ProjectionHead(nn.Sequential):
-    """Small network beside the features, from them to the embedding.
-
-    Parameters
-    ----------
-    n_features : int
-        Width of the features.
-    projection_dim : int
-        Width of the embedding.
-    """
+    """Small network beside the features, from them to the embedding."""
 
     def __init__(self, n_features: int, projection_dim: int) -> None:
         super().__init__(
@@ -112,21 +72,6 @@ class CLCEModule(nn.Module):
 
     A batch of images runs through the backbone; a batch of shape (n, n_features)
     already holds features.
-
-    Parameters
-    ----------
-    backbone : nn.Module or None
-        Maps images to features; None where every batch holds features. What of it
-        trains (``requires_grad``) is settled before.
-    config : BackboneConfig or None
-        How the backbone wants its images; None without a backbone.
-    n_features : int
-        Width of the features.
-    n_classes : int
-        Number of logits.
-    projection_dim : int or None
-        Width of the projection head, whose output is the embedding; the classifier reads
-        features and embedding. None: the features are the embedding.
     """
 
     def __init__(
@@ -157,29 +102,12 @@ class CLCEModule(nn.Module):
             backbone.eval()
 
     def new_layers(self) -> nn.Module:
-        """Return the layers that no pretrained weights exist for.
-
-        Returns
-        -------
-        nn.Module
-            Projection head and classifier.
-        """
+        """Return the layers that no pretrained weights exist for."""
         layers = [self.projection, self.classifier]
         return nn.ModuleList([layer for layer in layers if layer is not None])
 
     def train(self, mode: bool = True) -> CLCEModule:
-        """Set training mode, but for what is frozen of the backbone.
-
-        Parameters
-        ----------
-        mode : bool, default=True
-            Training or evaluation.
-
-        Returns
-        -------
-        CLCEModule
-            Itself.
-        """
+        """Set training mode, except for what is frozen of the backbone."""
         self.training = mode
         for child in self.children():
             if not (self.frozen and child is self.backbone):  # that stays in evaluation mode
@@ -189,18 +117,7 @@ class CLCEModule(nn.Module):
         return self
 
     def features(self, batch: Tensor) -> Tensor:
-        """Run the backbone.
-
-        Parameters
-        ----------
-        batch : Tensor of shape (n, C, H, W) or (n, n_features)
-            Images with pixels in 0..1, or features, which are returned as they are.
-
-        Returns
-        -------
-        Tensor of shape (n, n_features)
-            Features.
-        """
+        """Run the backbone on images (n, C, H, W) in 0..1; features (n, n_features) pass."""
         if batch.ndim == 2 or self.backbone is None or self.normalize is None:
             return batch
         return run_backbone(self.backbone, self.normalize(batch))
@@ -208,17 +125,7 @@ class CLCEModule(nn.Module):
     def forward(self, batch: Tensor) -> tuple[Tensor, Tensor]:
         """Compute logits and embeddings in one pass.
 
-        Parameters
-        ----------
-        batch : Tensor of shape (n, C, H, W) or (n, n_features)
-            Images with pixels in 0..1, or features.
-
-        Returns
-        -------
-        logits : Tensor of shape (n, n_classes)
-            Unnormalised class scores.
-        embeddings : Tensor of shape (n, n_embedding)
-            Embeddings, not yet normalised.
+        Shapes: batch (n, C, H, W) -> logits (n, n_classes), embeddings (n, n_embedding).
         """
         features = self.standardize(self.features(batch))
         if self.projection is None:

@@ -11,23 +11,7 @@ from .module import CLCEModule
 
 
 def blocks_of(backbone: Any) -> list[list[str]]:
-    """List the names of a timm backbone's parameters, block by block.
-
-    Parameters
-    ----------
-    backbone : nn.Module
-        A timm model: it knows its blocks (``group_matcher``).
-
-    Returns
-    -------
-    list of list of str
-        Stem first. Norms behind the last block belong to it.
-
-    Raises
-    ------
-    ValueError
-        If the backbone does not know its blocks.
-    """
+    """List the names of a timm backbone's parameters, block by block."""
     from timm.models import group_parameters
 
     if not hasattr(backbone, "group_matcher"):
@@ -45,20 +29,7 @@ def blocks_of(backbone: Any) -> list[list[str]]:
 
 
 def freeze(backbone: nn.Module, trainable: str | int) -> None:
-    """Take the gradients from what is not to train.
-
-    Parameters
-    ----------
-    backbone : nn.Module
-        The backbone; a timm model where ``trainable`` is a number.
-    trainable : {"all", "head"} or int
-        Everything, nothing, or the last blocks.
-
-    Raises
-    ------
-    ValueError
-        If the backbone has fewer blocks, or does not know them.
-    """
+    """Take the gradients from what is not to train."""
     if isinstance(trainable, str):
         backbone.requires_grad_(trainable == "all")
         return
@@ -75,20 +46,7 @@ def freeze(backbone: nn.Module, trainable: str | int) -> None:
 
 
 def layer_decay_of(backbone: nn.Module | None, layer_decay: float | str) -> float:
-    """Settle the factor between the learning rates of two blocks.
-
-    Parameters
-    ----------
-    backbone : nn.Module or None
-        The backbone.
-    layer_decay : float or "auto"
-        "auto": 0.75 for a backbone with attention, as BEiT is fine-tuned, else 1.
-
-    Returns
-    -------
-    float
-        The factor.
-    """
+    """Settle the factor between the learning rates of two blocks."""
     if not isinstance(layer_decay, str):
         return layer_decay
     has_attention = backbone is not None and any(
@@ -105,22 +63,6 @@ def parameter_groups(
     New layers learn at ``learning_rate``; each block of the backbone at ``layer_decay``
     times the rate of the one above it, as in BEiT's fine-tuning [1]_. Norms, biases and
     what timm names beside (position embeddings) do not decay.
-
-    Parameters
-    ----------
-    module : CLCEModule
-        Backbone and new layers.
-    learning_rate : float
-        Peak rate of the new layers.
-    weight_decay : float
-        Weight decay of matrices and filters.
-    layer_decay : float or "auto"
-        Factor from block to block, in (0, 1].
-
-    Returns
-    -------
-    list of dict
-        Groups for an optimizer, each with ``params``, ``lr`` and ``weight_decay``.
 
     References
     ----------
@@ -170,22 +112,7 @@ def _backbone_groups(
 
 
 def warmup_cosine(step: int, *, n_steps: int, warmup: float) -> float:
-    """Return the share of its peak that the learning rate has at a step.
-
-    Parameters
-    ----------
-    step : int
-        Steps made.
-    n_steps : int
-        Steps of the whole fit.
-    warmup : float
-        Share of the steps over which the rate rises linearly, in [0, 1).
-
-    Returns
-    -------
-    float
-        In (0, 1] before the last step is made: a rise, then half a cosine down.
-    """
+    """Return the share of its peak that the learning rate has at a step."""
     rising = warmup * n_steps
     if step < rising:
         return (step + 1) / (rising + 1)

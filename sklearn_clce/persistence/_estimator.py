@@ -135,7 +135,7 @@ class ModelFileMixin:
         FileNotFoundError
             If there is no such file.
         ValueError
-            If it is no file of :meth:`save`, is damaged, was written by a newer version, or
+            If it is not a file of :meth:`save`, is damaged, was written by a newer version, or
             needs a ``backbone``.
 
         Warns
@@ -181,20 +181,7 @@ class SavedWithOtherVersions(InconsistentVersionWarning):
 
 
 def describe(clf: Any) -> tuple[dict[str, Any], list[str]]:
-    """Describe a fitted estimator, but for its tensors.
-
-    Parameters
-    ----------
-    clf : CLCEClassifier
-        Fitted.
-
-    Returns
-    -------
-    model : dict
-        For JSON.
-    left_out : list of str
-        What is set and has no place in it.
-    """
+    """Describe a fitted estimator without its tensors."""
     parameters, left_out = stored_parameters(clf)
     epochs = []
     for row in clf.history_:
@@ -221,20 +208,7 @@ def _is_scalar(value: Any) -> bool:
 
 
 def stored_parameters(clf: Any) -> tuple[dict[str, Any], list[str]]:
-    """Separate parameters into those that a file can hold and others.
-
-    Parameters
-    ----------
-    clf : CLCEClassifier
-        Where they are read.
-
-    Returns
-    -------
-    parameters : dict
-        For JSON. A module as backbone stands as None.
-    left_out : list of str
-        Names of those that have no place and are not at their defaults.
-    """
+    """Separate parameters into those that a file can hold and others."""
     defaults = type(clf)().get_params(deep=False)
     parameters: dict[str, Any] = {}
     left_out = []
@@ -257,22 +231,9 @@ def _short(value: Any) -> str:
 
 
 def check_storable(name: str, value: Any) -> None:
-    """Refuse what a file must not set.
-
-    Parameters
-    ----------
-    name : str
-        A parameter.
-    value : object
-        Its value, plain.
-
-    Raises
-    ------
-    ValueError
-        If it names a folder, reaches into skorch, or asks for very much.
-    """
+    """Refuse what a file must not set."""
     if name in OF_THE_MACHINE or name == "callbacks":
-        raise ValueError(f"{name} is no parameter of a model file")
+        raise ValueError(f"{name} is not a parameter of a model file")
     if name == "skorch_params" and value is not None:
         foreign = [key for key in value if not str(key).startswith(SKORCH_PREFIXES)]
         if foreign:
@@ -284,31 +245,7 @@ def check_storable(name: str, value: Any) -> None:
 def restore(
     cls: type, model: dict[str, Any], tensors: dict[str, Tensor], *, device: Any, backbone: Any
 ) -> Any:
-    """Make a fitted estimator from what a file held.
-
-    Parameters
-    ----------
-    cls : type
-        Of the estimator.
-    model : dict
-        Its description, which anybody may have written.
-    tensors : dict of str to Tensor
-        Its tensors.
-    device : str or torch.device
-        Its parameter ``device``.
-    backbone : nn.Module or None
-        Its parameter ``backbone``, where that is a module.
-
-    Returns
-    -------
-    CLCEClassifier
-        Fitted.
-
-    Raises
-    ------
-    ValueError
-        If something does not fit.
-    """
+    """Make a fitted estimator from what a file held."""
     description = take(model, "module", dict)
     check_backbone(description, backbone)
     clf = _unfitted(cls, take(model, "parameters", dict), device, backbone)
@@ -319,7 +256,7 @@ def restore(
     history = [_epoch(row) for row in take(model, "history", list)]
     scores = take(model, "validation_scores", list, NoneType)
     if not all(type(score) is float for score in scores or []):
-        raise ValueError("its validation_scores are no numbers")
+        raise ValueError("its validation_scores are not numbers")
     _take_columns(clf, model)
     clf.classes_ = classes
     clf.net_ = _net(clf, module, history)
@@ -348,7 +285,7 @@ def _epoch(row: Any) -> dict[str, Any]:
     """Read the figures of an epoch; those of its batches are not kept."""
     figures = from_json(row)
     if type(figures) is not dict or not all(_is_scalar(value) for value in figures.values()):
-        raise ValueError("its history holds what is no figure of an epoch")
+        raise ValueError("its history holds what is not a figure of an epoch")
     return {"batches": [], **figures}
 
 
@@ -359,7 +296,7 @@ def _take_columns(clf: Any, model: dict[str, Any]) -> None:
         clf.n_features_in_ = n_features
     if names is not None:
         if not all(type(name) is str for name in names):
-            raise ValueError("its feature_names_in are no names")
+            raise ValueError("its feature_names_in are not names")
         clf.feature_names_in_ = np.array(names, dtype=object)
 
 
@@ -371,13 +308,7 @@ def _net(clf: Any, module: CLCEModule, history: list[dict[str, Any]]) -> CLCENet
 
 
 def warn_of_versions(saved_with: dict[str, Any]) -> None:
-    """Warn where a model was saved with other versions of its libraries.
-
-    Parameters
-    ----------
-    saved_with : dict
-        Versions by library.
-    """
+    """Warn where a model was saved with other versions of its libraries."""
     saved = {name: str(saved_with.get(name))[:40] for name in LIBRARIES}
     now = {name: _version(name) for name in LIBRARIES}
     differences = [

@@ -35,22 +35,7 @@ VERSION, WRITER, MODEL, DIGEST = "format_version", "written_by", "sklearn_clce",
 def write_model_file(
     path: str | os.PathLike[str], model: dict[str, Any], tensors: Mapping[str, Tensor]
 ) -> None:
-    """Write a file in one step: a crash leaves the old one or the new one.
-
-    Parameters
-    ----------
-    path : path
-        The file.
-    model : dict
-        Description of the model, for JSON.
-    tensors : mapping of str to Tensor
-        Its tensors, of any device and layout.
-
-    Raises
-    ------
-    ValueError
-        If the description is larger than :func:`read_model_file` would take.
-    """
+    """Write a file in one step: a crash leaves the old one or the new one."""
     text = json.dumps(model)
     own = {
         name: tensor.detach().cpu().clone(memory_format=torch.contiguous_format)
@@ -68,27 +53,7 @@ def write_model_file(
 
 
 def read_model_file(path: str | os.PathLike[str]) -> tuple[dict[str, Any], dict[str, Tensor]]:
-    """Read a file that :func:`write_model_file` wrote.
-
-    Parameters
-    ----------
-    path : path
-        The file. It may hold anything.
-
-    Returns
-    -------
-    model : dict
-        Description of the model, in the form of this version of the format.
-    tensors : dict of str to Tensor
-        Its tensors, on the CPU, which the system reads from the file as they are used.
-
-    Raises
-    ------
-    FileNotFoundError
-        If there is no such file.
-    ValueError
-        If it is damaged, of a newer version, or nothing that this function wrote.
-    """
+    """Read a file that :func:`write_model_file` wrote."""
     _check_header(_read_header(Path(path)), path)
     try:
         with safe_open(path, framework="pt", device="cpu") as file:
@@ -103,9 +68,9 @@ def read_model_file(path: str | os.PathLike[str]) -> tuple[dict[str, Any], dict[
     try:
         model = json.loads(text)
     except (ValueError, RecursionError) as error:
-        raise _no_model_file(path, f"its description is no JSON ({error})") from error
+        raise _no_model_file(path, f"its description is not JSON ({error})") from error
     if type(model) is not dict:
-        raise _no_model_file(path, "its description is no JSON object")
+        raise _no_model_file(path, "its description is not a JSON object")
     return _upgraded(model, int(metadata[VERSION]), path), tensors
 
 
@@ -174,6 +139,6 @@ def _digest(format_version: str, text: str, tensors: Mapping[str, Tensor]) -> st
 
 def _no_model_file(path: str | os.PathLike[str], reason: str) -> ValueError:
     return ValueError(
-        f"path={os.fspath(path)!r} is no model file: {reason}. A file that clf.save wrote is "
+        f"path={os.fspath(path)!r} is not a model file: {reason}. A file that clf.save wrote is "
         "required"
     )

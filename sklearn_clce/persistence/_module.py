@@ -22,18 +22,7 @@ CROP_MODES = ("center", "squash", "border")
 
 
 def describe_module(module: CLCEModule) -> dict[str, Any]:
-    """Describe a network, but for its tensors.
-
-    Parameters
-    ----------
-    module : CLCEModule
-        The network.
-
-    Returns
-    -------
-    dict
-        For JSON.
-    """
+    """Describe a network without its tensors."""
     parameters = dict(module.named_parameters())
     return {
         "backbone": describe_backbone(module.backbone),
@@ -46,48 +35,19 @@ def describe_module(module: CLCEModule) -> dict[str, Any]:
 
 
 def weights_of(module: CLCEModule) -> dict[str, Tensor]:
-    """Return all tensors that a network needs to be what it is.
-
-    Parameters
-    ----------
-    module : CLCEModule
-        The network.
-
-    Returns
-    -------
-    dict of str to Tensor
-        Weights and buffers.
-
-    Raises
-    ------
-    ValueError
-        If a user's module keeps other things in its state.
-    """
+    """Return all tensors that a network needs to be what it is."""
     state = module.state_dict()
     others = [name for name, value in state.items() if not isinstance(value, Tensor)]
     if others:
         raise ValueError(
             f"backbone={type(module.backbone).__name__} keeps {others[0]!r} in its state_dict, "
-            "which is no tensor: a model file holds tensors; pickle can hold it"
+            "which is not a tensor: a model file holds tensors; pickle can hold it"
         )
     return state
 
 
 def check_backbone(description: dict[str, Any], backbone: Any) -> None:
-    """Refuse a user's module where none is needed, and the lack of one where it is.
-
-    Parameters
-    ----------
-    description : dict
-        From :func:`describe_module`; anybody may have written it.
-    backbone : nn.Module or None
-        What the user hands in.
-
-    Raises
-    ------
-    ValueError
-        If it must be a module, or must be left out.
-    """
+    """Refuse a user's module where none is needed, and the lack of one where it is."""
     saved = take(description, "backbone", dict, NoneType)
     is_module = saved is not None and "module" in saved
     if is_module and not isinstance(backbone, nn.Module):
@@ -105,22 +65,7 @@ def check_backbone(description: dict[str, Any], backbone: Any) -> None:
 def check_restorable(
     description: dict[str, Any], n_classes: int, tensors: dict[str, Tensor]
 ) -> None:
-    """Refuse to describe a network that :func:`restore_module` would not make.
-
-    Parameters
-    ----------
-    description : dict
-        From :func:`describe_module`.
-    n_classes : int
-        Number of logits.
-    tensors : dict of str to Tensor
-        From :func:`weights_of`.
-
-    Raises
-    ------
-    ValueError
-        If preprocessing or backbone are beyond what a file may ask for.
-    """
+    """Refuse to describe a network that :func:`restore_module` would not make."""
     try:
         if description["config"] is not None:
             _config(from_json(description["config"]))
@@ -136,29 +81,7 @@ def restore_module(
     tensors: dict[str, Tensor],
     backbone: nn.Module | None,
 ) -> CLCEModule:
-    """Make a network again.
-
-    Parameters
-    ----------
-    description : dict
-        From :func:`describe_module`; anybody may have written it.
-    n_classes : int
-        Number of logits.
-    tensors : dict of str to Tensor
-        Weights and buffers.
-    backbone : nn.Module or None
-        The user's own module, where the description names one.
-
-    Returns
-    -------
-    CLCEModule
-        On the CPU, with a copy of the tensors.
-
-    Raises
-    ------
-    ValueError
-        If description and tensors are not of one network.
-    """
+    """Make a network again."""
     build = partial(build_module, description, n_classes, backbone)
     with torch.random.fork_rng(devices=[]):  # random weights come first
         if backbone is None:
@@ -172,27 +95,7 @@ def restore_module(
 def build_module(
     description: dict[str, Any], n_classes: int, backbone: nn.Module | None
 ) -> CLCEModule:
-    """Build a network from its description, with whatever weights.
-
-    Parameters
-    ----------
-    description : dict
-        From :func:`describe_module`; anybody may have written it.
-    n_classes : int
-        Number of logits.
-    backbone : nn.Module or None
-        The user's own module, which is copied; None: described, or none at all.
-
-    Returns
-    -------
-    CLCEModule
-        On the CPU, or wherever torch makes tensors now.
-
-    Raises
-    ------
-    ValueError
-        If there is no such network.
-    """
+    """Build a network from its description, with whatever weights."""
     described = take(description, "config", dict, NoneType)
     config = None if described is None else _config(from_json(described))
     saved = take(description, "backbone", dict, NoneType)

@@ -27,28 +27,11 @@ _LABEL_DTYPE = re.compile(r"[<>|=]?[biufUO]\d{0,9}|[<>]?[mM]8\[\d{0,4}[a-zA-Z]{1
 
 
 class NotPlainError(TypeError):
-    """A value is no plain one: it is an object or a callable."""
+    """A value is not a plain one: it is an object or a callable."""
 
 
 def to_json(value: Any) -> Any:
-    """Turn a plain value into what JSON can hold.
-
-    Parameters
-    ----------
-    value : object
-        None, bool, number, string or path; or a list, tuple or dict of such. A numpy
-        scalar becomes a Python one.
-
-    Returns
-    -------
-    object
-        For :func:`json.dumps`.
-
-    Raises
-    ------
-    NotPlainError
-        If the value, or something in it, is anything else.
-    """
+    """Turn a plain value into what JSON can hold."""
     if isinstance(value, np.generic):
         value = value.item()
     if type(value) in SCALARS:
@@ -63,27 +46,11 @@ def to_json(value: Any) -> Any:
             return {"dict": pairs}
     if isinstance(value, os.PathLike) and isinstance(os.fspath(value), str):
         return {"path": os.fspath(value)}
-    raise NotPlainError(f"{type(value).__name__} is no plain value")
+    raise NotPlainError(f"{type(value).__name__} is not a plain value")
 
 
 def from_json(saved: Any) -> Any:
-    """Turn what :func:`to_json` made back into the value.
-
-    Parameters
-    ----------
-    saved : object
-        From :func:`json.loads`.
-
-    Returns
-    -------
-    object
-        The value.
-
-    Raises
-    ------
-    ValueError
-        If :func:`to_json` never made it.
-    """
+    """Turn what :func:`to_json` made back into the value."""
     if type(saved) in SCALARS:
         return saved
     if type(saved) is list:
@@ -103,27 +70,7 @@ def _is_pair(item: Any) -> bool:
 
 
 def take(saved: Any, name: str, *types: type) -> Any:
-    """Take an entry out of what JSON held, if it is of the type that it must be of.
-
-    Parameters
-    ----------
-    saved : dict
-        From :func:`json.loads`.
-    name : str
-        The entry.
-    *types : type
-        What it may be; a bool is no int here.
-
-    Returns
-    -------
-    object
-        The entry.
-
-    Raises
-    ------
-    ValueError
-        If it is missing, or of another type.
-    """
+    """Take an entry out of what JSON held, if it is of the type that it must be of."""
     if type(saved) is dict and name in saved and type(saved[name]) in types:
         return saved[name]
     wanted = " or ".join(kind.__name__ for kind in types)
@@ -132,23 +79,7 @@ def take(saved: Any, name: str, *types: type) -> Any:
 
 
 def labels_to_json(labels: np.ndarray) -> dict[str, Any]:
-    """Turn labels into what JSON can hold.
-
-    Parameters
-    ----------
-    labels : ndarray of shape (n,)
-        Of bools, numbers, strings, dates, or objects that are strings.
-
-    Returns
-    -------
-    dict
-        Dtype and values.
-
-    Raises
-    ------
-    ValueError
-        If labels are of another kind, or take too much memory.
-    """
+    """Turn labels into what JSON can hold: labels (n,)."""
     kind = labels.dtype.kind
     if kind in "mM":
         values = labels.view(f"{labels.dtype.str[0]}i8").tolist()
@@ -160,23 +91,7 @@ def labels_to_json(labels: np.ndarray) -> dict[str, Any]:
 
 
 def labels_from_json(saved: dict[str, Any]) -> np.ndarray:
-    """Turn what :func:`labels_to_json` made back into labels.
-
-    Parameters
-    ----------
-    saved : dict
-        Dtype and values.
-
-    Returns
-    -------
-    ndarray of shape (n,)
-        With the dtype that the labels had.
-
-    Raises
-    ------
-    ValueError
-        If :func:`labels_to_json` never made it.
-    """
+    """Turn what :func:`labels_to_json` made back into labels: -> (n,)."""
     name, values = take(saved, "dtype", str), take(saved, "values", list)
     if not _LABEL_DTYPE.fullmatch(name):
         raise ValueError(
@@ -185,7 +100,7 @@ def labels_from_json(saved: dict[str, Any]) -> np.ndarray:
     try:
         dtype = np.dtype(name)
     except TypeError as error:
-        raise ValueError(f"{name!r} is no dtype of labels") from error
+        raise ValueError(f"{name!r} is not a dtype of labels") from error
     types = _LABEL_TYPES.get(dtype.kind, ())
     if not all(type(value) in types for value in values):
         raise ValueError(f"labels of dtype {name!r} hold other things")
