@@ -8,7 +8,7 @@ from typing import Any
 
 from skorch.callbacks import Callback
 from torch import Tensor, nn
-from torch.nn.utils import clip_grad_norm_
+from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 from torch.optim.lr_scheduler import LambdaLR
 
 from .._distributed import is_main, same_for_all
@@ -53,10 +53,13 @@ class ClipGradients(Callback):
         self.max_norm = max_norm
 
     def on_grad_computed(self, net: Any, named_parameters: Any, **kwargs: Any) -> None:
-        """Clip the gradients that the optimizer will read."""
+        """Clip the gradients that the optimizer will read, and record their norm."""
+        groups = net.optimizer_.param_groups
+        parameters = [p for group in groups for p in group["params"] if p.grad is not None]
+        norm = get_total_norm([p.grad for p in parameters])
         if self.max_norm is not None:
-            groups = net.optimizer_.param_groups
-            clip_grad_norm_([p for group in groups for p in group["params"]], self.max_norm)
+            clip_grads_with_norm_(parameters, self.max_norm, norm)
+        net.history.record_batch("train_grad_norm", norm)
 
 
 class LastGoodWeights(Callback):

@@ -32,11 +32,8 @@ from .callbacks import (
 from .fit_tasks import EpochTasks
 from .micro_batches import backward_in_parts
 from .optim import parameter_groups
+from .readings import NonFiniteError, Readings
 from .run import Run
-
-
-class NonFiniteLossError(ArithmeticError):
-    """The loss of a training step is NaN or infinite."""
 
 
 class CLCENet(NeuralNet):
@@ -170,7 +167,7 @@ class CLCENet(NeuralNet):
                 self._run_epoch(loaders, datasets)
         except KeyboardInterrupt:
             self._cut_short("interrupted by the user", "its weights of that moment")
-        except NonFiniteLossError as error:
+        except NonFiniteError as error:
             self._fall_back(error)
         finally:
             self.parallel = None
@@ -188,6 +185,25 @@ class CLCENet(NeuralNet):
         self.run.epochs_done += 1
         self.notify("on_epoch_end", **datasets)
 
+    def run_single_epoch(
+        self, iterator: Any, training: bool, prefix: str, step_fn: Any, **fit_params: Any
+    ) -> None:
+        """Take a step for each batch; skorch's own loop waits for the loss of each."""
+        if iterator is None:
+            return
+        n_batches = 0
+        readings = Readings(torch.device(self.device), epoch=self.run.epochs_done + 1)
+        for batch in iterator:
+            self.notify("on_batch_begin", batch=batch, training=training)
+            step = step_fn(batch, **fit_params)
+            self.history.record_batch(f"{prefix}_loss", step["loss"].detach())
+            self.history.record_batch(f"{prefix}_batch_size", len(batch[0]))
+            readings.add(self.history[-1]["batches"][-1])
+            self.notify("on_batch_end", batch=batch, training=training, **step)
+            n_batches += 1
+        readings.take_all()
+        self.history.record(f"{prefix}_batch_count", n_batches)
+
     def _cut_short(self, why: str, kept: str) -> None:
         del self.history_[self.run.epochs_before + self.run.epochs_done :]
         warnings.warn(
@@ -197,7 +213,7 @@ class CLCENet(NeuralNet):
             stacklevel=2,
         )
 
-    def _fall_back(self, error: NonFiniteLossError) -> None:
+    def _fall_back(self, error: NonFiniteError) -> None:
         """Go back to the weights of the last epoch that ended well."""
         if self.run.epochs_done == 0:
             raise ValueError(f"{error}; no epoch had ended, so nothing is kept") from None
@@ -253,22 +269,15 @@ class CLCENet(NeuralNet):
         terms = self.criterion_.terms(*outputs, *targets)
         loss = self.criterion_.weigh(terms)
         for name, term in terms.items() if training else ():
-            self.history.record_batch(f"train_{name}", term.item())
-        if training and not math.isfinite(value := loss.item()):
-            step = len(self.history[-1, "batches"])
-            raise NonFiniteLossError(
-                f"the loss is {value} in epoch {self.run.epochs_done + 1}, step {step}: likely "
-                "causes are a learning_rate that is too high, a temperature that is too low, "
-                "clip_grad=None, or an augmentation that gives NaN"
-            )
+            self.history.record_batch(f"train_{name}", term.detach())
         return loss
 
     def validation_step(self, batch: Any, **fit_params: Any) -> dict[str, Any]:
         """Record accuracy beside the loss."""
         step = super().validation_step(batch, **fit_params)
         labels, _ = batch[1]
-        hits = step["y_pred"][0].argmax(dim=1) == labels.to(self.device)
-        self.history.record_batch("valid_acc", gather(hits.double()).mean().item())
+        hits = step["y_pred"][0].argmax(dim=1) == labels.to(self.device, non_blocking=True)
+        self.history.record_batch("valid_acc", gather(hits.double()).mean())
         return step
 
     def infer_batches(self, dataset: Dataset) -> tuple[Tensor, Tensor]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -119,9 +120,12 @@ class FeatureBatches:
         return len(self.batch_sampler)
 
     def __iter__(self) -> Iterator[tuple[Tensor, tuple[Tensor, Tensor]]]:
-        device = self.dataset.features.device
-        for rows in self.batch_sampler:
-            yield self.dataset.__getitems__(torch.as_tensor(rows, device=device))
+        batches = list(self.batch_sampler)
+        # in one transfer for the epoch: each makes the host wait
+        order = torch.as_tensor(list(chain(*batches)), dtype=torch.int64)
+        order = order.to(self.dataset.features.device)
+        for rows in order.split([len(batch) for batch in batches]):
+            yield self.dataset.__getitems__(rows)
 
 
 class _Targets:

@@ -1,0 +1,65 @@
+"""The numbers of the steps, read from the device without making it wait."""
+
+from __future__ import annotations
+
+import math
+from collections import deque
+from typing import Any
+
+import torch
+from torch import Tensor
+
+LAG = {"cuda": 8}  # steps that a device may be behind the host, by its type; others none
+
+# What makes all that follows worthless where it is not finite, in the order in which it is told.
+CHECKED = {"train_loss": "loss", "train_grad_norm": "norm of the gradient"}
+
+
+class NonFiniteError(ArithmeticError):
+    """The loss or the gradient of a training step is NaN or infinite."""
+
+
+class Readings:
+    """Turns the tensors in an epoch's batches of the history into numbers, and checks them.
+
+    The numbers of a CUDA device come by asynchronous copies and are taken a fixed number of
+    steps later: a step makes nobody wait, and all processes notice the same step at the
+    same time. Elsewhere they are there at once.
+    """
+
+    def __init__(self, device: torch.device, epoch: int) -> None:
+        self.device = device
+        self.epoch = epoch
+        self.lag = LAG.get(device.type, 0)
+        self.n_taken = 0
+        self.coming: deque[tuple[dict[str, Any], dict[str, Tensor], torch.Event | None]] = deque()
+
+    def add(self, batch: dict[str, Any]) -> None:
+        """Let the numbers of a step come, and take those that are due."""
+        tensors = {name: value for name, value in batch.items() if isinstance(value, Tensor)}
+        arrived = None
+        if self.device.type == "cuda":
+            tensors = {n: value.to("cpu", non_blocking=True) for n, value in tensors.items()}
+            arrived = torch.cuda.current_stream(self.device).record_event()
+        self.coming.append((batch, tensors, arrived))
+        while len(self.coming) > self.lag:
+            self._take()
+
+    def take_all(self) -> None:
+        """Take what is still to come."""
+        while self.coming:
+            self._take()
+
+    def _take(self) -> None:
+        batch, tensors, arrived = self.coming.popleft()
+        if arrived is not None:
+            arrived.synchronize()
+        batch.update({name: value.item() for name, value in tensors.items()})
+        self.n_taken += 1
+        for name, meaning in CHECKED.items():
+            if not math.isfinite(batch.get(name, 0.0)):
+                raise NonFiniteError(
+                    f"the {meaning} is {batch[name]} in epoch {self.epoch}, step {self.n_taken}: "
+                    "likely causes are a learning_rate that is too high, a temperature that is "
+                    "too low, clip_grad=None, or an augmentation that gives NaN"
+                )

@@ -1,0 +1,130 @@
+"""The numbers of the steps reach the history, and no step waits for them."""
+
+import numpy as np
+import pytest
+import torch
+from skorch.callbacks import Callback
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from benchmarks.cuda.synchronisation import waits_of_a_step
+from sklearn_clce import CLCEClassifier
+from sklearn_clce._training import CLCENet, readings
+from sklearn_clce._training.readings import NonFiniteError, Readings
+from small_fits import head
+
+CPU = torch.device("cpu")
+HOST_READS = {
+    getattr(torch.ops.aten, name).default
+    for name in ("_local_scalar_dense", "nonzero", "equal", "masked_select", "_unique2")
+}
+
+
+class HostReads(TorchDispatchMode):
+    """Counts the operations that on a GPU would make the host wait for a value."""
+
+    n = 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        self.n += func in HOST_READS
+        return func(*args, **(kwargs or {}))
+
+
+class ReadsBySteps(Callback):
+    """Notes at each step how many reads there were."""
+
+    def __init__(self, reads):
+        self.reads, self.counts = reads, []
+
+    def on_batch_end(self, net, training, **kwargs):
+        self.counts.append(self.reads.n)
+
+
+def images_fit(tiny_backbone, X, y, **parameters):
+    settings = {"batch_size": 4, "max_epochs": 1, "augment": None, "random_state": 0}
+    return CLCEClassifier(tiny_backbone, **settings | parameters).fit(X, y)
+
+
+def steps(*losses):
+    return [{"train_loss": torch.tensor(loss), "train_batch_size": 4} for loss in losses]
+
+
+@pytest.mark.parametrize("lag", [0, 1, 3, 99])
+def test_numbers_arrive_in_order_and_the_first_bad_step_is_named(monkeypatch, lag):
+    monkeypatch.setitem(readings.LAG, "cpu", lag)
+    batches = steps(1.0, 2.0, float("inf"), float("nan"), 5.0)
+    taken = []
+
+    def take_steps():
+        reading = Readings(CPU, epoch=7)
+        for batch in batches:
+            taken.append(batch)
+            reading.add(batch)
+        reading.take_all()
+
+    with pytest.raises(NonFiniteError, match="the loss is inf in epoch 7, step 3: likely"):
+        take_steps()
+    assert len(taken) == min(3 + lag, 5)
+    assert [batch["train_loss"] for batch in batches[:2]] == [1.0, 2.0]
+    assert {type(batch["train_loss"]) for batch in batches[:3]} == {float}
+
+
+def test_a_gradient_that_is_not_finite_is_told(monkeypatch, clouds):
+    get_loss = CLCENet.get_loss
+
+    def with_infinite_slope(net, *args, **kwargs):
+        loss = get_loss(net, *args, **kwargs)
+        return loss + (loss - loss.detach()).abs().sqrt()
+
+    monkeypatch.setattr(CLCENet, "get_loss", with_infinite_slope)
+    with pytest.raises(ValueError, match="the norm of the gradient is nan in epoch 1, step 1"):
+        head().fit(*clouds)
+
+
+@pytest.mark.parametrize("clip_grad", [1.0, None])
+@pytest.mark.parametrize("micro_batch_size", [None, 2])
+def test_a_step_reads_nothing(
+    monkeypatch, tiny_backbone, colour_images, colour_labels, clip_grad, micro_batch_size
+):
+    monkeypatch.setitem(readings.LAG, "cpu", 99)
+    with HostReads() as reads:
+        by_step = ReadsBySteps(reads)
+        clf = images_fit(
+            tiny_backbone,
+            colour_images,
+            colour_labels,
+            clip_grad=clip_grad,
+            micro_batch_size=micro_batch_size,
+            callbacks=[by_step],
+        )
+    assert len(by_step.counts) == 3
+    assert by_step.counts[0] == by_step.counts[-1]
+    assert reads.n > by_step.counts[-1]  # they are read when the epoch ends
+    batches = clf.history_[-1]["batches"]
+    assert all(np.isfinite(batch["train_grad_norm"]) for batch in batches)
+
+
+def test_history_is_the_same_however_late_it_is_read(monkeypatch, clouds):
+    def history(lag):
+        monkeypatch.setitem(readings.LAG, "cpu", lag)
+        clf = head(max_epochs=3, early_stopping=True).fit(*clouds)
+        return [{k: v for k, v in epoch.items() if k != "dur"} for epoch in clf.history_]
+
+    assert history(0) == history(2) == history(99)
+
+
+@pytest.mark.cuda
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+@pytest.mark.parametrize("trainable", ["all", "head"])
+def test_a_step_on_cuda_makes_nobody_wait(tiny_backbone, trainable):
+    def fit(n_steps):
+        X = np.random.default_rng(0).random((4 * n_steps, 16, 16, 3))
+        images_fit(
+            tiny_backbone,
+            X,
+            np.arange(len(X)) % 2,
+            device="cuda",
+            trainable=trainable,
+            sampler="shuffle",
+        )
+
+    assert waits_of_a_step(fit) == {}
