@@ -3,34 +3,50 @@
 Class imbalance
 ===============
 
-Three of ten classes have five pictures each, the others sixty. What do ``class_weight``
-and ``sampler`` do about it?
+Three of nine classes have four pictures each, the others forty. What do ``class_weight`` and
+``sampler`` do about it?
 """
 
 # %%
 # A few classes are rare
 # ----------------------
+# Small pictures, cut from nine photographs. The right half of each is for the test.
 import matplotlib.pyplot as plt
 import numpy as np
-from sklearn.datasets import load_digits
+from skimage import data
+from sklearn.datasets import load_sample_image
+from sklearn.feature_extraction.image import extract_patches_2d
 from sklearn.metrics import balanced_accuracy_score, recall_score
 
 from sklearn_clce import BackboneFeatures, CLCEClassifier
 
-digits = load_digits()
-rare = [2, 5, 8]
-rows = [np.flatnonzero(digits.target == label) for label in range(10)]
-train = np.concatenate([rows[label][: 5 if label in rare else 60] for label in range(10)])
-test = np.concatenate([rows[label][60:160] for label in range(10)])
-X = BackboneFeatures(image_size=64).transform(digits.images / 16)
-y = digits.target
+photographs = {
+    "brick": data.brick(),
+    "cat": data.cat(),
+    "coffee": data.coffee(),
+    "flower": load_sample_image("flower.jpg"),
+    "grass": data.grass(),
+    "gravel": data.gravel(),
+    "rocket": data.rocket(),
+    "temple": load_sample_image("china.jpg"),
+    "tissue": data.immunohistochemistry(),
+}
+rare = ["cat", "grass", "temple"]
+X, y, test = [], [], []
+for label, photograph in photographs.items():
+    for part, half in enumerate(np.array_split(photograph, 2, axis=1)):
+        n_pictures = 25 if part else 4 if label in rare else 40
+        X.extend(extract_patches_2d(half, (32, 32), max_patches=n_pictures, random_state=0))
+        y += [label] * n_pictures
+        test += [part == 1] * n_pictures
+X, y, test = BackboneFeatures(image_size=96).transform(X), np.array(y), np.array(test)
 
 # %%
 # Three ways
 # ----------
-# Nothing; rare rows that weigh more in both terms of the criterion; and batches with as many
-# rows of each class, in which rare rows come more often. The mean over five seeds, on
-# as many test images of each class.
+# Nothing; rare pictures that weigh more in both terms of the criterion; and batches with as many
+# pictures of each class, in which rare ones come more often. The mean over five seeds, on as many
+# test pictures of each class.
 ways = {
     "as it is": {"sampler": "shuffle"},
     "class_weight='balanced'": {"sampler": "shuffle", "class_weight": "balanced"},
@@ -40,7 +56,7 @@ recall = {}
 for name, settings in ways.items():
     predictions = [
         CLCEClassifier("precomputed", **settings, max_epochs=10, random_state=seed)
-        .fit(X[train], y[train])
+        .fit(X[~test], y[~test])
         .predict(X[test])
         for seed in range(5)
     ]
@@ -54,10 +70,10 @@ for name, settings in ways.items():
 figure, ax = plt.subplots(figsize=(8, 4.2), layout="constrained")
 colours, hatches = ["#666666", "#0072B2", "#E69F00"], ["", "//", ".."]
 for number, (name, values) in enumerate(recall.items()):
-    places = np.arange(10) + 0.27 * (number - 1)
+    places = np.arange(len(photographs)) + 0.27 * (number - 1)
     ax.bar(places, values, 0.25, label=name, color=colours[number], hatch=hatches[number])
-labels = [f"{label}\nrare" if label in rare else str(label) for label in range(10)]
-ax.set_xticks(range(10), labels)
+labels = [f"{label}\nrare" if label in rare else label for label in photographs]
+ax.set_xticks(range(len(photographs)), labels)
 ax.set(ylabel="recall", ylim=(0, 1))
 ax.legend(loc="lower center", bbox_to_anchor=(0.5, 1), ncols=3, frameon=False)
 plt.show()

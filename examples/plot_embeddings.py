@@ -3,30 +3,53 @@
 CE and CLCE embeddings, side by side
 =====================================
 
-The same backbone, data, seed and number of steps; one classifier learns with plain
-cross-entropy, the other with the contrastive term added. The displays of the package
-show what came of it.
+The same backbone, pictures, seed and number of steps; one classifier learns with plain
+cross-entropy, the other with the contrastive term added. The displays of the package show what
+each has learned.
 """
 
 # %%
 # Two classifiers
 # ---------------
+# Pictures of 64 x 64 pixels cut from twelve photographs: eight of each from the left half to learn
+# from, 25 of each from the right half to test.
 import matplotlib.pyplot as plt
-from sklearn.datasets import load_digits
+import numpy as np
+from skimage import color, data
+from sklearn.datasets import load_sample_image
+from sklearn.feature_extraction.image import extract_patches_2d
 from sklearn.metrics import silhouette_score
-from sklearn.model_selection import train_test_split
 
 from sklearn_clce import CLCEClassifier, EmbeddingDisplay, TopLossesDisplay, TrainingCurveDisplay
 
-digits = load_digits()
-X_train, X_test, y_train, y_test = train_test_split(
-    digits.images / 16,
-    digits.target,
-    train_size=100,
-    test_size=400,
-    stratify=digits.target,
-    random_state=0,
-)
+photographs = {
+    "brick": data.brick(),
+    "cat": data.cat(),
+    "coffee": data.coffee(),
+    "coins": data.coins(),
+    "flower": load_sample_image("flower.jpg"),
+    "grass": data.grass(),
+    "gravel": data.gravel(),
+    "retina": data.retina(),
+    "rocket": data.rocket(),
+    "stars": data.hubble_deep_field(),
+    "temple": load_sample_image("china.jpg"),
+    "tissue": data.immunohistochemistry(),
+}
+
+
+def pictures(half, n_pictures):
+    """Cut pictures from the left (0) or right (1) half of each photograph."""
+    X = []
+    for photograph in photographs.values():
+        rgb = color.gray2rgb(photograph) if photograph.ndim == 2 else photograph
+        part = np.array_split(rgb, 2, axis=1)[half]
+        X.extend(extract_patches_2d(part, (64, 64), max_patches=n_pictures, random_state=0))
+    return np.array(X), np.repeat(list(photographs), n_pictures)
+
+
+X_train, y_train = pictures(0, 8)
+X_test, y_test = pictures(1, 25)
 settings = {"image_size": 64, "max_epochs": 8, "learning_rate": 3e-3, "random_state": 0}
 classifiers = {
     "CE": CLCEClassifier(weight=0, **settings),

@@ -14,25 +14,42 @@ scores on other images of the same classes.
 # All read the features of the frozen backbone: a logistic regression, a head trained with
 # cross-entropy, and one trained with CLCE. The episodes depend on ``random_state`` alone, so
 # all three meet the same ones. ``memory`` keeps the features: the backbone runs once for each
-# image, not once for each episode.
+# image, not once for each episode. The images are small pictures cut from twelve photographs.
 import tempfile
 
 import matplotlib.pyplot as plt
 import numpy as np
-from sklearn.datasets import load_digits
+from skimage import data
+from sklearn.datasets import load_sample_image
+from sklearn.feature_extraction.image import extract_patches_2d
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from sklearn_clce import BackboneFeatures, CLCEClassifier, few_shot_score
 
-digits = load_digits()
-X, y = digits.images[:600] / 16, digits.target[:600]
+photographs = {
+    "brick": data.brick(),
+    "cat": data.cat(),
+    "coffee": data.coffee(),
+    "coins": data.coins(),
+    "flower": load_sample_image("flower.jpg"),
+    "grass": data.grass(),
+    "gravel": data.gravel(),
+    "retina": data.retina(),
+    "rocket": data.rocket(),
+    "stars": data.hubble_deep_field(),
+    "temple": load_sample_image("china.jpg"),
+    "tissue": data.immunohistochemistry(),
+}
+X, y = [], np.repeat(list(photographs), 25)
+for photograph in photographs.values():
+    X.extend(extract_patches_2d(photograph, (32, 32), max_patches=25, random_state=0))
 folder = tempfile.TemporaryDirectory()
-head = {"trainable": "head", "image_size": 64, "random_state": 0, "memory": folder.name}
+head = {"trainable": "head", "image_size": 96, "random_state": 0, "memory": folder.name}
 classifiers = {
     "logistic regression": make_pipeline(
-        BackboneFeatures(image_size=64, memory=folder.name),
+        BackboneFeatures(image_size=96, memory=folder.name),
         StandardScaler(),
         LogisticRegression(C=0.01),
     ),
@@ -72,5 +89,5 @@ plt.show()
 for k, ce, clce in zip(shots, scores["cross-entropy"], scores["CLCE"], strict=True):
     difference = clce.scores - ce.scores
     error = difference.std(ddof=1) / np.sqrt(len(difference))
-    print(f"{k:>2} shots: CLCE less cross-entropy {difference.mean():+.1%} +- {2 * error:.1%}")
+    print(f"{k:>2} shots: CLCE minus cross-entropy {difference.mean():+.1%} ± {2 * error:.1%}")
 folder.cleanup()

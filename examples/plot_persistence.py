@@ -10,32 +10,38 @@ back, on another machine, without network, pretrained weights or GPU.
 # %%
 # Fit, save, load
 # ---------------
-# Weights, parameters, labels, preprocessing and history are in the file.
+# Pictures of brick, grass and gravel, cut from three photographs. Weights, parameters, labels,
+# preprocessing and history are in the file.
 import tempfile
 import warnings
 from pathlib import Path
 
 import matplotlib.pyplot as plt
 import numpy as np
-from sklearn.datasets import load_digits
+from skimage import data
+from sklearn.feature_extraction.image import extract_patches_2d
 
 from sklearn_clce import CLCEClassifier, TrainingCurveDisplay
 
-digits = load_digits()
-X = digits.images / 16
-y = np.array(["zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine"])
-y = y[digits.target]
-clf = CLCEClassifier(image_size=64, max_epochs=10, random_state=0).fit(X[:300], y[:300])
+photographs = {"brick": data.brick(), "grass": data.grass(), "gravel": data.gravel()}
+X = [
+    extract_patches_2d(photograph, (64, 64), max_patches=120, random_state=0)
+    for photograph in photographs.values()
+]
+X, y = np.concatenate(X), np.repeat(list(photographs), 120)
+order = np.random.default_rng(0).permutation(len(X))
+train, later, test = np.split(order, [60, 180])
+clf = CLCEClassifier(image_size=64, max_epochs=8, random_state=0).fit(X[train], y[train])
 
 folder = tempfile.TemporaryDirectory()
-path = Path(folder.name) / "digits.safetensors"
+path = Path(folder.name) / "stones.safetensors"
 clf.save(path)
 print(f"{path.name} takes {path.stat().st_size / 1e6:.1f} MB")
 
 loaded = CLCEClassifier.load(path, device="cpu")
-same = np.array_equal(loaded.predict_proba(X[300:500]), clf.predict_proba(X[300:500]))
+same = np.array_equal(loaded.predict_proba(X[test]), clf.predict_proba(X[test]))
 print(f"same probabilities: {same}")
-print(f"accuracy: {loaded.score(X[300:500], y[300:500]):.1%}")
+print(f"accuracy: {loaded.score(X[test], y[test]):.1%}")
 
 # %%
 # Its history came along
@@ -50,8 +56,8 @@ plt.show()
 # what it knows.
 loaded.set_params(learning_rate=2e-4)
 for _ in range(3):
-    loaded.partial_fit(X[500:800], y[500:800])
-print(f"accuracy after more pictures: {loaded.score(X[300:500], y[300:500]):.1%}")
+    loaded.partial_fit(X[later], y[later])
+print(f"accuracy after more pictures: {loaded.score(X[test], y[test]):.1%}")
 
 # %%
 # What has no place in a file

@@ -4,20 +4,23 @@ A pipeline, calibration and a ROC curve
 =========================================
 
 The classifier is an estimator of scikit-learn, so what scikit-learn does with estimators
-works: here a pipeline of frozen features and a head, calibrated on rows that it was not
+works: here a pipeline of frozen features and a head, calibrated on pictures that it was not
 trained on, and judged by scikit-learn's own displays.
 """
 
 # %%
-# Odd or even, from noisy digits
-# ------------------------------
-# Noise makes the task hard enough for probabilities to matter.
+# Stone or plant, from small, noisy pictures
+# ------------------------------------------
+# Pictures of 20 x 20 pixels, cut from photographs of brick, gravel, grass and a flower. Noise makes
+# the task hard enough for probabilities to matter.
 import tempfile
 
 import matplotlib.pyplot as plt
 import numpy as np
+from skimage import color, data
 from sklearn.calibration import CalibratedClassifierCV, CalibrationDisplay
-from sklearn.datasets import load_digits
+from sklearn.datasets import load_sample_image
+from sklearn.feature_extraction.image import extract_patches_2d
 from sklearn.frozen import FrozenEstimator
 from sklearn.metrics import RocCurveDisplay, brier_score_loss
 from sklearn.model_selection import train_test_split
@@ -25,21 +28,25 @@ from sklearn.pipeline import make_pipeline
 
 from sklearn_clce import BackboneFeatures, CLCEClassifier
 
-digits = load_digits()
-noise = np.random.default_rng(0).normal(scale=0.2, size=digits.images.shape)
-X = np.clip(digits.images / 16 + noise, 0, 1)
-y = np.where(digits.target % 2, "odd", "even")
+photographs = [data.brick(), data.gravel(), data.grass(), load_sample_image("flower.jpg")]
+rng = np.random.default_rng(0)
+X = []
+for photograph in photographs:
+    grey = color.rgb2gray(photograph) if photograph.ndim == 3 else photograph / 255
+    X.extend(extract_patches_2d(grey, (20, 20), max_patches=300, random_state=0))
+X = np.clip(X + rng.normal(scale=0.15, size=(1200, 20, 20)), 0, 1)
+y = np.repeat(["stone", "stone", "plant", "plant"], 300)
 X_train, X_rest, y_train, y_rest = train_test_split(
-    X, y, train_size=500, stratify=y, random_state=0
+    X, y, train_size=400, stratify=y, random_state=0
 )
 X_calibration, X_test, y_calibration, y_test = train_test_split(
-    X_rest, y_rest, train_size=500, stratify=y_rest, random_state=0
+    X_rest, y_rest, train_size=400, stratify=y_rest, random_state=0
 )
 
 # %%
 # A pipeline: images to features, features to probabilities
 # ---------------------------------------------------------
-# ``backbone="precomputed"`` tells the classifier that its rows are features already.
+# ``backbone="precomputed"`` tells the classifier that X holds features already.
 # :class:`~sklearn.calibration.CalibratedClassifierCV` then learns to correct the probabilities
 # of the fitted pipeline, which :class:`~sklearn.frozen.FrozenEstimator` keeps as it is.
 # ``memory`` keeps the features, so that the backbone sees each image once.
@@ -63,12 +70,12 @@ styles = {"as trained": ("o", "#0072B2"), "calibrated": ("s", "#D55E00")}
 for name, model in models.items():
     marker, colour = styles[name]
     probability = model.predict_proba(X_test)[:, 1]
-    brier = brier_score_loss(y_test, probability, pos_label="odd")
+    brier = brier_score_loss(y_test, probability, pos_label="stone")
     print(f"{name}: accuracy {model.score(X_test, y_test):.1%}, Brier score {brier:.3f}")
     CalibrationDisplay.from_predictions(
         y_test,
         probability,
-        pos_label="odd",
+        pos_label="stone",
         n_bins=8,
         strategy="quantile",
         name=f"{name} (Brier {brier:.3f})",
@@ -76,11 +83,11 @@ for name, model in models.items():
         marker=marker,
         color=colour,
     )
-    RocCurveDisplay.from_estimator(model, X_test, y_test, name=name, pos_label="odd", ax=right)
+    RocCurveDisplay.from_estimator(model, X_test, y_test, name=name, pos_label="stone", ax=right)
 for line, (_, colour), dash in zip(right.lines, styles.values(), ["-", "--"], strict=True):
     line.set(color=colour, linestyle=dash)
 right.legend(loc="lower right")
 left.set_title("Calibration")
-right.set_title("ROC curve: odd against even")
+right.set_title("ROC curve: stone against plant")
 plt.show()
 folder.cleanup()

@@ -2,7 +2,8 @@
 
 ORDER = [
     "quickstart",
-    "image_folder",
+    "does_it_help",
+    "wrong_labels",
     "embeddings",
     "grid_search",
     "pipeline_calibration",
