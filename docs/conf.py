@@ -16,6 +16,7 @@ extensions = [
     "sphinx.ext.autodoc",
     "sphinx.ext.autosummary",
     "sphinx.ext.intersphinx",
+    "sphinx.ext.viewcode",
     "sphinx_copybutton",
     "sphinx_gallery.gen_gallery",
     "house",
@@ -35,6 +36,7 @@ html_context = {"default_mode": "auto"}
 html_show_sourcelink = False
 html_sidebars = {name: [] for name in ("index", "install", "changelog", "reference", "results")}
 html_theme_options = {
+    "logo": {"text": f"sklearn-clce {release}"},
     "navbar_align": "left",
     "show_toc_level": 2,
     "header_links_before_dropdown": 5,
@@ -79,4 +81,16 @@ sphinx_gallery_conf = {
     "abort_on_example_error": True,
     "download_all_examples": False,
     "show_signature": False,
+    "first_notebook_cell": (
+        "# In Colab, or wherever sklearn-clce is missing: upload its wheel first (see Installation)\n"
+        "import importlib.util\n\n"
+        "if importlib.util.find_spec('sklearn_clce') is None:\n"
+        "    %pip install --quiet sklearn_clce-*.whl scikit-image\n"
+        "%matplotlib inline"
+    ),
 }
+
+# the HTML repr of an estimator, in the gallery, leads to its page
+for estimator in (sklearn_clce.CLCEClassifier, sklearn_clce.BackboneFeatures):
+    estimator._doc_link_module = "sklearn_clce"
+    estimator._doc_link_template = "../generated/sklearn_clce.{estimator_name}.html"

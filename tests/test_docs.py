@@ -15,7 +15,7 @@ SIDE = 160
 
 @pytest.fixture
 def folder_with_pictures(tmp_path, monkeypatch):
-    """Cut twelve pictures each out of scikit-learn's two, into a folder for each class."""
+    """Cut twelve pictures each out of scikit-learn's two, a folder for each class, and a new one."""
     rng = np.random.default_rng(0)
     for label, photo in {"flower": "flower.jpg", "temple": "china.jpg"}.items():
         (tmp_path / "pictures" / label).mkdir(parents=True)
@@ -24,6 +24,7 @@ def folder_with_pictures(tmp_path, monkeypatch):
             top, left = rng.integers(0, 427 - SIDE), rng.integers(0, 640 - SIDE)
             crop = pixels[top : top + SIDE, left : left + SIDE]
             Image.fromarray(crop).save(tmp_path / "pictures" / label / f"{number:02}.jpg")
+    Image.fromarray(load_sample_image("flower.jpg")[80:400, 150:470]).save(tmp_path / "new.jpg")
     monkeypatch.chdir(tmp_path)
 
 
