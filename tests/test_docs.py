@@ -15,7 +15,7 @@ SIDE = 160
 
 @pytest.fixture
 def folder_with_pictures(tmp_path, monkeypatch):
-    """Cut twelve pictures each out of scikit-learn's two, a folder for each class, and a new one."""
+    """Cut twelve pictures of each class out of scikit-learn's two, and a new one."""
     rng = np.random.default_rng(0)
     for label, photo in {"flower": "flower.jpg", "temple": "china.jpg"}.items():
         (tmp_path / "pictures" / label).mkdir(parents=True)
