@@ -82,7 +82,7 @@ sphinx_gallery_conf = {
     "download_all_examples": False,
     "show_signature": False,
     "first_notebook_cell": (
-        "# In Colab, or wherever sklearn-clce is missing: upload its wheel first (see Installation)\n"
+        "# In Colab, or wherever sklearn-clce is missing: upload its wheel first (Installation)\n"
         "import importlib.util\n\n"
         "if importlib.util.find_spec('sklearn_clce') is None:\n"
         "    %pip install --quiet sklearn_clce-*.whl scikit-image\n"
