@@ -150,7 +150,7 @@ def test_a_pickle_runs_nothing(tmp_path):
 
 def test_a_pickle_without_tensors_is_refused(tmp_path):
     torch.save({"epoch": 3}, tmp_path / "w.pth")
-    with pytest.raises(ValueError, match="holds no state dict of tensors"):
+    with pytest.raises(ValueError, match="does not hold a state dict of tensors"):
         read_weights(tmp_path / "w.pth")
 
 
