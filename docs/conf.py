@@ -21,6 +21,7 @@ extensions = [
     "sphinx_gallery.gen_gallery",
     "house",
     "mathml",
+    "measured",
     "offline_inventories",
 ]
 exclude_patterns = ["_build", "**sg_execution_times.rst"]

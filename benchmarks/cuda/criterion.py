@@ -1,0 +1,89 @@
+"""Forward and backward of the criterion by batch size, in time and memory."""
+
+from __future__ import annotations
+
+import statistics
+import sys
+from collections.abc import Callable
+from functools import partial
+from unittest import mock
+
+import torch
+from pytorch_metric_learning.losses import SupConLoss
+
+from sklearn_clce import label_aware_contrastive_loss
+from sklearn_clce.losses._streaming import STREAMING_ROWS
+
+from ..loss_speed import bare_products, median_ratio, peak_bytes, time_in_turns
+from .plan import Plan
+from .synchronisation import waits
+
+WIDTH, N_CLASSES, TEMPERATURE = 768, 100, 0.1
+OURS, METRIC_LEARNING, PRODUCTS = "criterion", "pytorch-metric-learning", "bare products"
+PLAIN, STREAMED, COMPILED = "plain", "streamed", "plain, compiled"
+
+
+def measure(plan: Plan) -> dict:
+    """Measure each batch size, and find where streaming begins to pay."""
+    rows = [measure_size(n, plan) for n in plan.criterion_sizes]
+    faster = [row["n"] for row in rows if row["ms"].get(STREAMED, 0) < row["ms"].get(PLAIN, 1e9)]
+    return {
+        "width": WIDTH,
+        "rows": rows,
+        "streams_from": STREAMING_ROWS[plan.device.type],
+        "streaming_faster_at": faster,
+    }
+
+
+def measure_size(n: int, plan: Plan) -> dict:
+    """Measure all candidates in turns; one that needs more memory than there is drops out."""
+    steps, left_out = {}, {}
+    for name, step in candidates(n, plan).items():
+        try:
+            step()
+        except torch.OutOfMemoryError:
+            left_out[name] = "out of memory"
+            torch.cuda.empty_cache()
+        else:
+            steps[name] = step
+    timings = time_in_turns(steps, plan.rounds, max(1, 512 // n), plan.device)
+    cuda = plan.device.type == "cuda"
+    return {
+        "n": n,
+        "ms": {name: 1e3 * statistics.median(values) for name, values in timings.items()},
+        "peak_mib": {name: peak_bytes(step, plan.device) / 2**20 for name, step in steps.items()},
+        "time_against": {
+            other: median_ratio(timings, OURS, other)
+            for other in (METRIC_LEARNING, PRODUCTS)
+            if {OURS, other} <= timings.keys()
+        },
+        "left_out": left_out,
+        "synchronisations": dict(waits(steps[OURS])) if cuda and OURS in steps else None,
+    }
+
+
+def candidates(n: int, plan: Plan) -> dict[str, Callable[[], object]]:
+    """Make a step for each candidate, forward and backward on the same embeddings."""
+    generator = torch.Generator().manual_seed(n)
+    embeddings = torch.randn(n, WIDTH, generator=generator).to(plan.device).requires_grad_()
+    labels = torch.randint(N_CLASSES, (n,), generator=generator).to(plan.device)
+    loss = label_aware_contrastive_loss
+
+    def backward(loss: Callable, settings: dict, rows: int | None = None) -> None:
+        streaming = {} if rows is None else {plan.device.type: rows}
+        with mock.patch.dict(STREAMING_ROWS, streaming):
+            loss(embeddings, labels, **settings).backward()
+
+    ours = {"temperature": TEMPERATURE}
+    steps = {
+        OURS: partial(backward, loss, ours),
+        PLAIN: partial(backward, loss, ours, sys.maxsize),
+        STREAMED: partial(backward, loss, ours, 0),
+        METRIC_LEARNING: partial(backward, SupConLoss(temperature=TEMPERATURE), {}),
+        PRODUCTS: partial(bare_products, embeddings.detach()),
+    }
+    if n in plan.compiled_sizes:
+        torch._dynamo.reset()
+        compiled = torch.compile(loss, dynamic=False)
+        steps[COMPILED] = partial(backward, compiled, ours, sys.maxsize)
+    return steps

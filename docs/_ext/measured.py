@@ -1,0 +1,30 @@
+"""Sphinx extension: what the performance page shows, from the JSON that the benchmarks wrote."""
+
+import json
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).parents[2]
+RESULTS = ROOT / "benchmarks" / "results"
+
+
+def cuda_section(file):
+    """Return what is known of CUDA devices, one line where nothing is."""
+    from benchmarks.cuda.report import COMMAND, page
+
+    if not file.exists():
+        return f"Not measured yet: ``{COMMAND} --json benchmarks/results/cuda.json`` does it.\n"
+    return page(json.loads(file.read_text(encoding="utf-8")))
+
+
+def write(app):
+    target = Path(app.srcdir) / "generated"
+    target.mkdir(exist_ok=True)
+    (target / "cuda.inc").write_text(cuda_section(RESULTS / "cuda.json"), encoding="utf-8")
+
+
+def setup(app):
+    if str(ROOT) not in sys.path:
+        sys.path.append(str(ROOT))
+    app.connect("builder-inited", write)
+    return {"parallel_read_safe": True}

@@ -1,0 +1,231 @@
+"""The benchmark of CUDA devices: tried without one, told as it was, carried to one."""
+
+import json
+import sys
+import warnings
+import zipfile
+from dataclasses import replace
+from pathlib import Path
+from xml.etree import ElementTree
+
+import pytest
+import torch
+from docutils.core import publish_doctree
+from packaging.requirements import Requirement
+
+from benchmarks.cuda import __main__ as command
+from benchmarks.cuda import marked_tests, wheels
+from benchmarks.cuda.plan import BUNDLED, make_plan
+from benchmarks.cuda.report import directive, goals, page, tables, text
+from benchmarks.cuda.synchronisation import MESSAGE, waits, waits_of_a_step
+
+ROOT = Path(__file__).parents[1]
+CPU = torch.device("cpu")
+
+
+@pytest.fixture
+def measured_page(monkeypatch):
+    """What the extension of the documentation makes of a file."""
+    monkeypatch.syspath_prepend(ROOT / "docs" / "_ext")
+    import measured
+
+    return measured.cuda_section
+
+
+@pytest.fixture
+def example():
+    """Made-up results of a card, good but for what is said of them."""
+    speed = {"backbone": "beit", "weights": "random", "precision": "bfloat16"}
+    speed |= {"images_per_second": 512.0, "speed_against_loop": 0.97, "pipeline_share": 0.4}
+    row = {"n": 2048, "ms": {"criterion": 2.0, "plain": 2.0}, "peak_mib": {"criterion": 90.0}}
+    row |= {"time_against": {"pytorch-metric-learning": 0.4, "bare products": 1.75}}
+    row |= {"left_out": {"plain": "out of memory"}, "synchronisations": {}}
+    sections = {
+        "tests": {"passed": 9, "skipped": 0, "failed": [{"test": "a::b", "message": "1 is not 2"}]},
+        "criterion": {
+            "width": 768,
+            "rows": [row, row | {"n": 64, "time_against": {"bare products": 9.0}}],
+            "streams_from": 4096,
+            "streaming_faster_at": [8192],
+        },
+        "fit": {
+            "rows": [speed, speed | {"speed_against_loop": 0.5}],
+            "synchronisations": {"all": {"net.py:1": 3.0}, "head": {}},
+        },
+        "predict": {"rows": [speed]},
+    }
+    machine = {"gpu": "a card", "gpu_gib": 80.0, "driver": "580.1", "cuda": "13.0"}
+    machine |= {"cpu": "an abacus", "cores": 8, "versions": {"torch": "2.11.0"}}
+    return {
+        "schema": 1,
+        "date": "2026-01-02",
+        "quick": True,
+        "machine": machine,
+        "sections": {name: {"seconds": 1.0, "result": one} for name, one in sections.items()}
+        | {"head_grid": {"seconds": 0.0, "error": "ValueError: no images"}},
+    }
+
+
+def test_goals_take_the_worst_row_and_only_large_batches(example):
+    found = {goal.text: (goal.value, goal.met) for goal in goals(example)}
+    assert found == {
+        "tests marked cuda that fail": (1, False),
+        "time of the criterion to pytorch-metric-learning, from 2,048 rows on": (0.4, True),
+        "time of the criterion to bare products, from 2,048 rows on": (1.75, False),
+        "synchronisations in the criterion": (0, True),
+        "pictures a second, fit to loop": (0.5, False),
+        "synchronisations in a step (all)": (3.0, False),
+        "synchronisations in a step (head)": (0, True),
+        "pictures a second, predict to loop": (0.97, True),
+    }
+
+
+def test_the_page_names_the_card_and_shows_every_section(example):
+    written = page(example)
+    assert "a card with 80.0 GiB, driver 580.1, CUDA 13.0" in written
+    assert "on 2026-01-02 by ``python -m benchmarks.cuda --quick``" in written
+    for shown in ("out of memory", "net.py:1", "ValueError: no images", "1 is not 2"):
+        assert shown in written
+    document = publish_doctree(written, settings_overrides={"report_level": 5})
+    assert "system_message" not in str(document)
+    assert str(document).count("<table") == len(list(tables(example)))
+
+
+def test_a_table_in_a_terminal_and_on_the_page(example):
+    goal_table = next(iter(tables(example)))
+    assert len({len(line) for line in text(goal_table).splitlines()[1:]}) == 1
+    assert 'bare products, from 2,048 rows on",1.75,at most 1.5,missed' in directive(goal_table)
+
+
+def test_without_a_measurement_the_page_says_so_in_a_line(measured_page, tmp_path):
+    assert measured_page(tmp_path / "none.json").startswith("Not measured yet: ``python -m")
+    assert measured_page(tmp_path / "none.json").count("\n") == 1
+
+
+def test_committed_results_can_be_read(measured_page):
+    file = ROOT / "benchmarks" / "results" / "cuda.json"
+    if file.exists():
+        assert json.loads(file.read_text())["machine"]["gpu"] in measured_page(file)
+
+
+def test_sections_are_measured_and_one_that_fails_stops_no_other(
+    monkeypatch, measured_page, tmp_path, capsys
+):
+    plan = replace(make_plan(CPU, quick=True), criterion_sizes=(8, 16))
+    monkeypatch.setitem(command.SECTIONS, "head_grid", lambda plan: {}["grid"])
+    file = tmp_path / "cuda.json"
+    measured = command.measure(plan, ["head_grid", "criterion"], quick=True, file=file)
+    assert json.loads(file.read_text()) == measured
+    sections = measured["sections"]
+    assert sections["head_grid"]["error"] == "KeyError: 'grid'"
+    first, second = sections["criterion"]["result"]["rows"]
+    assert (first["n"], second["n"]) == (8, 16)
+    assert second["peak_mib"]["plain"] > first["peak_mib"]["plain"] > 0
+    assert set(first["ms"]) == {
+        "criterion",
+        "plain",
+        "streamed",
+        "pytorch-metric-learning",
+        "bare products",
+    }
+    assert "Criterion: peak memory of a step, MiB" in measured_page(file)
+    assert "KeyError" in capsys.readouterr().err
+
+
+def test_without_a_device_the_command_says_how_to_try_it(monkeypatch, capsys):
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    with pytest.raises(SystemExit):
+        command.main([])
+    assert "device='cuda': there is no CUDA device; --device cpu --quick" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_the_whole_command_on_a_cpu(measured_page, tmp_path):
+    file = tmp_path / "cuda.json"
+    assert command.main(["--device", "cpu", "--quick", "--json", str(file)]) == 0
+    sections = json.loads(file.read_text())["sections"]
+    assert list(sections) == list(command.SECTIONS)
+    assert sections["tests"]["result"]["skipped"] > 5
+    fits = sections["fit"]["result"]["rows"]
+    assert [row["backbone"] for row in fits] == [BUNDLED, "beit"]
+    assert [row["weights"] for row in fits] == ["bundled", "random"]
+    assert all(0 < row["pipeline_share"] < 1 for row in fits)
+    assert sections["two_processes"]["result"]["largest_difference"] == 0
+    assert "A search with two processes" in measured_page(file)
+
+
+def test_waits_are_counted_where_they_come_from(monkeypatch):
+    modes = ["default"]
+    monkeypatch.setattr("torch.cuda.get_sync_debug_mode", lambda: modes[-1])
+    monkeypatch.setattr("torch.cuda.set_sync_debug_mode", modes.append)
+
+    def wait():
+        if modes[-1] == "warn":
+            warnings.warn(MESSAGE, stacklevel=2)
+
+    def fit(n_steps):
+        wait()
+        for _ in range(n_steps):
+            wait()
+            wait()
+
+    found = waits(lambda: fit(3))
+    assert sorted(found.values()) == [1, 3, 3]
+    assert all(place.startswith("tests/test_cuda_benchmark.py:") for place in found)
+    assert modes == ["default", "warn", "default"]
+    assert sorted(waits_of_a_step(fit).values()) == [1, 1]
+
+
+def test_outcomes_of_tests():
+    cases = ElementTree.fromstring(
+        "<suite><testcase classname='a' name='b'/><testcase name='c'><skipped/></testcase>"
+        "<testcase classname='d' name='e'><failure message='no'/></testcase></suite>"
+    )
+    failed = [{"test": "d::e", "message": "no"}]
+    assert marked_tests.outcomes(list(cases)) == {"passed": 1, "skipped": 1, "failed": failed}
+
+
+@pytest.fixture
+def index(monkeypatch):
+    """An index of packages, each with what it asks for, and what was fetched from it."""
+    packages = {"skorch": ["numpy", "tqdm>=4"], "tqdm": ["colorama; sys_platform == 'win32'"]}
+    fetched = []
+
+    def download(requirements, folder):
+        for one in requirements:
+            fetched.append(one.name)
+            with zipfile.ZipFile(folder / f"{one.name}-1.0-py3-none-any.whl", "w") as archive:
+                needs = "".join(f"Requires-Dist: {need}\n" for need in packages.get(one.name, []))
+                archive.writestr(f"{one.name}-1.0.dist-info/METADATA", f"Name: x\n{needs}\n")
+                archive.writestr("weights", bytes(2**20))
+
+    monkeypatch.setattr(wheels, "download", download)
+    monkeypatch.setattr(wheels, "roots", lambda: [Requirement("skorch>=1"), Requirement("torch")])
+    return fetched
+
+
+def test_wheels_are_what_the_machine_lacks(index, tmp_path, capsys):
+    wheels.main([str(tmp_path / "wheels"), "--has", "torch", "numpy"])
+    assert index == ["skorch", "tqdm"]
+    assert len(list((tmp_path / "wheels").glob("*.whl"))) == 2
+    with pytest.raises(SystemExit):
+        wheels.main([str(tmp_path / "wheels")])
+    assert "the folder is not empty; choose another one" in capsys.readouterr().err
+
+
+def test_wheels_beyond_the_limit_are_refused(index, tmp_path):
+    with pytest.raises(SystemExit, match=r"MiB are more than --limit 0.001: name more"):
+        wheels.main([str(tmp_path / "wheels"), "--limit", "0.001"])
+    assert not (tmp_path / "wheels").exists()
+
+
+def test_what_the_marked_tests_import_is_in_the_folder():
+    names = {one.name for one in wheels.roots()} | set(wheels.HAS) | {"packaging"}
+    of_import = {"PIL": "pillow", "sklearn": "scikit-learn"}
+    here = {path.stem for path in (ROOT / "tests" / "helpers").glob("*.py")}
+    ours = here | {"benchmarks", "sklearn_clce"} | sys.stdlib_module_names
+    assert len(marked_tests.files()) > 4
+    for path in marked_tests.files():
+        lines = [line.split() for line in path.read_text(encoding="utf-8").splitlines()]
+        imported = {line[1].split(".")[0] for line in lines if line[:1] in (["import"], ["from"])}
+        assert {of_import.get(name, name) for name in imported - ours} <= names, path.name
