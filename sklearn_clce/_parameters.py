@@ -11,10 +11,17 @@ import joblib
 import numpy as np
 import torch
 from sklearn.base import BaseEstimator
-from sklearn.utils._param_validation import HasMethods, Interval, StrOptions
+from sklearn.utils._param_validation import (
+    HasMethods,
+    Interval,
+    InvalidParameterError,
+    StrOptions,
+)
 from torch import Tensor, nn
 
 from .features import EmbeddingStore
+
+TAKE_BOOL = {"boolean", "verbose", "random_state"}  # the last two as everywhere in scikit-learn
 
 
 class CLCEParameters(BaseEstimator):
@@ -141,3 +148,14 @@ class CLCEParameters(BaseEstimator):
         self.checkpoint = checkpoint
         self.callbacks = callbacks
         self.skorch_params = skorch_params
+
+    def _validate_params(self) -> None:
+        """Check all values, and refuse True where it would count as the number 1."""
+        super()._validate_params()
+        for name, value in self.get_params(deep=False).items():
+            kinds = [kind for kind in self._parameter_constraints[name] if isinstance(kind, str)]
+            if isinstance(value, bool) and not TAKE_BOOL.intersection(kinds):
+                wanted = (
+                    "'all', 'head' or a number of blocks" if name == "trainable" else "a number"
+                )
+                raise InvalidParameterError(f"{name}={value!r}: {wanted} is required")

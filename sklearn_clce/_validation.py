@@ -138,6 +138,7 @@ def sample_weights(
 ) -> np.ndarray:
     """Multiply the weights of samples and of their classes.
 
+    Only ratios of weights count, so the largest is 1.
     Shapes: labels (n_samples,), classes (n_classes,), sample_weight (n_samples,) -> (n_samples,).
     """
     weights = _check_sample_weight(
@@ -145,12 +146,40 @@ def sample_weights(
     )
     if not weights.any():
         raise ValueError("sample_weight holds only zeros: at least one sample must count")
-    by_class = compute_class_weight(
-        class_weight, classes=classes, y=classes[labels], sample_weight=weights
-    )
-    if (by_class < 0).any():
-        raise ValueError(f"class_weight={class_weight!r}: weights must not be negative")
-    return (weights * by_class[labels]).astype(np.float32)
+    weights = weights / weights.max()
+    weights *= _class_weights(labels, classes, weights, class_weight)[labels]
+    if not weights.any():
+        raise ValueError(
+            f"class_weight={class_weight!r}, times sample_weight, leaves no sample a weight above "
+            "0: at least one must count"
+        )
+    return (weights / weights.max()).astype(np.float32)
+
+
+def _class_weights(
+    labels: np.ndarray, classes: np.ndarray, weights: np.ndarray, class_weight: Any
+) -> np.ndarray:
+    """Return a weight in 0..1 for each class; "balanced" is over the classes that have a sample."""
+    if isinstance(class_weight, str):
+        totals = np.bincount(labels, weights, minlength=len(classes))
+        least = totals[totals > 0].min()
+        return np.divide(least, totals, out=np.zeros(len(classes)), where=totals > 0)
+    by_class = compute_class_weight(class_weight, classes=classes, y=classes)
+    if not (np.isfinite(by_class).all() and (by_class >= 0).all()):
+        raise ValueError(
+            f"class_weight={class_weight!r}: weights must not be negative, infinite or missing"
+        )
+    return by_class / (by_class.max() or 1)
+
+
+def check_default_dtype() -> None:
+    """Refuse to build a network in anything but float32, which is what images come in."""
+    dtype = torch.get_default_dtype()
+    if dtype != torch.float32:
+        raise ValueError(
+            f"torch's default dtype is {dtype}, and networks are built in it: "
+            "torch.set_default_dtype(torch.float32) is required"
+        )
 
 
 def resolve_device(device: str | torch.device) -> torch.device:

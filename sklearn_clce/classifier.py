@@ -84,7 +84,8 @@ class CLCEClassifier(
         (8, 8) or (32, 32, 3).
     batch_size : int, default=32
         Samples in a batch, of all processes together. The contrastive term compares the
-        samples of one batch.
+        samples of one batch. No batch is left with one sample: of an odd number in twos,
+        three come together.
     micro_batch_size : int, default=None
         Samples that the network runs on at a time, for a large ``batch_size`` in the
         memory of a small one, at the price of a second forward pass (GradCache [2]_).
@@ -116,7 +117,8 @@ class CLCEClassifier(
     n_views : int, default=1
         Augmented copies of each image in a batch, which are positives of each other.
     class_weight : dict, "balanced" or None, default=None
-        Weights of the classes, as in scikit-learn.
+        Weights of the classes, as in scikit-learn. "balanced" balances the samples of
+        each call of ``partial_fit``.
     early_stopping : bool, default=False
         Set samples aside, stop when the accuracy on them no longer rises, and give back
         the weights that did best.
@@ -158,7 +160,7 @@ class CLCEClassifier(
     skorch_params : dict, default=None
         Further arguments of :class:`skorch.NeuralNet`, such as
         ``{"optimizer": torch.optim.SGD}``, or ``{"callbacks__lr_scheduler": None}`` to
-        put a scheduler of your own into ``callbacks``.
+        put a scheduler of your own into ``callbacks``. What would have no effect is refused.
 
     Attributes
     ----------
@@ -254,7 +256,8 @@ class CLCEClassifier(
         y : array-like of shape (n_samples,)
             Labels: strings, integers or bools.
         sample_weight : array-like of shape (n_samples,), default=None
-            Non-negative weight of each sample in both terms of the criterion.
+            Non-negative weight of each sample in both terms of the criterion. Only their
+            ratios count; a sample of weight 0 is left out.
 
         Returns
         -------
@@ -316,7 +319,8 @@ class CLCEClassifier(
             All labels that will ever come. Required in the first call, unless
             :meth:`fit` came before.
         sample_weight : array-like of shape (n_samples,), default=None
-            Non-negative weight of each sample in both terms of the criterion.
+            Non-negative weight of each sample in both terms of the criterion. Only their
+            ratios count; a sample of weight 0 is left out.
 
         Returns
         -------

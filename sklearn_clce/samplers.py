@@ -12,18 +12,25 @@ from torch.utils.data import Sampler
 LONELY_ANCHORS = 0.1  # "auto" balances from this share of anchors without a positive on
 
 
+def count_parts(n: int, size: int) -> int:
+    """Count the equal parts that n samples are cut into, of at most this size.
+
+    No part is left with the one sample that batch statistics and contrastive pairs can
+    not live on: of an odd number in twos, three come together.
+    """
+    most = n if size == 1 else max(1, n // 2)
+    return min(math.ceil(n / size), most)
+
+
 class ShuffledBatchSampler(Sampler[list[int]]):
     """Batches of nearly equal size over rows in random order.
-
-    No batch is left with the one row that batch statistics and contrastive pairs can
-    not live on.
 
     Parameters
     ----------
     n_rows : int
         Number of rows.
     batch_size : int
-        Upper bound of a batch's size.
+        Upper bound of a batch's size, as :func:`count_parts` takes it.
     random_state : int, default=0
         Seed. Each epoch draws from a generator of its own, made of seed and epoch.
     """
@@ -35,7 +42,7 @@ class ShuffledBatchSampler(Sampler[list[int]]):
         self.epoch = 0
 
     def __len__(self) -> int:
-        return math.ceil(self.n_rows / self.batch_size)
+        return count_parts(self.n_rows, self.batch_size)
 
     def __iter__(self) -> Iterator[list[int]]:
         rng = np.random.default_rng([self.random_state, self.epoch])
@@ -158,6 +165,7 @@ def make_batch_sampler(
         "auto" balances where shuffled batches would leave more than a tenth of the
         anchors without a positive, unless the contrastive term has no weight. Balanced
         batches hold as many classes as there is room for, with two rows of each or more.
+        Labels of one class are shuffled.
     labels : ndarray of shape (n_rows,)
         Class indices.
     batch_size : int
@@ -177,6 +185,9 @@ def make_batch_sampler(
     ValueError
         If balanced batches are asked for and ``batch_size`` is below 4.
     """
+    n_classes = len(np.unique(labels))
+    if n_classes < 2:
+        sampler = "shuffle"  # of one class, as a call of partial_fit may be, there is no balance
     if sampler == "auto":
         lonely = weight > 0 and lonely_anchors(labels, batch_size) > LONELY_ANCHORS
         sampler = "balanced" if lonely and batch_size >= 4 else "shuffle"
@@ -187,7 +198,6 @@ def make_batch_sampler(
             f"batch_size={batch_size!r}: sampler='balanced' takes two rows of two classes, so at "
             "least 4 is required"
         )
-    n_classes = len(np.unique(labels))
     rows_per_class = max(2, batch_size // n_classes)  # as many classes as there is room for
     return ClassBalancedBatchSampler(
         labels,

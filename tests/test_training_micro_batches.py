@@ -33,7 +33,7 @@ def test_both_passes_draw_the_same_random_numbers():
         masks.append(torch.rand_like(rows) > 0.5)
         return [rows * weights * masks[-1]]
 
-    batch = torch.rand(5, 3)
+    batch = torch.rand(6, 3)
     loss, (output,) = backward_in_parts(forward, lambda outputs: outputs[0].sum(), batch, 2)
     first, second = masks[:3], masks[3:]
     assert all(map(torch.equal, first, second))

@@ -27,6 +27,7 @@ from .module import CLCEModule
 from .net import CLCENet, already_a_batch
 from .optim import freeze
 from .run import Augment
+from .skorch_params import check_skorch_params
 
 FROZEN_PROJECTION_DIM = 128
 LOOKED_AT = 8  # images that tell whether all are grey
@@ -109,12 +110,7 @@ def checkpoint_gradients(backbone: Any) -> None:
 def make_net(parameters: CLCEParameters, module: CLCEModule, device: torch.device) -> CLCENet:
     """Put a module into an initialised net with the estimator's parameters."""
     extra = parameters.skorch_params or {}
-    taken = [name for name in extra if name.split("__")[0] in ("module", "criterion")]
-    if taken:
-        raise ValueError(
-            f"skorch_params sets {', '.join(taken)}: module and criterion are made from the "
-            "estimator's own parameters, such as backbone and weight"
-        )
+    check_skorch_params(extra, parameters.get_params(deep=False))
     options: dict[str, Any] = {
         "module": module,
         "criterion": CLCELoss(

@@ -15,7 +15,7 @@ from torch.utils.data import Dataset, Subset
 
 from .._distributed import claim_gpu, is_main, rank, same_for_all, warn_if_not_joined
 from .._parameters import CLCEParameters
-from .._validation import resolve_device
+from .._validation import check_default_dtype, resolve_device
 from ..data import LabelledFeatures
 from ..samplers import make_batch_sampler
 from .assembly import (
@@ -62,6 +62,7 @@ def fit_net(
     ``fit_task`` is what scikit-learn's callbacks know the fit by.
     """
     warn_if_not_joined()
+    check_default_dtype()
     seed = same_for_all(check_random_state(parameters.random_state).randint(np.iinfo(np.int32).max))
     device = resolve_device(parameters.device)
     claim_gpu(device)
@@ -81,14 +82,18 @@ def fit_net(
         if features is not None:
             if not net.module_.standardize.adapted:
                 net.module_.standardize.adapt(features, torch.from_numpy(weights))
+            if not net.module_.standardize(features).isfinite().all():
+                raise ValueError("X: its features are too large for float32; scale them")
             if augment is None:
                 samples = features
         dataset: Dataset = make_dataset(net.module_, samples, labels, weights)
         validation: Dataset | None = None
+        training = np.flatnonzero(weights)  # a sample of weight 0 is as good as none
         if parameters.early_stopping:
-            training, aside = split_indices(labels, parameters.validation_fraction, seed)
-            dataset, validation = part_of(dataset, training), part_of(dataset, aside)
-            labels = labels[training]
+            training, aside = split(training, labels, parameters.validation_fraction, seed)
+            validation = part_of(dataset, aside)
+        if len(training) < len(labels):
+            dataset, labels = part_of(dataset, training), labels[training]
         if not is_main():
             torch.manual_seed(seed + rank())  # or all processes would augment in the same way
         run = Run(
@@ -109,7 +114,15 @@ def fit_net(
 def infer(parameters: CLCEParameters, net: CLCENet, samples: Samples) -> tuple[Tensor, Tensor]:
     """Return logits (n, n_classes) and embeddings (n, n_embedding), float32 on the CPU."""
     features = features_for(parameters, net, samples)
-    return net.infer_batches(make_dataset(net.module_, samples if features is None else features))
+    dataset = make_dataset(net.module_, samples if features is None else features)
+    logits, embeddings = net.infer_batches(dataset)
+    finite = logits.isfinite().all(dim=1) & embeddings.isfinite().all(dim=1)  # (n,)
+    if not finite.all():
+        raise ValueError(
+            f"X[{finite.int().argmin().item()}] gives scores that are not finite: values of the "
+            "size that the fit has seen are required"
+        )
+    return logits, embeddings
 
 
 def _batches(parameters: CLCEParameters, labels: np.ndarray, seed: int) -> BatchSampler:
@@ -134,13 +147,14 @@ def part_of(dataset: Dataset, indices: np.ndarray) -> Dataset:
     return LabelledFeatures(features, labels.numpy(), weights.numpy())
 
 
-def split_indices(
-    labels: np.ndarray, validation_fraction: float, seed: int
+def split(
+    indices: np.ndarray, labels: np.ndarray, validation_fraction: float, seed: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Return indices to train on, and to set aside of each class."""
-    split = StratifiedShuffleSplit(1, test_size=validation_fraction, random_state=seed)
+    """Return those of the indices to train on, and those to set aside of each class."""
+    shuffled = StratifiedShuffleSplit(1, test_size=validation_fraction, random_state=seed)
     try:
-        return next(split.split(np.empty((len(labels), 0)), labels))
+        training, aside = next(shuffled.split(indices, labels[indices]))
+        return indices[training], indices[aside]
     except ValueError as error:
         raise ValueError(
             f"early_stopping=True with validation_fraction={validation_fraction!r}: {error}"

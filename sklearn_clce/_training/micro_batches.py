@@ -9,6 +9,8 @@ from itertools import compress
 import torch
 from torch import Tensor
 
+from ..samplers import count_parts
+
 
 def backward_in_parts(
     forward: Callable[[Tensor], Sequence[Tensor]],
@@ -33,7 +35,8 @@ def backward_in_parts(
     .. [1] Gao, L. et al. "Scaling Deep Contrastive Learning Batch Size under Memory
        Limited Setup", arXiv:2101.06983, 2021.
     """
-    parts = batch.split(size)
+    n_parts = count_parts(len(batch), size)
+    parts = batch.tensor_split(n_parts)
     random_states, outputs = [], []
     with torch.no_grad():
         for part in parts:
@@ -44,7 +47,7 @@ def backward_in_parts(
     loss.backward()
     used = [output.grad is not None for output in whole]
     given = [output.grad for output in whole if output.grad is not None]
-    gradients = zip(*(gradient.split(size) for gradient in given), strict=True)
+    gradients = zip(*(gradient.tensor_split(n_parts) for gradient in given), strict=True)
     for number, (part, state, gradient) in enumerate(
         zip(parts, random_states, gradients, strict=True), start=1
     ):

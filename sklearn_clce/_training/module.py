@@ -33,7 +33,8 @@ class Standardize(nn.Module):
         scale = (share * (features.double() - mean) ** 2).sum(dim=0).sqrt()
         self.adapted = True
         self.mean.copy_(mean)
-        self.scale.copy_(torch.where(scale > 1e-6 * mean.abs(), scale, 1))
+        varies = scale > (1e-6 * mean.abs()).clamp(min=torch.finfo(self.scale.dtype).tiny)
+        self.scale.copy_(torch.where(varies, scale, 1))
 
     def forward(self, features: Tensor) -> Tensor:
         """Standardise a batch: features (n, n_features) -> (n, n_features)."""

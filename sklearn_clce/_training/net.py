@@ -222,7 +222,15 @@ class CLCENet(NeuralNet):
 
     def train_step(self, batch: Any, **fit_params: Any) -> dict[str, Any]:
         """Make the views of a batch, then one optimizer step."""
-        return super().train_step(self._views(batch), **fit_params)
+        try:
+            return super().train_step(self._views(batch), **fit_params)
+        except ValueError as error:
+            if "more than 1 value per channel" not in str(error):
+                raise
+            raise ValueError(
+                "X, batch_size or micro_batch_size gives the network one sample at a time, which "
+                "its batch norm can't train on: at least two are required"
+            ) from error
 
     def _views(self, batch: Any) -> Any:
         augment = self.run.augment

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from .._validation import suggestion
+from .._validation import check_default_dtype, suggestion
 from ._running import prefers_channels_last
 
 BUNDLED = "efficientnet_lite0"
@@ -96,6 +96,12 @@ def load_backbone(
     image_size: int | None = None,
 ) -> tuple[nn.Module, BackboneConfig]:
     """Build a feature extractor with its weights."""
+    check_default_dtype()
+    if isinstance(backbone, torch.jit.ScriptModule):
+        raise TypeError(
+            f"backbone={type(backbone).__name__}: TorchScript can be neither copied nor trained in "
+            "part; hand in the nn.Module that it was made from"
+        )
     if isinstance(backbone, nn.Module):
         if not isinstance(pretrained, bool):
             raise ValueError(
