@@ -1,12 +1,34 @@
-"""Files that are whole or not there."""
+"""Files: what they hold, and how they are written, whole or not at all."""
 
 from __future__ import annotations
 
+import hashlib
 import os
 import threading
 from collections.abc import Callable
 from pathlib import Path
-from typing import IO
+from typing import IO, NamedTuple
+
+
+class FileState(NamedTuple):
+    """What changes with the content of a file, also where two files are exchanged."""
+
+    size: int
+    modified: int  # ns
+    changed: int  # ns
+    inode: int
+
+
+def digest_file(path: str | os.PathLike[str]) -> bytes:
+    """Digest the content of a file."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").digest()
+
+
+def state_of(path: str | os.PathLike[str]) -> FileState:
+    """Look at a file, without reading it."""
+    stat = os.stat(path)
+    return FileState(stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns, stat.st_ino)
 
 
 def write_atomically(path: Path, write: Callable[[IO[bytes]], object]) -> None:

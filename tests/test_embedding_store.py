@@ -398,15 +398,51 @@ def test_young_file_is_read_each_time(store, tmp_path):
     assert store.file_digests([path]) != before
 
 
-def test_file_with_its_time_set_back_is_known_again_after_clear(store, tmp_path):
+def test_file_with_its_time_set_back_is_read_again(store, tmp_path):
     path = write(tmp_path / "image", b"content")
     stat = path.stat()
     before = store.file_digests([path])
     path.write_bytes(b"CONTENT")
     os.utime(path, ns=(stat.st_atime_ns, stat.st_mtime_ns))
-    assert store.file_digests([path]) == before  # what the documentation warns of
-    store.clear()
     assert store.file_digests([path]) != before
+
+
+def test_two_files_of_one_archive_that_are_exchanged_are_read_again(store, tmp_path):
+    one, other = (write(tmp_path / name, name.encode()) for name in "ab")
+    os.utime(other, ns=(one.stat().st_atime_ns, one.stat().st_mtime_ns))  # as unpacked
+    before = store.file_digests([one, other])
+    for old, new in [(one, tmp_path / "c"), (other, one), (tmp_path / "c", other)]:
+        os.rename(old, new)
+    assert store.file_digests([one, other]) == before[::-1]
+
+
+def test_a_store_of_an_older_release_is_empty_and_filled_anew(store):
+    store.put(vectors(range(3)))
+    run_sql(store, "DROP TABLE files")
+    run_sql(store, "CREATE TABLE files (path BLOB PRIMARY KEY, size, mtime_ns, digest)")
+    run_sql(store, "PRAGMA user_version = 1")
+    assert store.get([key(1)]) == {}
+    store.clear()
+    run_sql(store, "PRAGMA user_version = 1")
+    store.put(vectors(range(2)))
+    assert_holds(store, range(2))
+
+
+def test_a_store_that_can_only_be_read_serves_without_a_warning(store, tmp_path, monkeypatch):
+    path = write(tmp_path / "image", b"content")
+    store.put(vectors(range(3)))
+    hours_ago = time.time() - 2 * _store.USED_EVERY_SECONDS
+    run_sql(store, "UPDATE features SET used = ?", hours_ago)
+    monkeypatch.setattr(
+        store,
+        "_connect",
+        lambda: sqlite3.connect(f"file:{store.path}?mode=ro", uri=True, isolation_level=None),
+    )
+    for _ in range(2):
+        assert_holds(store, range(3))
+        assert len(store.file_digests([path])) == 1
+    with pytest.warns(UserWarning, match="readonly database"):
+        store.put(vectors([4]))
 
 
 def test_file_name_that_is_no_text_is_digested(store, tmp_path):

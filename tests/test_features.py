@@ -187,6 +187,40 @@ def test_another_backbone_finds_nothing(backbone, other, passed, tmp_path, colou
     np.testing.assert_array_equal(kept, expected)
 
 
+class Lambda(nn.Module):
+    def __init__(self, function):
+        super().__init__()
+        self.function = function
+
+    def forward(self, images):
+        return self.function(images)
+
+
+def test_backbones_that_differ_in_a_function_alone_get_their_own_features(tmp_path, digits):
+    X, y = digits
+    pooling = nn.Sequential(nn.Identity(), Lambda(lambda x: x[:, :, ::3, ::3].flatten(1)))
+    corner = nn.Sequential(nn.Identity(), Lambda(lambda x: x[:, :, 0, 0]))
+    scores = []
+    for backbone in (corner, pooling):
+        features = BackboneFeatures(backbone, memory=tmp_path)
+        scores.append(make_pipeline(features, LogisticRegression()).fit(X, y).score(X, y))
+    assert scores[0] < 0.4 < 0.9 < scores[1]
+
+
+def test_a_backbone_that_can_not_be_described_is_not_kept(tmp_path, passed, colour_images):
+    def forward(images):
+        PASSED.append(len(images))
+        return eval("images.mean(dim=(2, 3))")
+
+    features = BackboneFeatures(Lambda(forward), memory=tmp_path)
+    for _ in range(2):
+        with pytest.warns(
+            UserWarning, match=r"backbone=Lambda can't be .* not kept: it calls eval"
+        ):
+            features.transform(colour_images)
+        assert passed() == 12
+
+
 CFG = {"input_size": (3, 16, 16), "mean": (0.5, 0.5, 0.5), "std": (0.5, 0.5, 0.5)}
 
 

@@ -1,5 +1,6 @@
-"""Backbones: their names and weights, running one, and those that do not train."""
+"""Backbones: their names and weights, running one, and what makes two the same."""
 
+from ._description import UndescribableError, describe, libraries
 from ._frozen import FrozenBackbone, frozen_backbone
 from ._loading import BackboneConfig, build_timm, list_backbones, load_backbone
 from ._running import Normalize, count_features, run_backbone
@@ -14,4 +15,7 @@ __all__ = [
     "count_features",
     "FrozenBackbone",
     "frozen_backbone",
+    "describe",
+    "libraries",
+    "UndescribableError",
 ]

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Iterator, Sequence
+import warnings
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -12,7 +13,7 @@ import torch
 from torch import Tensor
 
 from .._distributed import from_all, is_main, share_of
-from ..backbones import FrozenBackbone
+from ..backbones import FrozenBackbone, UndescribableError
 from ..data import ArrayImages, EvaluationTransform, LabelledImages, ListImages
 from ._store import EmbeddingStore
 
@@ -27,7 +28,7 @@ def features_of(
     precision: str = "float32",
     verbose: int = 0,
 ) -> Tensor:
-    """Compute features of images, or take those that are kept.
+    """Compute features (n, d) of images, float32 on the CPU, or take those that are kept.
 
     With a store the backbone runs once for each image that the store does not hold,
     equal images counted once, and each batch is kept as soon as it is computed. A kept
@@ -35,91 +36,86 @@ def features_of(
     depend on the number of images in its batch, not on which they are; so one that is
     computed in another batch may differ in its last bits. Several processes that train
     together share the missing images among them.
-
-    Parameters
-    ----------
-    images : sequence of Tensor
-        What :func:`~sklearn_clce.data.as_images` returns.
-    backbone : FrozenBackbone
-        What computes the features.
-    store : EmbeddingStore, default=None
-        Where features are kept; None computes all.
-    batch_size : int, default=32
-        Images in a batch.
-    device : torch.device or str, default="cpu"
-        Where to compute. Features of the CPU and of a GPU are kept apart.
-    precision : {"float32", "bfloat16"}, default="float32"
-        "bfloat16" computes under autocast.
-    verbose : int, default=0
-        1 prints on how many images the backbone runs.
-
-    Returns
-    -------
-    Tensor of shape (n, d), float32
-        Features in the order of the images, on the CPU.
     """
     device = torch.device(device)
     data = LabelledImages(images, EvaluationTransform(backbone.config))
-    keys = _keys(images, range(len(images)), store, backbone, device, precision)
+    run_key = b"" if store is None else _run_key(backbone, device, precision)
+    if run_key is None:
+        store = None
+    keys = _keys(images, range(len(images)), store, run_key)
     kept = {} if store is None else store.get(keys)
-    missing = {key: row for row, key in reversed(list(enumerate(keys))) if key not in kept}
-    rows = sorted(set().union(*from_all(list(missing.values()))))
+    missing = {key: index for index, key in reversed(list(enumerate(keys))) if key not in kept}
+    indices = sorted(set().union(*from_all(list(missing.values()))))
     if verbose and is_main():
-        print(f"[BackboneFeatures] running the backbone on {len(rows)} of {len(images)} images")
-    run = backbone.runner(device, precision) if rows else None
+        print(f"[BackboneFeatures] running the backbone on {len(indices)} of {len(images)} images")
+    run = backbone.runner(device, precision) if indices else None
     computed = {}
-    for part in _parts(share_of(rows), batch_size):
+    for part in _parts(share_of(indices), batch_size):
         vectors = run(data.__getitems__(part)[0]).numpy()
-        computed |= {keys[row]: vector for row, vector in zip(part, vectors, strict=True)}
+        computed |= {keys[index]: vector for index, vector in zip(part, vectors, strict=True)}
         if store is not None:
-            now = _keys(images, part, store, backbone, device, precision)
+            now = _keys(images, part, store, run_key)
             # an image that changed while it was read belongs to no key
-            same = [key for row, key in zip(part, now, strict=True) if keys[row] == key]
+            same = [key for index, key in zip(part, now, strict=True) if keys[index] == key]
             store.put({key: computed[key] for key in same})
     for others in from_all(computed):
         kept |= others
     return torch.from_numpy(np.stack([kept[key] for key in keys]))
 
 
+def _run_key(backbone: FrozenBackbone, device: torch.device, precision: str) -> bytes | None:
+    """Digest all that features depend on but the image; None, with a warning: it is unknown."""
+    try:
+        fingerprint = backbone.fingerprint
+    except UndescribableError as error:
+        warnings.warn(
+            f"backbone={type(backbone.module).__name__} can't be told from another one, so its "
+            f"features are not kept: {error}",
+            UserWarning,
+            stacklevel=3,
+        )
+        return None
+    settings = device.type, precision, torch.get_float32_matmul_precision()
+    return hashlib.sha256(f"{fingerprint} {settings}".encode()).digest()
+
+
 def _keys(
-    images: Sequence[Tensor],
-    rows: Sequence[int],
-    store: EmbeddingStore | None,
-    backbone: FrozenBackbone,
-    device: torch.device,
-    precision: str,
+    images: Sequence[Tensor], indices: Sequence[int], store: EmbeddingStore | None, run_key: bytes
 ) -> list[Any]:
-    """Return what the feature of each row is kept under; without a store, the row."""
+    """Return what the feature of each image is kept under; without a store, its index."""
     if store is None:
-        return list(rows)
-    how = f"{backbone.fingerprint} {device.type} {precision} {getattr(images, 'layout', '')}"
-    run = hashlib.sha256(how.encode()).digest()
-    return [hashlib.sha256(run + image).digest() for image in _image_digests(images, rows, store)]
+        return list(indices)
+    digests = image_digests(images, indices, store.file_digests)
+    return [hashlib.sha256(run_key + digest).digest() for digest in digests]
 
 
-def _image_digests(
-    images: Sequence[Tensor], rows: Sequence[int], store: EmbeddingStore
+def image_digests(
+    images: Sequence[Tensor],
+    indices: Sequence[int],
+    file_digests: Callable[[Sequence[str | os.PathLike[str]]], list[bytes]],
 ) -> list[bytes]:
     """Digest images as they are before preprocessing: pixels, or the content of files."""
+    layout = f"layout: {getattr(images, 'layout', '')}"
     if isinstance(images, ArrayImages):
-        return [_digest_pixels(images.array[row], "array") for row in rows]
+        return [_digest_pixels(images.array[index], layout) for index in indices]
     if not isinstance(images, ListImages):
-        return [_digest_pixels(images[row].numpy(), "tensor") for row in rows]
+        return [_digest_pixels(images[index].numpy(), layout) for index in indices]
     paths: dict[int, str | os.PathLike[str]] = {}
     digests: dict[int, bytes] = {}
-    for row in rows:
-        item = images.item(row)
+    for index in indices:
+        item = images.item(index)
         if isinstance(item, (str, os.PathLike)):
-            paths[row] = item
+            paths[index] = item
         else:
-            digests[row] = _digest_pixels(images[row].numpy(), "tensor")
+            digests[index] = _digest_pixels(images[index].numpy(), layout)
     try:
-        digests |= zip(paths, store.file_digests(list(paths.values())), strict=True)
+        found = file_digests(list(paths.values()))
     except OSError:
-        for row in paths:
-            images[row]  # the message for one that can't be read names its row
+        for index in paths:
+            images[index]  # the message for one that can't be read names its place
         raise
-    return [digests[row] for row in rows]
+    digests |= {i: layout.encode() + digest for i, digest in zip(paths, found, strict=True)}
+    return [digests[index] for index in indices]
 
 
 def _digest_pixels(pixels: np.ndarray, layout: str) -> bytes:

@@ -15,18 +15,23 @@ from typing import Any
 import numpy as np
 from sklearn.utils.validation import check_memory
 
+from .._files import FileState, state_of
+from .._files import digest_file as _digest_file
+
 FILE_NAME = "sklearn_clce_features.sqlite"
 APPLICATION_ID = 0x434C4345  # "CLCE"
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 SCHEMA = (
+    "DROP TABLE IF EXISTS features",  # of an older release, whose keys nobody asks for
+    "DROP TABLE IF EXISTS files",
     "CREATE TABLE features (key BLOB PRIMARY KEY, vector BLOB, checksum BLOB, used REAL)",
     "CREATE INDEX features_used ON features (used)",
-    "CREATE TABLE files (path BLOB PRIMARY KEY, size INTEGER, mtime_ns INTEGER, digest BLOB)",
+    "CREATE TABLE files (path BLOB PRIMARY KEY, state TEXT, digest BLOB)",
     f"PRAGMA application_id = {APPLICATION_ID}",
     f"PRAGMA user_version = {SCHEMA_VERSION}",
 )
 SELECT_FEATURES = "SELECT vector, checksum, used < ? FROM features WHERE key = ?"
-SELECT_FILE = "SELECT digest FROM files WHERE path = ? AND size = ? AND mtime_ns = ?"
+SELECT_FILE = "SELECT digest FROM files WHERE path = ? AND state = ?"
 
 DEFAULT_SIZE_LIMIT = 2 * 1024**3
 USED_EVERY_SECONDS = 3600.0  # how exactly the last use of a row is known
@@ -141,9 +146,8 @@ class EmbeddingStore:
     def file_digests(self, paths: Sequence[str | os.PathLike[str]]) -> list[bytes]:
         """Digest the content of files.
 
-        A file whose path, size and time of modification are those of an earlier call
-        is not read again, unless it was modified within two seconds of that call.
-        Whoever changes a file and sets its time back must :meth:`clear` the store.
+        A file is not read again while its path, size, inode and times of modification and
+        change stay the same, unless it was modified within two seconds of that call.
 
         Parameters
         ----------
@@ -161,13 +165,13 @@ class EmbeddingStore:
             If a file can't be read.
         """
         settled = time.time_ns() - SETTLED_NS
-        stats = {os.path.abspath(path): os.stat(path) for path in paths}
-        known = self._known_files(stats)
-        fresh = {path: _digest_file(path) for path in stats if path not in known}
+        states = {os.path.abspath(path): state_of(path) for path in paths}
+        known = self._known_files(states)
+        fresh = {path: _digest_file(path) for path in states if path not in known}
         self._remember_files(
-            (os.fsencode(path), stats[path].st_size, stats[path].st_mtime_ns, digest)
+            (os.fsencode(path), str(states[path]), digest)
             for path, digest in fresh.items()
-            if stats[path].st_mtime_ns < settled
+            if states[path].modified < settled
         )
         digests = known | fresh
         return [digests[os.path.abspath(path)] for path in paths]
@@ -184,10 +188,9 @@ class EmbeddingStore:
             return
         try:
             with closing(self._connect()) as connection:
-                if _has_schema(connection):
-                    connection.execute("DELETE FROM features")
-                    connection.execute("DELETE FROM files")
-                    connection.execute("VACUUM")
+                _has_schema(connection)  # or it is another's
+                for statement in (*SCHEMA, "VACUUM"):
+                    connection.execute(statement)
         except sqlite3.OperationalError:
             raise
         except sqlite3.DatabaseError:
@@ -197,7 +200,7 @@ class EmbeddingStore:
 
     def _touch(self, keys: list[bytes]) -> None:
         now = time.time()
-        with self._forgiving(), self._writing() as connection:
+        with self._forgiving(silently=True), self._writing() as connection:
             connection.executemany(
                 "UPDATE features SET used = ? WHERE key = ?", ((now, key) for key in keys)
             )
@@ -216,21 +219,21 @@ class EmbeddingStore:
                     (count // 10 + 1,),
                 )
 
-    def _known_files(self, stats: Mapping[str, os.stat_result]) -> dict[str, bytes]:
+    def _known_files(self, states: Mapping[str, FileState]) -> dict[str, bytes]:
         known: dict[str, bytes] = {}
         with self._forgiving(), self._reading() as connection:
-            for path, stat in stats.items():
-                state = (os.fsencode(path), stat.st_size, stat.st_mtime_ns)
-                row = connection.execute(SELECT_FILE, state).fetchone()
+            for path, state in states.items():
+                key = os.fsencode(path), str(state)
+                row = connection.execute(SELECT_FILE, key).fetchone()
                 if row and isinstance(row[0], bytes):
                     known[path] = row[0]
         return known
 
-    def _remember_files(self, rows: Iterable[tuple[bytes, int, int, bytes]]) -> None:
+    def _remember_files(self, rows: Iterable[tuple[bytes, str, bytes]]) -> None:
         rows = list(rows)
         if rows:
-            with self._forgiving(), self._writing() as connection:
-                connection.executemany("INSERT OR REPLACE INTO files VALUES (?, ?, ?, ?)", rows)
+            with self._forgiving(silently=True), self._writing() as connection:
+                connection.executemany("INSERT OR REPLACE INTO files VALUES (?, ?, ?)", rows)
                 self._evict(connection)
 
     def _connect(self) -> sqlite3.Connection:
@@ -261,15 +264,19 @@ class EmbeddingStore:
             connection.execute("COMMIT")
 
     @contextmanager
-    def _forgiving(self) -> Iterator[None]:
-        """Turn a failure of the store into one warning, and ask it no more."""
+    def _forgiving(self, *, silently: bool = False) -> Iterator[None]:
+        """Turn a failure of the store into one warning, and ask it no more.
+
+        Notes on what was used are lost silently: a store that can only be read serves as well.
+        """
         try:
             yield
         except _NothingKeptError:
             pass
         except (sqlite3.Error, OSError) as error:
-            self._given_up = True
-            self._warn(str(error), "features are computed without it")
+            if not silently:
+                self._given_up = True
+                self._warn(str(error), "features are computed without it")
 
     def _warn(self, reason: str, consequence: str) -> None:
         warnings.warn(
@@ -308,17 +315,12 @@ def open_store(memory: Any) -> EmbeddingStore | None:
     return None if folder is None else EmbeddingStore(folder)
 
 
-def _digest_file(path: str) -> bytes:
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").digest()
-
-
 def _has_schema(connection: sqlite3.Connection) -> bool:
-    """Tell our database from an empty one; refuse any other."""
+    """Tell our database from an empty or older one; refuse any other."""
     (application,) = connection.execute("PRAGMA application_id").fetchone()
     (schema,) = connection.execute("PRAGMA user_version").fetchone()
-    if (application, schema) == (APPLICATION_ID, SCHEMA_VERSION):
-        return True
+    if application == APPLICATION_ID and schema <= SCHEMA_VERSION:
+        return schema == SCHEMA_VERSION
     if application or connection.execute("SELECT 1 FROM sqlite_master").fetchone():
         raise sqlite3.DatabaseError(f"{FILE_NAME} is not a store of this release")
     return False

@@ -76,15 +76,15 @@ class BackboneFeatures(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEs
     -----
     X may be whatever :class:`CLCEClassifier` takes as images.
 
-    Kept features are found by the content of the image, the weights, layers and
-    preprocessing of the backbone, the kind of device, the precision, and the releases
-    of torch, torchvision, timm and Pillow. A file of unchanged path, size and time of
-    modification is taken to hold what it held. The folder may be shared by many
-    processes, and by machines on a network file system whose locks work. A feature that
-    can't be read or kept is computed again, with a warning.
-    ``sklearn_clce.embedding_store.EmbeddingStore(folder, size_limit=...)`` as
-    ``memory`` sets another limit, and its ``clear()`` empties the folder; do so when
-    you change functions that the methods of your own module call.
+    Kept features are found by the content of the image, a description of the backbone
+    (its layers, code, weights, hooks and preprocessing), the kind of device, the precision,
+    and the releases of torch, torchvision, timm, Pillow, NumPy and this package. A backbone
+    that can't be described is not kept, with a warning. A file of unchanged path, size,
+    inode and times of change is taken to hold what it held. The folder may be shared by
+    many processes, and by machines on a network file system whose locks work. A feature
+    that can't be read or kept is computed again, with a warning.
+    ``EmbeddingStore(folder, size_limit=...)`` as ``memory`` sets another limit, and its
+    ``clear()`` empties the folder.
 
     The rounding of a feature may depend on the number of images in its batch, so that
     one computed in a last, smaller batch may differ in its last bits. What is kept is

@@ -1,0 +1,536 @@
+"""What makes two backbones the same: all that running them reads, and nothing else."""
+
+import collections
+import copy
+import functools
+import io
+import pickle
+import subprocess
+import sys
+import textwrap
+import threading
+import types
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+from torch.nn.utils import parametrize
+from torch.nn.utils.parametrizations import weight_norm
+
+from sklearn_clce.backbones import UndescribableError, describe
+
+
+class Lambda(nn.Module):
+    def __init__(self, function):
+        super().__init__()
+        self.function = function
+
+    def forward(self, images):
+        return self.function(images)
+
+
+class Linear(nn.Module):
+    """A layer of fixed weights, with attributes to set."""
+
+    def __init__(self, **attributes):
+        super().__init__()
+        with torch.random.fork_rng():
+            torch.manual_seed(0)
+            self.layer = nn.Linear(4, 4)
+        for name, value in attributes.items():
+            setattr(self, name, value)
+
+    def forward(self, images):
+        return self.layer(images)
+
+
+def changed(module, change):
+    change(module)
+    return module
+
+
+def in_namespace(source, **names):
+    """Run source, as a file or a cell of a notebook is run, and return what it defines."""
+    namespace = {"__name__": "__main__", "torch": torch, "nn": nn, "functools": functools, **names}
+    exec(textwrap.dedent(source), namespace)
+    return namespace
+
+
+def network(body, *, before="", attributes="pass", **names):
+    """A module whose forward has this body, in a namespace with other code before it."""
+    source = f"""
+{textwrap.dedent(before)}
+class Net(nn.Module):
+    {attributes}
+    def forward(self, x):
+        {body}
+"""
+    return in_namespace(source, **names)["Net"]()
+
+
+def closing_over(value):
+    return lambda x: x * value
+
+
+def with_default(value):
+    def scale(x, by=value, *, plus=0):
+        return x * by + plus
+
+    return scale
+
+
+class Scale:
+    """An object that can be called."""
+
+    def __init__(self, by):
+        self.by = by
+
+    def __call__(self, x):
+        return x * self.by
+
+    def times(self, x):
+        return x * self.by
+
+
+class Slotted:
+    __slots__ = ("by",)
+
+    def __init__(self, by):
+        self.by = by
+
+
+@dataclass
+class Config:
+    depth: int
+    name: str = "net"
+
+
+class Doubled(nn.Module):
+    def forward(self, weight):
+        return weight * 2
+
+
+class Tripled(nn.Module):
+    def forward(self, weight):
+        return weight * 3
+
+
+def hooked(hook, kind="register_forward_hook", **kwargs):
+    return changed(Linear(), lambda net: getattr(net.layer, kind)(hook, **kwargs))
+
+
+def tied(together):
+    net = nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 4))
+    net[1].load_state_dict(net[0].state_dict())
+    if together:
+        net[1].weight = net[0].weight
+    with torch.no_grad():
+        net[0].weight.zero_()
+        net[1].weight.zero_()
+        net[0].bias.zero_()
+        net[1].bias.zero_()
+    return net
+
+
+def buffered(value, persistent):
+    return changed(
+        Linear(), lambda net: net.register_buffer("b", torch.tensor(value), persistent=persistent)
+    )
+
+
+DECORATED = """
+@torch.no_grad()
+def forward(self, x):
+    return x.{reduction}((2, 3))
+Net = type("Net", (nn.Module,), {{"forward": forward}})
+"""
+HELPER = "def pool(x):\n    return x.{}((2, 3))\n"
+NESTED_HELPER = (
+    "def inner(x): return x.{}((2, 3))\ndef pool(x): return [inner(part) for part in [x]][0]\n"
+)
+
+# name: what makes two of it, and the two values that differ
+PAIRS = {
+    "a lambda": (Lambda, lambda x: x.mean((2, 3)), lambda x: x[:, :, 0, 0]),
+    "a constant in code": (Lambda, lambda x: x + 1, lambda x: x + 2),
+    "a constant of another type": (Lambda, lambda x: x + 1, lambda x: x + 1.0),
+    "a closure": (Lambda, closing_over(1), closing_over(2)),
+    "a closure over a tensor": (Lambda, closing_over(torch.ones(1)), closing_over(torch.zeros(1))),
+    "a default": (Lambda, with_default(1), with_default(2)),
+    "a default of a keyword": (
+        lambda value: Lambda(
+            changed(with_default(1), lambda f: f.__kwdefaults__.update(plus=value))
+        ),
+        1,
+        2,
+    ),
+    "a partial function": (
+        lambda value: Lambda(functools.partial(torch.mul, other=value)),
+        1,
+        2,
+    ),
+    "a function under a decorator of torch": (
+        lambda reduction: in_namespace(DECORATED.format(reduction=reduction))["Net"](),
+        "mean",
+        "amax",
+    ),
+    "a helper function": (
+        lambda reduction: network("return pool(x)", before=HELPER.format(reduction)),
+        "mean",
+        "amax",
+    ),
+    "a helper of a helper, in a comprehension": (
+        lambda reduction: network("return pool(x)", before=NESTED_HELPER.format(reduction)),
+        "mean",
+        "amax",
+    ),
+    "a cached helper": (
+        lambda k: network("return x * k()", before=f"@functools.cache\ndef k(): return {k}"),
+        1,
+        2,
+    ),
+    "a global number": (lambda k: network("return x * K", K=k), 1.0, 2.0),
+    "a global tensor": (lambda k: network("return x * K", K=k), torch.ones(2), torch.zeros(2)),
+    "a global list": (lambda k: network("return x * K[0]", K=k), [1.0], [2.0]),
+    "a setting of a global object": (
+        lambda k: network("return x * C.depth", C=Config(k)),
+        1,
+        2,
+    ),
+    "a function in a module of the user's": (
+        lambda k: network("return h.pool(x)", h=module_with(f"def pool(x): return x * {k}")),
+        1,
+        2,
+    ),
+    "a number in a module of the user's": (
+        lambda k: network("return x * h.sub.K", h=module_with("", sub=module_with(f"K = {k}"))),
+        1,
+        2,
+    ),
+    "a module that is passed on": (
+        lambda k: network("return x * getattr(h, 'K')", h=module_with(f"K = {k}")),
+        1,
+        2,
+    ),
+    "a function of torch that was replaced": (
+        lambda k: network("return F.relu(x)", F=types.SimpleNamespace(relu=closing_over(k))),
+        1,
+        2,
+    ),
+    "the class of a global": (
+        lambda k: network("return x * S.k", before=f"class S:\n    k = {k}"),
+        1,
+        2,
+    ),
+    "an attribute of the class": (
+        lambda k: network("return x * self.k", attributes=f"k = {k}"),
+        1,
+        2,
+    ),
+    "an attribute of a base class": (
+        lambda k: type("Net", (type(network("return x", attributes=f"k = {k}")),), {})(),
+        1,
+        2,
+    ),
+    "a property": (
+        lambda k: network("return x * self.k", attributes=f"k = property(lambda self: {k})"),
+        1,
+        2,
+    ),
+    "a static method": (
+        lambda k: network("return self.f(x)", attributes=f"f = staticmethod(lambda x: x * {k})"),
+        1,
+        2,
+    ),
+    "a class method": (
+        lambda k: network("return self.f(x)", attributes=f"f = classmethod(lambda c, x: x * {k})"),
+        1,
+        2,
+    ),
+    "a cached property": (
+        lambda k: network(
+            "return x * self.k", attributes=f"k = functools.cached_property(lambda self: {k})"
+        ),
+        1,
+        2,
+    ),
+    "a method of the instance": (
+        lambda k: changed(
+            Linear(),
+            lambda net: setattr(net, "forward", types.MethodType(lambda self, x: x * k, net)),
+        ),
+        1,
+        2,
+    ),
+    "a bound method": (lambda k: Lambda(Scale(k).times), 1, 2),
+    "an object that is called": (lambda k: Lambda(Scale(k)), 1, 2),
+    "an object with slots": (lambda k: Linear(config=Slotted(k)), 1, 2),
+    "an attribute": (lambda k: Linear(power=k), 1.0, 2.0),
+    "a string": (lambda k: Linear(mode=k), "mean", "max"),
+    "an array": (lambda k: Linear(scale=np.array(k)), [1.0, 2.0], [1.0, 3.0]),
+    "the dtype of an array": (lambda k: Linear(scale=np.ones(2, k)), "f4", "f8"),
+    "a tensor attribute": (lambda k: Linear(scale=[torch.tensor(k)]), 1.0, 2.0),
+    "a plain tensor attribute": (lambda k: Linear(scale=torch.tensor(k)), 1.0, 2.0),
+    "the last bit of a tensor": (
+        lambda k: Linear(scale=torch.tensor(k)),
+        1.0,
+        1.0 + 2.0**-23,
+    ),
+    "a weight": (lambda k: changed(Linear(), lambda n: n.layer.bias.data.fill_(k)), 1, 2),
+    "the dtype of weights": (lambda k: Linear().to(k), torch.float32, torch.float64),
+    "a buffer": (functools.partial(buffered, persistent=True), 1.0, 2.0),
+    "a buffer that is not saved": (functools.partial(buffered, persistent=False), 1.0, 2.0),
+    "what trains": (lambda k: Linear().requires_grad_(k), True, False),
+    "a mode": (lambda k: Linear().train(k), True, False),
+    "tied weights": (tied, True, False),
+    "a lambda in a list": (lambda k: Linear(steps=[lambda x: x, closing_over(k)]), 1, 2),
+    "a lambda in a dict": (lambda k: Linear(steps={"a": closing_over(k)}), 1, 2),
+    "a dataclass": (lambda k: Linear(config=Config(k)), 1, 2),
+    "a namespace": (lambda k: Linear(config=types.SimpleNamespace(k=k)), 1, 2),
+    "an ordered dict": (lambda k: Linear(config=collections.OrderedDict(k=k)), 1, 2),
+    "the factory of a dict": (
+        lambda k: Linear(config=collections.defaultdict(k)),
+        int,
+        float,
+    ),
+    "a deque": (lambda k: Linear(config=collections.deque([k])), 1, 2),
+    "a set": (lambda k: Linear(config={"a", k}), "b", "c"),
+    "the order of layers": (
+        lambda k: nn.Sequential(*[nn.ReLU(), nn.GELU()][::k]),
+        1,
+        -1,
+    ),
+    "an activation": (lambda k: nn.Sequential(nn.Flatten(), k()), nn.ReLU, nn.GELU),
+    "a setting of a layer": (lambda k: nn.Sequential(nn.LeakyReLU(k)), 0.1, 0.2),
+    "a hook": (lambda k: hooked(lambda m, i, o: o * k), 1, 2),
+    "a hook or none": (lambda k: hooked(lambda m, i, o: o) if k else Linear(), 1, 0),
+    "a hook before": (lambda k: hooked(lambda m, i: i[0] * k, "register_forward_pre_hook"), 1, 2),
+    "a hook with keywords": (
+        lambda k: hooked(lambda m, *i: i[-1], with_kwargs=k),
+        True,
+        False,
+    ),
+    "a parametrization": (
+        lambda k: changed(
+            Linear(), lambda n: parametrize.register_parametrization(n.layer, "bias", k())
+        ),
+        Doubled,
+        Tripled,
+    ),
+    "the dimension of a weight norm": (
+        lambda k: changed(Linear(), lambda n: weight_norm(n.layer, dim=k)),
+        0,
+        1,
+    ),
+    "the state of a generator": (
+        lambda k: Linear(generator=torch.Generator().manual_seed(k)),
+        1,
+        2,
+    ),
+    "an import in forward": (
+        lambda k: changed(
+            network("import users_own\n        return users_own.f(x)"),
+            lambda net: sys.modules.update(users_own=module_with(f"f = lambda x: x * {k}")),
+        ),
+        1,
+        2,
+    ),
+}
+
+
+def module_with(source, **names):
+    module = types.ModuleType("users_own")
+    exec(source, vars(module))
+    for name, value in names.items():
+        setattr(module, name, value)
+    return module
+
+
+@pytest.mark.parametrize("pair", PAIRS)
+def test_two_that_differ_in_one_thing_are_not_the_same(pair, monkeypatch):
+    make, one, other = PAIRS[pair]
+    monkeypatch.setitem(sys.modules, "users_own", None)
+    first, second = describe(make(one)), describe(make(other))
+    assert first != second
+    assert describe(make(one)) == first  # made anew, from the same
+
+
+# in a copy of theirs a property refers to the layer that was copied
+OF_TORCH = {"a parametrization", "the dimension of a weight norm"}
+
+
+@pytest.mark.parametrize("pair", [name for name in PAIRS if name not in OF_TORCH])
+def test_a_copy_is_the_same(pair, monkeypatch):
+    monkeypatch.setitem(sys.modules, "users_own", None)
+    net = PAIRS[pair][0](PAIRS[pair][1])
+    assert describe(copy.deepcopy(net)) == describe(net)
+
+
+@pytest.mark.parametrize("decorator", [lambda function: function, torch.no_grad()])
+def test_a_method_of_torch_that_was_replaced_is_another(monkeypatch, decorator):
+    before = describe(nn.Flatten())
+    monkeypatch.setattr(nn.Flatten, "forward", decorator(lambda self, x: x.mean((2, 3))))
+    pooling = describe(nn.Flatten())
+    monkeypatch.setattr(nn.Flatten, "forward", decorator(lambda self, x: x.amax((2, 3))))
+    assert len({before, pooling, describe(nn.Flatten())}) == 3
+
+
+def test_functions_that_refer_to_each_other_have_a_description():
+    def one(x, n=3):
+        return other(x, n - 1) if n else x
+
+    def other(x, n):
+        return one(x, n)
+
+    net = type("Net", (nn.Module,), {"forward": one, "again": one})
+    net.itself = net
+    assert describe(net()) == describe(net())
+
+
+def generator():
+    yield 1
+
+
+@pytest.mark.parametrize(
+    "thing",
+    {
+        "a generator": lambda: Linear(steps=generator()),
+        "a lock": lambda: Lambda(closing_over(threading.Lock())),
+        "an open file": lambda: Linear(file=open(__file__)),  # noqa: SIM115
+        "a stream": lambda: Linear(file=memoryview(b"a")),
+        "TorchScript": lambda: torch.jit.trace(nn.ReLU(), torch.ones(1)),
+        "code made from text": lambda: network("return eval('x * 2')"),
+        "a file that is read": lambda: network("return x * float(open('k').read())"),
+        "a sparse tensor": lambda: Linear(scale=torch.eye(2).to_sparse()),
+        "a tensor without memory": lambda: Linear(scale=torch.empty(1, device="meta")),
+        "layers without a size": lambda: nn.LazyLinear(2),
+        "a ufunc of the user's": lambda: Lambda(np.frompyfunc(lambda x: x, 1, 1)),
+        "endless nesting": lambda: Linear(
+            chain=functools.reduce(lambda a, _: [a], range(2000), [])
+        ),
+    }.items(),
+    ids=lambda thing: thing[0],
+)
+@pytest.mark.filterwarnings(
+    "ignore::DeprecationWarning", "ignore::FutureWarning", "ignore::ResourceWarning"
+)
+def test_what_can_not_be_described_is_refused(thing):
+    with pytest.raises(UndescribableError):
+        describe(thing[1]())
+
+
+def test_the_place_of_what_can_not_be_described_is_named():
+    net = nn.Sequential(nn.ReLU(), Linear(steps=[threading.Lock()]))
+    with pytest.raises(UndescribableError, match=r"^lock has no description \(modules\.1\.steps"):
+        describe(net)
+
+
+def test_what_code_only_writes_to_does_not_count():
+    calls = []
+
+    def counted(x):
+        calls.append(len(x))
+        return x
+
+    source = """
+        N = 0
+        LOG = []
+        class Net(nn.Module):
+            seen = 0
+            sizes = []
+            def forward(self, x):
+                global N
+                N += 1
+                Net.seen += len(x)
+                self.sizes.append(len(x))
+                LOG.append(x.shape)
+                return self.function(x)
+    """
+    net = in_namespace(source)["Net"]()
+    net.function = counted
+    before = describe(net)
+    net(torch.ones(2))
+    assert calls == net.sizes == [2]
+    assert describe(net) == before
+
+
+def test_what_code_writes_and_reads_counts():
+    source = """
+        class Net(nn.Module):
+            seen = 1
+            def forward(self, x):
+                Net.seen += 1
+                return x * Net.seen
+    """
+    net = in_namespace(source)["Net"]()
+    before = describe(net)
+    net(torch.ones(2))
+    assert describe(net) != before
+
+
+def test_names_and_lines_of_code_do_not_count():
+    one = network("return pool(x)", before=HELPER.format("mean"))
+    other = network("return pool(x)", before="# moved\n\n" + HELPER.format("mean"))
+    assert describe(one) == describe(other)
+
+
+def test_another_process_gives_the_same_description(tmp_path):
+    source = """
+import sys, numpy as np, torch
+from torch import nn
+K = {"b", "a", "c", "d"}
+def pool(x):
+    return x.mean((2, 3)) if "a" in {"a", "e", "f", "g"} else torch.relu(x)
+class Net(nn.Module):
+    options = frozenset(["x", "y", "z"])
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        self.layer = nn.Conv2d(3, 2, 1)
+        self.layer.register_forward_hook(lambda module, inputs, output: output)
+        self.scale = np.arange(3)
+    def forward(self, x):
+        return pool(self.layer(x)) * len(K)
+"""
+    (tmp_path / "users_own_net.py").write_text(source)
+    code = (
+        "from users_own_net import Net; from torch import nn;"
+        "from sklearn_clce.backbones import describe;"
+        "[nn.ReLU().register_forward_hook(print) for _ in range({})]; print(describe(Net()))"
+    )
+    found = {
+        subprocess.run(
+            [sys.executable, "-c", code.format(n_hooks)],
+            cwd=tmp_path,
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stdout
+        for n_hooks in (0, 5)
+    }
+    assert len(found) == 1
+
+
+def test_a_pickle_is_the_same():
+    net = Linear(config=Config(2), steps=[Scale(2)], path=Path("a"), kind=np.float32(1))
+    assert describe(pickle.loads(pickle.dumps(net))) == describe(net)
+
+
+def test_running_a_layer_of_torch_leaves_it_the_same():
+    net = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.Flatten()).eval()
+    net.append(nn.LSTM(16, 2))
+    before = describe(net)
+    net(torch.ones(1, 3, 4, 4)[..., :4, :4])
+    assert describe(net) == before
+
+
+def test_a_weight_on_its_way_through_a_file_stays_the_same():
+    net, file = Linear(), io.BytesIO()
+    torch.save(net.state_dict(), file)
+    file.seek(0)
+    loaded = Linear()
+    loaded.load_state_dict(torch.load(file))
+    assert describe(loaded) == describe(net)
