@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from threading import get_ident
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.overrides import TorchFunctionMode
+from torch.nn.modules import module as hooks
 
 from ..backbones import BackboneConfig, build_timm
 from ._plain import from_json, take, to_json
@@ -15,35 +17,15 @@ from ._plain import from_json, take, to_json
 MAX_NUMBER = 16384  # of pixels, layers or channels that a description may ask for
 MAX_LIST = 64
 SPARE_BYTES = 32 * 2**20
-CALLS_PER_TENSOR = 100
-SPARE_CALLS = 50_000
-
-# Old versions of timm read numbers from tensors while they build. What must then be computed, in
-# turn, and up to how many integers or floats: nothing; rates of stochastic depth, layer by
-# layer; widths of layers too. Positions are integers, and tables of all their pairs come of
-# them, so those of arange are few.
-RATES = {torch.linspace: (0, 256)}
-WIDTHS = {torch.arange: (16, 256), torch.tensor: (64, 256)}
-COMPUTED = ({}, RATES, RATES | WIDTHS)
+LAYERS_PER_TENSOR = 20  # timm's own architectures register at most 5 layers and tensors for each
+SPARE_LAYERS = 1000
 
 # What timm calls the arguments of its factory that are no architecture.
 RESERVED_ARGS = {"pretrained", "checkpoint_path", "cache_dir", "features_only", "kd_model_fn"}
 
 
 def describe_backbone(backbone: nn.Module | None) -> dict[str, Any] | None:
-    """Describe a backbone so that :func:`rebuild_backbone` can build it.
-
-    Parameters
-    ----------
-    backbone : nn.Module or None
-        What :func:`~sklearn_clce.backbones.load_backbone` gave.
-
-    Returns
-    -------
-    dict or None
-        Architecture and arguments; the name of its class alone for a user's own
-        module; None without a backbone.
-    """
+    """Describe a backbone by architecture and arguments; a user's own module by its class alone."""
     if backbone is None:
         return None
     args = getattr(backbone, "factory_args", None)
@@ -58,25 +40,7 @@ def describe_backbone(backbone: nn.Module | None) -> dict[str, Any] | None:
 
 
 def rebuild_backbone(description: dict[str, Any], config: BackboneConfig) -> nn.Module:
-    """Build a timm backbone without weights.
-
-    Parameters
-    ----------
-    description : dict
-        From :func:`describe_backbone`, of values that anybody may have written.
-    config : BackboneConfig
-        How the backbone wants its images.
-
-    Returns
-    -------
-    nn.Module
-        On the CPU, or without memory inside :func:`sketch`.
-
-    Raises
-    ------
-    ValueError
-        If timm can't build it.
-    """
+    """Build a timm backbone without weights, from a description that anybody may have written."""
     import timm
 
     architecture = take(description, "architecture", str)
@@ -117,28 +81,9 @@ def _is_small(value: Any) -> bool:
 
 
 def check_fits(build: Callable[[], nn.Module], tensors: dict[str, Tensor]) -> None:
-    """Refuse tensors that are not those of a module, before the module takes memory.
-
-    Parameters
-    ----------
-    build : callable
-        Builds the module.
-    tensors : dict of str to Tensor
-        Weights and buffers by name.
-
-    Raises
-    ------
-    ValueError
-        If the module has other tensors, or needs much more memory than they take.
-    """
-    limit = SPARE_CALLS + CALLS_PER_TENSOR * len(tensors)
-    for computed in COMPUTED:
-        try:
-            module = _sketch(build, limit, computed)
-            break
-        except ValueError:
-            if computed is COMPUTED[-1]:
-                raise
+    """Refuse tensors that are not those of a module, before the module takes memory."""
+    with torch.device("meta"), _few_layers(SPARE_LAYERS + LAYERS_PER_TENSOR * len(tensors)):
+        module = build()
     check_tensors(module, tensors)
     needed = sum(map(_n_bytes, [*module.parameters(), *module.buffers()]))
     if needed > 2 * sum(map(_n_bytes, tensors.values())) + SPARE_BYTES:
@@ -146,20 +91,7 @@ def check_fits(build: Callable[[], nn.Module], tensors: dict[str, Tensor]) -> No
 
 
 def check_tensors(module: nn.Module, tensors: dict[str, Tensor]) -> None:
-    """Compare tensors with those of a module by name, shape and dtype.
-
-    Parameters
-    ----------
-    module : nn.Module
-        The module.
-    tensors : dict of str to Tensor
-        Weights and buffers by name.
-
-    Raises
-    ------
-    ValueError
-        If they differ.
-    """
+    """Refuse tensors that differ from those of a module by name, shape or dtype."""
     wanted = module.state_dict()
     if different := sorted(wanted.keys() ^ tensors.keys()):
         raise ValueError(f"tensors are missing or too many: {different[:5]}")
@@ -172,33 +104,28 @@ def check_tensors(module: nn.Module, tensors: dict[str, Tensor]) -> None:
             )
 
 
-def _sketch(
-    build: Callable[[], nn.Module], limit: int, computed: dict[Any, tuple[int, int]]
-) -> nn.Module:
-    """Build a module whose tensors have shapes and no memory."""
-    with torch.device("meta"), _FewCalls(limit, computed):
-        return build()
+@contextmanager
+def _few_layers(limit: int) -> Iterator[None]:
+    """Give up on a module of endless layers while it is built."""
+    left, thread = limit, get_ident()
+
+    def count(*registered: Any) -> None:
+        nonlocal left
+        left -= get_ident() == thread  # the hooks are called in every thread
+        if left < 0:
+            raise ValueError("the module has far more layers than tensors")
+
+    handles = [
+        hooks.register_module_module_registration_hook(count),
+        hooks.register_module_parameter_registration_hook(count),
+        hooks.register_module_buffer_registration_hook(count),
+    ]
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
 
 
 def _n_bytes(tensor: Tensor) -> int:
     return tensor.numel() * tensor.element_size()
-
-
-class _FewCalls(TorchFunctionMode):
-    """Give up on a module of endless layers; compute what is read while it is built."""
-
-    def __init__(self, limit: int, computed: dict[Any, tuple[int, int]]) -> None:
-        super().__init__()
-        self.left = limit
-        self.computed = computed
-
-    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        self.left -= 1
-        if self.left < 0:
-            raise ValueError("the module has far more layers than tensors")
-        kwargs = kwargs or {}
-        if func in self.computed and kwargs.get("device") is None:
-            result = func(*args, **kwargs | {"device": "meta"})
-            if result.numel() <= self.computed[func][result.is_floating_point()]:
-                kwargs = kwargs | {"device": "cpu"}
-        return func(*args, **kwargs)
