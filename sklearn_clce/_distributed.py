@@ -18,10 +18,11 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
+from filelock import FileLock, Timeout
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-_claims: dict[str, int] = {}  # descriptors of locked files, held until the process ends
+_claims: dict[str, FileLock] = {}  # held until the process ends
 
 
 def n_processes() -> int:
@@ -57,18 +58,7 @@ def warn_if_not_joined() -> None:
 
 
 def same_for_all(value: Any) -> Any:
-    """Take a value from the main process.
-
-    Parameters
-    ----------
-    value : object
-        What the main process has is sent; it must pickle.
-
-    Returns
-    -------
-    object
-        The main process's.
-    """
+    """Take a value, which must pickle, from the main process."""
     if n_processes() == 1:
         return value
     values = [value]
@@ -77,18 +67,7 @@ def same_for_all(value: Any) -> Any:
 
 
 def from_all(value: Any) -> list[Any]:
-    """Collect a value of each process.
-
-    Parameters
-    ----------
-    value : object
-        Of this process; it must pickle.
-
-    Returns
-    -------
-    list
-        By rank.
-    """
+    """Collect a value, which must pickle, of each process, by rank."""
     if n_processes() == 1:
         return [value]
     values: list[Any] = [None] * n_processes()
@@ -96,37 +75,15 @@ def from_all(value: Any) -> list[Any]:
     return values
 
 
-def share_of(rows: Any) -> Any:
-    """Take this process's rows: a run of them, as long as the others' or longer by one.
-
-    Parameters
-    ----------
-    rows : sequence
-        Rows of all processes.
-
-    Returns
-    -------
-    sequence
-        A slice of it.
-    """
-    fewest, longer = divmod(len(rows), n_processes())
+def share_of(items: Any) -> Any:
+    """Take this process's part of a sequence: a slice as long as the others', or longer by one."""
+    fewest, longer = divmod(len(items), n_processes())
     start = rank() * fewest + min(rank(), longer)
-    return rows[start : start + fewest + (rank() < longer)]
+    return items[start : start + fewest + (rank() < longer)]
 
 
 class SharedBatches:
-    """This process's part of each batch.
-
-    Parameters
-    ----------
-    batches : Sampler or list of list of int
-        Rows of whole batches; the same in every process.
-
-    Raises
-    ------
-    ValueError
-        While iterating, if a batch has fewer rows than there are processes.
-    """
+    """This process's part of each batch; the batches, of indices, are the same in every process."""
 
     def __init__(self, batches: Any) -> None:
         self.batches = batches
@@ -138,35 +95,21 @@ class SharedBatches:
         for batch in self.batches:
             if len(batch) < n_processes():
                 raise ValueError(
-                    f"a batch of {len(batch)} rows can't be shared by {n_processes()} processes: a "
-                    "larger batch_size, more rows or fewer processes are required"
+                    f"a batch of {len(batch)} can't be shared by {n_processes()} processes: a "
+                    "larger batch_size, more samples or fewer processes are required"
                 )
             yield share_of(batch)
 
 
 def shared(batches: Any) -> Any:
-    """Share batches out, if there is more than one process.
-
-    Parameters
-    ----------
-    batches : Sampler or list of list of int
-        Rows of whole batches.
-
-    Returns
-    -------
-    Sampler, list or SharedBatches
-        Rows for this process.
-    """
+    """Share batches of indices out, if there is more than one process."""
     return batches if n_processes() == 1 else SharedBatches(batches)
 
 
 class Parallel:
     """A module whose gradients become the mean over all processes in backward.
 
-    Parameters
-    ----------
-    module : nn.Module
-        On its device; weights of the main process replace those of the others.
+    Weights of the main process replace those of the others.
     """
 
     def __init__(self, module: nn.Module) -> None:
@@ -185,34 +128,20 @@ class Parallel:
 
 
 def share_buffers(module: nn.Module) -> None:
-    """Give all processes the batch statistics of the main one.
-
-    Parameters
-    ----------
-    module : nn.Module
-        Its buffers are written.
-    """
+    """Give all processes the batch statistics of the main one."""
     if n_processes() > 1:
         for buffer in module.buffers():
             dist.broadcast(buffer, src=0)
 
 
 def gather(rows: Tensor) -> Tensor:
-    """Put the rows of all processes together, in the order of their ranks.
+    """Put the embeddings of all processes together, in the order of their ranks.
 
-    Every process then computes the same loss of all rows. Backward takes the gradient
-    of its own rows, times the number of processes, for their mean is what
-    :class:`Parallel` makes of it.
+    Every process then computes the same loss of all of them. Backward takes the gradient
+    of its own, times the number of processes, for their mean is what :class:`Parallel`
+    makes of it.
 
-    Parameters
-    ----------
-    rows : Tensor of shape (n, ...)
-        Of this process; n may differ.
-
-    Returns
-    -------
-    Tensor of shape (sum of n, ...)
-        Of all.
+    Shapes: rows (n, ...), where n may differ -> (sum of n, ...).
     """
     return rows if n_processes() == 1 else _Gather.apply(rows)
 
@@ -240,38 +169,26 @@ class _Gather(torch.autograd.Function):
 def claim_gpu(device: torch.device) -> None:
     """Refuse to share a GPU with another worker process of a parallel search.
 
-    Several fits on one GPU end in out-of-memory errors and killed workers. The claim is
-    a locked file, given up when the process ends. The main process claims nothing.
-
-    Parameters
-    ----------
-    device : torch.device
-        Where the process is going to compute.
-
-    Raises
-    ------
-    RuntimeError
-        If another worker process has claimed the GPU.
+    Several fits on one GPU end in out-of-memory errors and killed workers. The main
+    process claims nothing.
     """
-    if device.type != "cuda" or multiprocessing.parent_process() is None or os.name != "posix":
+    if device.type != "cuda" or multiprocessing.parent_process() is None:
         return
-    import fcntl
-
     name = _physical_name(device.index or 0)
     if name in _claims:
         return
-    path = Path(tempfile.gettempdir()) / f"sklearn_clce-{os.getuid()}-gpu-{name}.lock"
-    descriptor = os.open(path, os.O_CREAT | os.O_RDWR, 0o600)
+    user = os.getuid() if os.name == "posix" else ""  # others' folders of Windows are apart
+    path = Path(tempfile.gettempdir()) / f"sklearn_clce-{user}-gpu-{name}.lock"
+    claim = FileLock(path, mode=0o600, timeout=0)
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        os.close(descriptor)
+        claim.acquire()
+    except Timeout:
         raise RuntimeError(
             f"device={str(device)!r}: another worker process computes on GPU {name}. n_jobs=1 is "
             "required for one GPU; for several, as many workers as GPUs, each with a "
             "CUDA_VISIBLE_DEVICES of its own"
         ) from None
-    _claims[name] = descriptor
+    _claims[name] = claim
 
 
 def _physical_name(index: int) -> str:

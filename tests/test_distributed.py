@@ -76,7 +76,7 @@ def test_each_image_runs_through_a_frozen_backbone_once_in_one_of_the_processes(
 
 def test_a_batch_that_can_not_be_shared_is_refused_in_every_process(run):
     for found in run[0]:
-        assert str(found["refused"]).startswith("a batch of 1 rows can't be shared by 2 processes")
+        assert str(found["refused"]).startswith("a batch of 1 can't be shared by 2 processes")
 
 
 def test_one_process_prints_and_saves(run):
