@@ -41,7 +41,8 @@ def imported_modules(path):
 
 def test_tests_import_helpers_and_what_their_extra_installs_and_no_test():
     helpers = {path.stem for path in TESTS if path.parent.name == "helpers"}
-    own = helpers | {"sklearn_clce", "benchmarks"}
+    extensions = {path.stem for path in (ROOT / "docs" / "_ext").glob("*.py")}
+    own = helpers | extensions | {"sklearn_clce", "benchmarks"}
     imported = {name for path in TESTS for name in imported_modules(path)}
     installed = packages_distributions()
     needed = {
