@@ -9,6 +9,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import IO, NamedTuple
 
+try:
+    import fcntl
+except ImportError:  # on Windows
+    fcntl = None  # type: ignore[assignment]
+
 
 class FileState(NamedTuple):
     """What changes with the content of a file, also where two files are exchanged."""
@@ -82,3 +87,52 @@ def remove_unfinished(path: Path) -> None:
     """
     for unfinished in path.parent.glob(f".{path.name}.*.unfinished"):
         unfinished.unlink(missing_ok=True)
+
+
+class Lock:
+    """A lock on a file or folder, with one holder among all threads and processes.
+
+    The system gives it up when the process ends, in whatever way. Where there are no such
+    locks, on Windows and on some network file systems, everybody gets it.
+    """
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        self.path = path
+        self.descriptor: int | None = None
+
+    def acquire(self, *, wait: bool) -> bool:
+        """Take the lock, and tell whether that was possible."""
+        if fcntl is None:
+            return True
+        flags = os.O_RDONLY if os.path.isdir(self.path) else os.O_CREAT | os.O_RDWR
+        descriptor = os.open(self.path, flags, 0o600)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+        except BaseException as error:
+            os.close(descriptor)
+            if isinstance(error, OSError):
+                return not isinstance(error, BlockingIOError)
+            raise
+        self.descriptor = descriptor
+        _locked.add(descriptor)
+        return True
+
+    def release(self) -> None:
+        """Give the lock up, if it is held."""
+        if self.descriptor is not None:
+            _locked.discard(self.descriptor)
+            os.close(self.descriptor)
+            self.descriptor = None
+
+
+_locked: set[int] = set()
+
+
+def _forget_locks() -> None:
+    """Let go of the parent's locks in a child, which may outlive it."""
+    while _locked:
+        os.close(_locked.pop())
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forget_locks)

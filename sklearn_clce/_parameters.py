@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Mapping
 from numbers import Integral, Real
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 import joblib
 import numpy as np
@@ -67,6 +67,8 @@ class CLCEParameters(BaseEstimator):
         "callbacks": [list, None],
         "skorch_params": [dict, None],
     }
+
+    is_clone = False  # made by a search or another meta-estimator, for fits of its own
 
     def __init__(
         self,
@@ -159,3 +161,9 @@ class CLCEParameters(BaseEstimator):
                     "'all', 'head' or a number of blocks" if name == "trainable" else "a number"
                 )
                 raise InvalidParameterError(f"{name}={value!r}: {wanted} is required")
+
+    def __sklearn_clone__(self) -> Self:
+        """Make a copy that knows that it is one."""
+        clone = super().__sklearn_clone__()
+        clone.is_clone = True
+        return clone

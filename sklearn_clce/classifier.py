@@ -153,8 +153,10 @@ class CLCEClassifier(
     checkpoint : path, default=None
         Folder in which ``fit`` keeps its state after each epoch, and from which the
         same ``fit`` goes on after a crash, to the same result. A folder is for one fit;
-        a finished one is given back as it is. A state of other data or parameters is
-        refused. State of ``callbacks`` is not kept.
+        a finished one is given back as it is. A state of other data, parameters, code or
+        libraries is refused, and so is a second fit while one is going on. Clones, such as
+        those of a search, keep each fit in a folder of its own beneath. State of
+        ``callbacks`` is not kept.
     callbacks : list of skorch callbacks, default=None
         Handed to skorch.
     skorch_params : dict, default=None

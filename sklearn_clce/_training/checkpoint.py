@@ -3,85 +3,95 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 import os
-from collections.abc import Sequence
+import tempfile
+import warnings
 from pathlib import Path
-from typing import Any
+from typing import IO, Any, Self
 
-import joblib
 import numpy as np
 import torch
-from torch import Tensor, nn
 
-from .._distributed import from_all, is_main, n_processes, rank, same_for_all
-from .._files import remove_unfinished, write_atomically
+from .._distributed import from_all, is_main, rank, same_for_all
+from .._files import Lock, remove_unfinished, write_atomically
 from .._parameters import CLCEParameters
-from ..data import ArrayImages, ListImages
+from ..backbones import UndescribableError, describe
 from .callbacks import copy_weights
+from .identity import identity_of
+from .module import CLCEModule
 
-FORMAT = 2
-NOT_IDENTITY = ("callbacks", "checkpoint", "device", "memory", "num_workers", "verbose")
+FILE_NAME = "checkpoint.pt"
+MAGIC = b"sklearn-clce checkpoint 3\n"  # at the end, behind the digest of what stands before
+DIGEST_BYTES = 32
 
 
 class Checkpoint:
     """The checkpoint of one fit: of some parameters, on some data.
 
-    Only tensors, numbers and strings are written, and only those are read.
-
-    Parameters
-    ----------
-    folder : path
-        Made if it is not there.
-    identity : dict of str to str
-        What the fit is of. A checkpoint of anything else is refused.
-
-    Raises
-    ------
-    ValueError
-        If the folder holds a checkpoint of another fit, or a foreign file.
+    Only tensors, numbers and strings are written, and only those are read. While a fit is in
+    the folder, another one is refused. A ValueError is raised where the folder holds another
+    fit, or a foreign file, and an OSError where nothing can be written into it.
     """
 
     def __init__(self, folder: str | os.PathLike[str], identity: dict[str, str]) -> None:
         self.folder = Path(folder)
+        self.path = self.folder / FILE_NAME
         self.identity = identity
-        self.folder.mkdir(parents=True, exist_ok=True)
-        self.path = self.folder / "checkpoint.pt"
-        if is_main():
-            remove_unfinished(self.path)
-        self.state = same_for_all(self._load())
+        self.lock = Lock(self.folder)
+        self.epochs_kept = 0
+        self.has_warned = False
+        found = same_for_all(self._opened() if is_main() else None)
+        if isinstance(found, Exception):
+            raise found
+        self.state: dict[str, Any] | None = found
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.lock.release()
 
     def seed_or(self, seed: int) -> int:
-        """Settle the seed of the fit.
-
-        Parameters
-        ----------
-        seed : int
-            Its seed if it is a new one.
-
-        Returns
-        -------
-        int
-            That of the checkpoint, if there is one.
-        """
+        """Return the seed of the fit: that of the checkpoint, if there is one."""
         self.seed = seed if self.state is None else self.state["seed"]
         return self.seed
 
-    def _load(self) -> dict[str, Any] | None:
+    def _opened(self) -> dict[str, Any] | Exception | None:
+        """Enter the folder and read what is there; an error is for all processes."""
+        where = f"checkpoint={str(self.folder)!r}"
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            if not self.lock.acquire(wait=False):
+                return ValueError(
+                    f"{where}: another fit is going on in this folder; choose another folder, or "
+                    "wait until it has ended"
+                )
+            state = self._load(where)
+            if state is None or not state["ended"]:
+                remove_unfinished(self.path)
+                with tempfile.TemporaryFile(dir=self.folder):
+                    return state
+            return state
+        except ValueError as error:
+            self.lock.release()
+            return error
+        except OSError as error:
+            self.lock.release()
+            return OSError(f"{where} can't be written to, choose another folder: {error}")
+
+    def _load(self, where: str) -> dict[str, Any] | None:
         if not self.path.exists():
             return None
         try:
-            state = torch.load(self.path, map_location="cpu", weights_only=True)
-            found, identity = state["format"], state["identity"]
+            state = read_state(self.path)
+            identity = state["identity"]
         except Exception as error:  # torch.load has many
             raise ValueError(
-                f"checkpoint={str(self.folder)!r}: {self.path.name} is not a checkpoint "
-                f"({type(error).__name__}); choose another folder or remove the file"
+                f"{where}: {FILE_NAME} is not a checkpoint of this version, or damaged "
+                f"({type(error).__name__}: {error}); choose another folder or remove the file"
             ) from error
-        if found != FORMAT:
-            raise ValueError(
-                f"checkpoint={str(self.folder)!r} is of format {found}, this version reads {FORMAT}"
-            )
         different = [
             name
             for name in sorted(self.identity.keys() | identity.keys())
@@ -89,19 +99,13 @@ class Checkpoint:
         ]
         if different:
             raise ValueError(
-                f"checkpoint={str(self.folder)!r} is of another fit: {', '.join(different)} "
-                "differ; choose another folder, or remove it to begin anew"
+                f"{where} is of another fit: {', '.join(different)} differ; choose another folder, "
+                "or remove it to begin anew"
             )
         return state
 
     def restore(self, net: Any) -> None:
-        """Put a net where the checkpoint was written.
-
-        Parameters
-        ----------
-        net : CLCENet
-            About to train.
-        """
+        """Put a net that is about to train where the checkpoint was written."""
         if self.state is None:
             return
         callbacks = dict(net.callbacks_)
@@ -111,28 +115,21 @@ class Checkpoint:
             callbacks["lr_scheduler"].scheduler_.load_state_dict(self.state["scheduler"])
         vars(callbacks["early_stopping"]).update(self.state["early_stopping"])
         callbacks["last_good_weights"].weights_ = self.state["weights"]
-        for row in json.loads(self.state["history"]):
-            net.history_.append(row)
+        net.history_[:] = json.loads(self.state["history"])
         net.run.epochs_done = net.run.batch_sampler.epoch = self.state["epochs_done"]
         net.run.stopped = self.state["stop_training"]
         torch.set_rng_state(self.state["torch_rng"][rank()])
         if self.state["cuda_rng"] is not None and torch.device(net.device).type == "cuda":
             torch.cuda.set_rng_state(self.state["cuda_rng"][rank()], net.device)
+        self.epochs_kept = self.state["epochs_done"]
 
     def save(self, net: Any) -> None:
-        """Write the state of a net between two epochs.
-
-        Parameters
-        ----------
-        net : CLCENet
-            Training.
-        """
+        """Write the state of a net between two epochs."""
         callbacks = dict(net.callbacks_)
         scheduler = getattr(callbacks["lr_scheduler"], "scheduler_", None)
         stopping = callbacks["early_stopping"]
         on_cuda = torch.device(net.device).type == "cuda"
         state = {
-            "format": FORMAT,
             "identity": self.identity,
             "seed": self.seed,
             "weights": copy_weights(net.module_),
@@ -145,88 +142,90 @@ class Checkpoint:
             "history": json.dumps(net.history_.to_list(), default=float),
             "epochs_done": net.run.epochs_done,
             "stop_training": net.run.stopped,
+            "ended": net.run.stopped or net.run.epochs_done == net.run.n_epochs,
             "torch_rng": from_all(torch.get_rng_state()),
             "cuda_rng": from_all(torch.cuda.get_rng_state(net.device)) if on_cuda else None,
         }
         if is_main():
-            write_atomically(self.path, lambda file: torch.save(state, file))
+            self._write(state)
+
+    def _write(self, state: dict[str, Any]) -> None:
+        """Write a state; a disk that takes no more ends no fit."""
+        try:
+            write_atomically(self.path, lambda file: write_state(state, file))
+            self.epochs_kept = state["epochs_done"]
+        except (OSError, RuntimeError) as error:  # torch turns the one into the other
+            if not self.has_warned:
+                warnings.warn(
+                    f"checkpoint={str(self.folder)!r} can't be written ({error}); the fit goes on, "
+                    f"and after a crash it would go on from epoch {self.epochs_kept}",
+                    UserWarning,
+                    stacklevel=2,
+                )
+            self.has_warned = True
 
 
-def identity_of(
+def checkpoint_of(
     parameters: CLCEParameters,
-    samples: Tensor | Sequence[Tensor],
+    samples: Any,
     labels: np.ndarray,
     weights: np.ndarray,
+    *,
     classes: np.ndarray,
-) -> dict[str, str]:
-    """Describe a fit by its parameters, data and processes, so that another one is told from it.
+    before: CLCEModule | None,
+) -> Checkpoint | None:
+    """Open the checkpoint of a fit; None without a folder, or, with a warning, an identity.
 
-    Files count by path, size and time of change.
+    A fit that goes on after another one, and the fits of clones, of which a search makes many,
+    have folders of their own in it.
     """
-    described = {
-        name: describe(value)
-        for name, value in parameters.get_params(deep=False).items()
-        if name not in NOT_IDENTITY
-    }
-    return described | {
-        "X": hash_rows(samples),
-        "y": joblib.hash((classes.tolist(), labels)),
-        "sample_weight": joblib.hash(weights),
-        "processes": str(n_processes()),
-    }
+    if parameters.checkpoint is None:
+        return None
+    try:
+        identity = identity_of(parameters, samples, labels, weights, classes, before)
+    except UndescribableError as error:
+        warnings.warn(
+            f"checkpoint={str(parameters.checkpoint)!r}: {error}, so this fit can't be told from "
+            "another one and is not kept; after a crash it begins anew",
+            UserWarning,
+            stacklevel=4,
+        )
+        return None
+    folder = Path(parameters.checkpoint)
+    if parameters.is_clone or before is not None:
+        folder /= f"fit-{describe(identity)[:16]}"
+    return Checkpoint(folder, identity)
 
 
-def describe(value: Any) -> str:
-    """Describe a parameter the same way in every process.
+class _Hashing:
+    """A file that digests what is written to it."""
 
-    Parameters
-    ----------
-    value : object
-        Its value.
+    def __init__(self, file: IO[bytes]) -> None:
+        self.file = file
+        self.sha256 = hashlib.sha256()
 
-    Returns
-    -------
-    str
-        Equal for equal values; functions and objects go by their name.
-    """
-    if isinstance(value, nn.Module):
-        weights = {name: tensor.cpu().numpy() for name, tensor in value.state_dict().items()}
-        return f"{type(value).__qualname__} {joblib.hash(weights)}"
-    if isinstance(value, dict):
-        return str({key: describe(item) for key, item in sorted(value.items())})
-    if isinstance(value, (bool, int, float, str, tuple, list, type(None))):
-        return repr(value)
-    if isinstance(value, (os.PathLike, torch.device)):
-        return str(value)
-    return getattr(value, "__qualname__", type(value).__qualname__)
+    def write(self, content: Any) -> int:
+        self.sha256.update(content)
+        return self.file.write(content)
+
+    def flush(self) -> None:
+        self.file.flush()
 
 
-def hash_rows(rows: Tensor | Sequence[Tensor]) -> str:
-    """Hash features or images.
-
-    Parameters
-    ----------
-    rows : Tensor or sequence of Tensor
-        Features, or images.
-
-    Returns
-    -------
-    str
-        Hexadecimal digest.
-    """
-    if isinstance(rows, Tensor):
-        return joblib.hash(rows.numpy())
-    if isinstance(rows, ArrayImages):
-        return joblib.hash(rows.array)
-    digest = hashlib.blake2b(digest_size=16)
-    for row in range(len(rows)):
-        digest.update(_describe_image(rows, row))
-    return digest.hexdigest()
+def write_state(state: dict[str, Any], file: IO[bytes]) -> None:
+    """Write a state, then its digest."""
+    hashing = _Hashing(file)
+    torch.save(state, hashing)
+    file.write(hashing.sha256.digest() + MAGIC)
 
 
-def _describe_image(images: Sequence[Tensor], row: int) -> bytes:
-    item = images.items[row] if isinstance(images, ListImages) else None
-    if isinstance(item, (str, os.PathLike)):
-        stat = os.stat(item)
-        return repr((os.fspath(item), stat.st_size, stat.st_mtime_ns)).encode()
-    return joblib.hash(images[row].numpy()).encode()
+def read_state(path: Path) -> dict[str, Any]:
+    """Read what :func:`write_state` wrote, or raise a ValueError."""
+    content = memoryview(path.read_bytes())
+    end = len(content) - len(MAGIC)
+    if end < DIGEST_BYTES or content[end:] != MAGIC:
+        raise ValueError("its end is missing")
+    state, digest = content[: end - DIGEST_BYTES], content[end - DIGEST_BYTES : end]
+    if hashlib.sha256(state).digest() != digest:
+        raise ValueError("its content is not what was written")
+    return torch.load(io.BytesIO(state), map_location="cpu", weights_only=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -27,7 +28,7 @@ from .assembly import (
     make_module,
     make_net,
 )
-from .checkpoint import Checkpoint, identity_of
+from .checkpoint import checkpoint_of
 from .net import CLCENet, seeded_torch
 from .run import BatchSampler, Run
 
@@ -67,11 +68,14 @@ def fit_net(
     device = resolve_device(parameters.device)
     claim_gpu(device)
     checkpoint = None
-    if parameters.checkpoint is not None and not in_part:
-        identity = identity_of(parameters, samples, labels, weights, classes)
-        checkpoint = Checkpoint(parameters.checkpoint, identity)
+    if not in_part:
+        before = None if after is None else after.module_
+        checkpoint = checkpoint_of(
+            parameters, samples, labels, weights, classes=classes, before=before
+        )
+    if checkpoint is not None:
         seed = checkpoint.seed_or(seed)
-    with seeded_torch(seed, device):
+    with checkpoint or nullcontext(), seeded_torch(seed, device):
         if after is None:
             module, features = make_module(parameters, samples, len(classes), device)
             net = make_net(parameters, module, device)

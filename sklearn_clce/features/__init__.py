@@ -1,12 +1,13 @@
 """Features of a frozen backbone: the transformer, and the store that keeps them."""
 
-from ._computing import features_of
+from ._computing import features_of, image_digests
 from ._store import EmbeddingStore, open_store
 from ._transformer import BackboneFeatures
 
 __all__ = [
     "BackboneFeatures",
     "features_of",
+    "image_digests",
     "EmbeddingStore",
     "open_store",
 ]

@@ -104,12 +104,13 @@ def add_class(digest: Digest, cls: type) -> None:
     for base in cls.__bases__:
         digest.add(base)
     if release:
-        digest.write(cls.__module__)
+        own = {
+            (name, f.__module__, f.__qualname__) for name, f in _functions(cls) if _release_of(f)
+        }
+        digest.write(cls.__module__, sorted(own))
         for name, function in _functions(cls):
-            digest.write(name)
-            if _release_of(function):
-                add_code(digest, function.__code__)
-            else:
+            if not _release_of(function):
+                digest.write(name)
                 digest.add(function, name)
         return
     logs = _logs_of(cls)

@@ -1,0 +1,62 @@
+"""What a fit is of: parameters, data and libraries, so that another one is told from it."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from .._distributed import n_processes
+from .._files import digest_file
+from .._parameters import CLCEParameters
+from ..backbones import UndescribableError, describe, libraries
+from ..features import image_digests
+from .callbacks import copy_weights
+from .module import CLCEModule
+
+NOT_IDENTITY = ("callbacks", "checkpoint", "device", "memory", "num_workers", "verbose")
+
+
+def identity_of(
+    parameters: CLCEParameters,
+    samples: Tensor | Sequence[Tensor],
+    labels: np.ndarray,
+    weights: np.ndarray,
+    classes: np.ndarray,
+    before: CLCEModule | None,
+) -> dict[str, str]:
+    """Describe all that the result of a fit depends on; files count by their content."""
+    parts = {
+        name: _file_or(value) if name == "pretrained" else value
+        for name, value in parameters.get_params(deep=False).items()
+        if name not in NOT_IDENTITY
+    }
+    parts |= {
+        "X": samples if isinstance(samples, Tensor) else _digests(samples),
+        "y": (classes, labels),
+        "sample_weight": weights,
+        "processes": n_processes(),
+        "libraries": (libraries(), torch.get_float32_matmul_precision()),
+        "the fit before": None if before is None else copy_weights(before),
+    }
+    identity = {}
+    for name, value in parts.items():
+        try:
+            identity[name] = describe(value)
+        except UndescribableError as error:
+            raise UndescribableError(f"{name} can't be described: {error}") from error
+    return identity
+
+
+def _digests(images: Sequence[Tensor]) -> list[bytes]:
+    return image_digests(images, range(len(images)), lambda paths: list(map(digest_file, paths)))
+
+
+def _file_or(value: object) -> object:
+    """Return the content of a file that is named."""
+    if isinstance(value, (str, os.PathLike)) and os.path.isfile(value):
+        return digest_file(value)
+    return value
