@@ -64,7 +64,7 @@ def test_a_pickle_of_a_gpu_loads_without_one(colour_images, colour_labels, monke
     clf.net_.device, clf.net_.precision = torch.device("cuda"), "auto"
     generator_size = torch.Generator().get_state().nbytes
 
-    def on_gpu(storage):  # but for the states of generators
+    def on_gpu(storage):  # except the states of generators
         return "cpu" if storage.nbytes() == generator_size else "cuda:0"
 
     with monkeypatch.context() as patch:

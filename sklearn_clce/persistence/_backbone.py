@@ -20,7 +20,7 @@ SPARE_BYTES = 32 * 2**20
 LAYERS_PER_TENSOR = 20  # timm's own architectures register at most 5 layers and tensors for each
 SPARE_LAYERS = 1000
 
-# What timm calls the arguments of its factory that are no architecture.
+# What timm calls the arguments of its factory that do not describe an architecture.
 RESERVED_ARGS = {"pretrained", "checkpoint_path", "cache_dir", "features_only", "kd_model_fn"}
 
 

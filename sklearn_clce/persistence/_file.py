@@ -84,7 +84,7 @@ def _read_header(path: Path) -> bytes:
         length = int.from_bytes(file.read(8), "little")
         available = os.fstat(file.fileno()).st_size - 8
         if not 2 <= length <= available:
-            raise _no_model_file(path, f"it is too short, or no safetensors file ({length=})")
+            raise _no_model_file(path, f"it is too short, or not a safetensors file ({length=})")
         if length > MAX_HEADER_BYTES:
             raise _no_model_file(path, f"its header takes {length} bytes")
         return file.read(length)
