@@ -16,8 +16,9 @@ from packaging.requirements import Requirement
 from benchmarks.cuda import __main__ as command
 from benchmarks.cuda import marked_tests, wheels
 from benchmarks.cuda.plan import BUNDLED, make_plan
-from benchmarks.cuda.report import directive, goals, page, tables, text
+from benchmarks.cuda.report import goals, page, tables
 from benchmarks.cuda.synchronisation import MESSAGE, waits, waits_of_a_step
+from benchmarks.tables import directive, text
 
 ROOT = Path(__file__).parents[1]
 CPU = torch.device("cpu")
@@ -199,6 +200,7 @@ def index(monkeypatch):
                 archive.writestr(f"{one.name}-1.0.dist-info/METADATA", f"Name: x\n{needs}\n")
                 archive.writestr("weights", bytes(2**20))
 
+    monkeypatch.setattr(wheels, "build", lambda folder: download([Requirement("ours")], folder))
     monkeypatch.setattr(wheels, "download", download)
     monkeypatch.setattr(wheels, "roots", lambda: [Requirement("skorch>=1"), Requirement("torch")])
     return fetched
@@ -206,8 +208,8 @@ def index(monkeypatch):
 
 def test_wheels_are_what_the_machine_lacks(index, tmp_path, capsys):
     wheels.main([str(tmp_path / "wheels"), "--has", "torch", "numpy"])
-    assert index == ["skorch", "tqdm"]
-    assert len(list((tmp_path / "wheels").glob("*.whl"))) == 2
+    assert index == ["ours", "skorch", "tqdm"]
+    assert len(list((tmp_path / "wheels").glob("*.whl"))) == 3
     with pytest.raises(SystemExit):
         wheels.main([str(tmp_path / "wheels")])
     assert "the folder is not empty; choose another one" in capsys.readouterr().err

@@ -13,9 +13,10 @@ from pathlib import Path
 
 import torch
 
+from ..tables import goal_table, text
 from . import criterion, fit, machine, marked_tests, predict, searches
 from .plan import Plan, make_plan
-from .report import Table, goals, tables, text
+from .report import goals, tables
 
 SCHEMA = 1
 SECTIONS: dict[str, Callable[[Plan], dict]] = {
@@ -70,8 +71,7 @@ def measure(plan: Plan, sections: Iterable[str], *, quick: bool, file: Path | No
         show(name, section)
         if file is not None:
             file.write_text(json.dumps(measured, indent=1) + "\n", encoding="utf-8")
-    (table, *_) = tables(measured) if goals(measured) else [Table("No goals", [""], [])]
-    print(text(table))
+    print(text(goal_table("Goals", goals(measured))))
     return measured
 
 

@@ -10,6 +10,7 @@ from unittest import mock
 
 import torch
 from pytorch_metric_learning.losses import SupConLoss
+from torch._dynamo.exc import TorchDynamoException
 
 from sklearn_clce import label_aware_contrastive_loss
 from sklearn_clce.losses._streaming import STREAMING_ROWS
@@ -36,16 +37,18 @@ def measure(plan: Plan) -> dict:
 
 
 def measure_size(n: int, plan: Plan) -> dict:
-    """Measure all candidates in turns; one that needs more memory than there is drops out."""
+    """Measure all candidates in turns, but for those that want more memory, or can't compile."""
     steps, left_out = {}, {}
     for name, step in candidates(n, plan).items():
         try:
             step()
+            steps[name] = step
         except torch.OutOfMemoryError:
             left_out[name] = "out of memory"
+        except TorchDynamoException as error:
+            left_out[name] = type(error).__name__
+        if plan.device.type == "cuda":
             torch.cuda.empty_cache()
-        else:
-            steps[name] = step
     timings = time_in_turns(steps, plan.rounds, max(1, 512 // n), plan.device)
     cuda = plan.device.type == "cuda"
     return {

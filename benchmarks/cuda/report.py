@@ -2,37 +2,12 @@
 
 from __future__ import annotations
 
-import csv
-import io
-import textwrap
 from collections.abc import Iterator
-from typing import NamedTuple
+
+from ..tables import Goal, Table, directive, goal_table, number
 
 COUNTED_FROM = 2048  # rows from which the criterion has goals
-MISSING = "-"
 COMMAND = "python -m benchmarks.cuda"
-
-
-class Table(NamedTuple):
-    """A title, the names of the columns, and cells."""
-
-    title: str
-    header: list[str]
-    rows: list[list[str]]
-
-
-class Goal(NamedTuple):
-    """What was aimed at: a value that is to be at most or at least a bound."""
-
-    text: str
-    value: float
-    bound: float
-    at_most: bool = True
-
-    @property
-    def met(self) -> bool:
-        """Tell whether it was reached."""
-        return self.value <= self.bound if self.at_most else self.value >= self.bound
 
 
 def page(measured: dict) -> str:
@@ -49,36 +24,11 @@ def page(measured: dict) -> str:
     )
 
 
-def directive(table: Table) -> str:
-    """Write a table for Sphinx."""
-    file = io.StringIO()
-    csv.writer(file, lineterminator="\n").writerows([table.header, *table.rows])
-    content = textwrap.indent(file.getvalue(), "   ")
-    return f".. csv-table:: {table.title}\n   :header-rows: 1\n\n{content}"
-
-
-def text(table: Table) -> str:
-    """Write a table for a terminal."""
-    rows = [table.header, *table.rows]
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    lines = ["  ".join(map(str.rjust, row, widths)) for row in rows]
-    return "\n".join([table.title, *lines])
-
-
 def tables(measured: dict) -> Iterator[Table]:
     """Make the table of goals, and one or more for each section that is there."""
     found = goals(measured)
     if found:
-        rows = [
-            [
-                goal.text,
-                _number(goal.value),
-                f"at {'most' if goal.at_most else 'least'} {goal.bound:g}",
-                "met" if goal.met else "missed",
-            ]
-            for goal in found
-        ]
-        yield Table("Goals", ["what", "measured", "goal", ""], rows)
+        yield goal_table("Goals", found)
     for name, section in measured["sections"].items():
         if "error" in section:
             yield Table(f"{name}: failed", ["error"], [[section["error"]]])
@@ -155,7 +105,7 @@ def _criterion(result: dict) -> Iterator[Table]:
         yield Table(title, ["rows", *names], cells)
     others = list(dict.fromkeys(name for row in rows for name in row["time_against"]))
     cells = [
-        [f"{row['n']:,}", *(_number(row["time_against"].get(name)) for name in others)]
+        [f"{row['n']:,}", *(number(row["time_against"].get(name)) for name in others)]
         for row in rows
     ]
     yield Table("Time of the criterion to", ["rows", *others], cells)
@@ -165,7 +115,7 @@ def _criterion(result: dict) -> Iterator[Table]:
 
 
 def _cell(row: dict, key: str, name: str) -> str:
-    return row["left_out"].get(name) or _number(row[key].get(name))
+    return row["left_out"].get(name) or number(row[key].get(name))
 
 
 def _speeds(kind: str, result: dict) -> Iterator[Table]:
@@ -183,8 +133,8 @@ def _speeds(kind: str, result: dict) -> Iterator[Table]:
             row["weights"],
             row["precision"],
             f"{row['images_per_second']:.0f}",
-            _number(row["speed_against_loop"]),
-            _number(row["pipeline_share"]),
+            number(row["speed_against_loop"]),
+            number(row["pipeline_share"]),
         ]
         for row in result["rows"]
     ]
@@ -194,7 +144,7 @@ def _speeds(kind: str, result: dict) -> Iterator[Table]:
 def _fit(result: dict) -> Iterator[Table]:
     yield from _speeds("fit", result)
     places = [
-        [trains, place, _number(n)]
+        [trains, place, number(n)]
         for trains, found in (result["synchronisations"] or {}).items()
         for place, n in found.items()
     ]
@@ -208,11 +158,11 @@ def _predict(result: dict) -> Iterator[Table]:
 
 def _head_grid(result: dict) -> Iterator[Table]:
     rows = [
-        ["search to one pass over the pictures", _number(result["against_one_pass"])],
-        ["search without a store to it", _number(result["faster_than_without_store"])],
+        ["search to one pass over the pictures", number(result["against_one_pass"])],
+        ["search without a store to it", number(result["faster_than_without_store"])],
         [
             "search over kept features to LogisticRegression's",
-            _number(result["search_again_against_logistic_regression"]),
+            number(result["search_again_against_logistic_regression"]),
         ],
     ]
     yield Table(f"A grid of 12 heads x 5 folds, {result['images']} pictures", ["time", ""], rows)
@@ -223,9 +173,9 @@ def _two_processes(result: dict) -> Iterator[Table]:
     cells = [
         str(result["fits"]),
         str(result["failed_fits"]),
-        _number(result["largest_difference"]),
+        number(result["largest_difference"]),
         "yes" if result["same_best"] else "no",
-        _number(result["time_against_one_process"]),
+        number(result["time_against_one_process"]),
     ]
     yield Table("A search with two processes on one device", header, [cells])
 
@@ -238,7 +188,3 @@ TABLES = {
     "head_grid": _head_grid,
     "two_processes": _two_processes,
 }
-
-
-def _number(value: float | None) -> str:
-    return MISSING if value is None else f"{value:.3g}" if value < 100 else f"{value:,.0f}"

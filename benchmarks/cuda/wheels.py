@@ -44,6 +44,7 @@ def main(arguments: list[str] | None = None) -> None:
     if options.folder.exists() and any(options.folder.iterdir()):
         parser.error(f"{options.folder}: the folder is not empty; choose another one")
     with tempfile.TemporaryDirectory() as found:
+        build(Path(found))
         collect(roots(), options.has, Path(found))
         wheels = sorted(Path(found).glob("*.whl"))
         sizes = {wheel.name: wheel.stat().st_size / 2**20 for wheel in wheels}
@@ -58,6 +59,11 @@ def main(arguments: list[str] | None = None) -> None:
                 f"machine has in --has; the largest is {largest}"
             )
         shutil.copytree(found, options.folder, dirs_exist_ok=True)
+
+
+def build(folder: Path) -> None:
+    """Build this package, whose version must be installed where it runs from a clone."""
+    pip("wheel", "--no-deps", "--wheel-dir", str(folder), str(ROOT))
 
 
 def roots() -> list[Requirement]:
@@ -97,16 +103,17 @@ def needs(wheel: Path) -> list[Requirement]:
 
 def download(requirements: Iterable[Requirement], folder: Path) -> None:
     """Fetch wheels for the machine, whatever this one is."""
-    platforms = [f"--platform=manylinux_{glibc}_x86_64" for glibc in GLIBC]
-    subprocess.run(
-        [
-            *(sys.executable, "-m", "pip", "download", "--quiet", "--no-deps"),
-            *("--only-binary=:all:", "--python-version=3.12", "--implementation=cp"),
-            *(*platforms, "--platform=manylinux2014_x86_64", "--dest", str(folder)),
-            *(f"{one.name}{one.specifier}" for one in requirements),
-        ],
-        check=True,
+    pip(
+        *("download", "--no-deps", "--only-binary=:all:", "--dest", str(folder)),
+        *("--python-version=3.12", "--implementation=cp", "--platform=manylinux2014_x86_64"),
+        *(f"--platform=manylinux_{glibc}_x86_64" for glibc in GLIBC),
+        *(f"{one.name}{one.specifier}" for one in requirements),
     )
+
+
+def pip(command: str, *arguments: str) -> None:
+    """Run pip quietly."""
+    subprocess.run([sys.executable, "-m", "pip", command, "--quiet", *arguments], check=True)
 
 
 if __name__ == "__main__":

@@ -17,10 +17,18 @@ def cuda_section(file):
     return page(json.loads(file.read_text(encoding="utf-8")))
 
 
+def ratios_section(folder):
+    """Return the ratios that were measured on processors."""
+    from benchmarks.ratios import page
+
+    return page(folder)
+
+
 def write(app):
     target = Path(app.srcdir) / "generated"
     target.mkdir(exist_ok=True)
     (target / "cuda.inc").write_text(cuda_section(RESULTS / "cuda.json"), encoding="utf-8")
+    (target / "ratios.inc").write_text(ratios_section(RESULTS), encoding="utf-8")
 
 
 def setup(app):
