@@ -17,59 +17,10 @@ from sklearn.utils.validation import (
     check_consistent_length,
     column_or_1d,
 )
-from torch import Tensor
 
 from ._distributed import local_gpu
 
 IMAGE_CHANNELS = (1, 3, 4)
-
-
-def check_loss_settings(
-    *,
-    temperature: float,
-    hardness: float,
-    weight: float = 0.0,
-    label_smoothing: float = 0.0,
-) -> None:
-    """Raise a ValueError if a setting of the criterion is out of its range."""
-    if not temperature > 0:
-        raise ValueError(f"temperature={temperature!r}: it divides similarities, so it must be > 0")
-    if not 0 <= hardness < float("inf"):
-        raise ValueError(f"hardness={hardness!r}: it must be finite and >= 0; 0 turns it off")
-    if not 0 <= weight <= 1:
-        raise ValueError(f"weight={weight!r}: the share of the contrastive term is in [0, 1]")
-    if not 0 <= label_smoothing <= 1:
-        raise ValueError(f"label_smoothing={label_smoothing!r}: a share in [0, 1] is required")
-
-
-def check_loss_inputs(
-    embeddings: Tensor,
-    labels: Tensor,
-    *,
-    logits: Tensor | None = None,
-    class_weight: Tensor | None = None,
-) -> None:
-    """Raise an error if the tensors of a batch do not fit each other."""
-    for name, tensor in {"embeddings": embeddings, "logits": logits}.items():
-        if tensor is not None and tensor.ndim != 2:
-            raise ValueError(
-                f"{name} of shape {tuple(tensor.shape)}: one row for each sample is required"
-            )
-    if labels.dtype.is_floating_point or labels.dtype.is_complex or labels.dtype == torch.bool:
-        raise TypeError(f"labels of dtype {labels.dtype}: class indices, so integers, are required")
-    if len(embeddings) == 0:
-        raise ValueError("embeddings has no rows: at least one is required")
-    if labels.shape != embeddings.shape[:1] or (logits is not None and len(logits) != len(labels)):
-        shapes = {"embeddings": embeddings, "labels": labels, "logits": logits}
-        raise ValueError(
-            "one label and one row each are required, got "
-            + ", ".join(f"{k} {tuple(v.shape)}" for k, v in shapes.items() if v is not None)
-        )
-    if class_weight is not None and logits is not None and class_weight.shape != logits.shape[1:]:
-        raise ValueError(
-            f"class_weight of shape {tuple(class_weight.shape)}: one weight for each of the "
-            f"{logits.shape[1]} columns of logits is required"
-        )
 
 
 def encode_labels(X: Any, y: Any) -> tuple[np.ndarray, np.ndarray]:

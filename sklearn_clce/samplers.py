@@ -1,10 +1,11 @@
-"""Batches of rows: shuffled, or balanced so that every anchor meets positives."""
+"""Batches of samples: shuffled, or balanced so that every anchor meets positives."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
 from numbers import Integral
+from typing import Any
 
 import numpy as np
 from torch.utils.data import Sampler
@@ -23,50 +24,43 @@ def count_parts(n: int, size: int) -> int:
 
 
 class ShuffledBatchSampler(Sampler[list[int]]):
-    """Batches of nearly equal size over rows in random order.
+    """Batches of nearly equal size in random order, by :func:`count_parts`.
 
-    Parameters
-    ----------
-    n_rows : int
-        Number of rows.
-    batch_size : int
-        Upper bound of a batch's size, as :func:`count_parts` takes it.
-    random_state : int, default=0
-        Seed. Each epoch draws from a generator of its own, made of seed and epoch.
+    Each epoch draws from a generator of its own, made of seed and epoch.
     """
 
-    def __init__(self, n_rows: int, batch_size: int, random_state: int = 0) -> None:
-        self.n_rows = n_rows
+    def __init__(self, n_samples: int, batch_size: int, random_state: int = 0) -> None:
+        self.n_samples = n_samples
         self.batch_size = batch_size
         self.random_state = random_state
         self.epoch = 0
 
     def __len__(self) -> int:
-        return count_parts(self.n_rows, self.batch_size)
+        return count_parts(self.n_samples, self.batch_size)
 
     def __iter__(self) -> Iterator[list[int]]:
         rng = np.random.default_rng([self.random_state, self.epoch])
         self.epoch += 1
-        for batch in np.array_split(rng.permutation(self.n_rows), len(self)):
+        for batch in np.array_split(rng.permutation(self.n_samples), len(self)):
             yield batch.tolist()
 
 
 class ClassBalancedBatchSampler(Sampler[list[int]]):
-    """Batches of P classes with K rows each, for losses that compare rows of a batch.
+    """Batches of P classes with K samples each, for losses that compare those of a batch.
 
-    Every row is visited in every epoch. Rows of small classes are visited more than
-    once, so that there are P different classes in each batch. No row is twice in a
-    batch; of a class of fewer than K rows all are taken. Works as the
+    Every sample is visited in every epoch. Those of small classes are visited more than
+    once, so that there are P different classes in each batch. No sample is twice in a
+    batch; of a class of fewer than K all are taken. Works as the
     ``batch_sampler`` of a :class:`torch.utils.data.DataLoader`.
 
     Parameters
     ----------
-    labels : array-like of shape (n_rows,)
-        Label of each row.
+    labels : array-like of shape (n_samples,)
+        Label of each sample.
     classes_per_batch : int
         P, at least 2; all classes where there are fewer.
     rows_per_class : int
-        K, at least 2.
+        K, the samples of a class, at least 2.
     random_state : int, default=0
         Seed. Each epoch draws from a generator of its own, made of seed and epoch, so
         two samplers of one seed agree and global generators are not touched.
@@ -93,13 +87,13 @@ class ClassBalancedBatchSampler(Sampler[list[int]]):
     >>> sampler = ClassBalancedBatchSampler(labels, classes_per_batch=2, rows_per_class=2)
     >>> len(sampler)
     3
-    >>> [sorted(labels[row] for row in batch) for batch in sampler][0]
+    >>> [sorted(labels[index] for index in batch) for batch in sampler][0]
     ['cat', 'cat', 'dog', 'dog']
     """
 
     def __init__(
         self,
-        labels: Sequence,
+        labels: Sequence[Any] | np.ndarray,
         *,
         classes_per_batch: int,
         rows_per_class: int,
@@ -109,24 +103,24 @@ class ClassBalancedBatchSampler(Sampler[list[int]]):
         for name, value in sizes.items():
             if not isinstance(value, Integral) or value < 2:
                 raise ValueError(f"{name}={value!r}: an integer of at least 2 is required")
-        labels = np.asarray(labels)
-        if labels.ndim != 1 or len(labels) == 0:
-            raise ValueError(f"labels of shape {labels.shape}: one label for each row is required")
-        _, codes = np.unique(labels, return_inverse=True)
-        self.rows_by_class = [np.flatnonzero(codes == code) for code in range(codes.max() + 1)]
-        self.classes_per_batch = min(classes_per_batch, len(self.rows_by_class))
+        names = np.asarray(labels)
+        if names.ndim != 1 or len(names) == 0:
+            raise ValueError(f"labels of shape {names.shape}: one label a sample is required")
+        _, codes = np.unique(names, return_inverse=True)
+        self.indices_by_class = [np.flatnonzero(codes == code) for code in range(codes.max() + 1)]
+        self.classes_per_batch = min(classes_per_batch, len(self.indices_by_class))
         self.rows_per_class = rows_per_class
         self.random_state = random_state
         self.epoch = 0
 
     def __len__(self) -> int:
-        n_groups = [math.ceil(len(rows) / self.rows_per_class) for rows in self.rows_by_class]
+        n_groups = [math.ceil(len(each) / self.rows_per_class) for each in self.indices_by_class]
         return max(max(n_groups), math.ceil(sum(n_groups) / self.classes_per_batch))
 
     def __iter__(self) -> Iterator[list[int]]:
         rng = np.random.default_rng([self.random_state, self.epoch])
         self.epoch += 1
-        waiting = [self._groups(rows, rng) for rows in self.rows_by_class]
+        waiting = [self._groups(indices, rng) for indices in self.indices_by_class]
         batches = []
         for _ in range(len(self)):
             # the classes with most groups left, ties at random, so that none is left over
@@ -137,13 +131,13 @@ class ClassBalancedBatchSampler(Sampler[list[int]]):
         for batch in batches:
             yield batch.tolist()
 
-    def _groups(self, rows: np.ndarray, rng: np.random.Generator) -> list[np.ndarray]:
-        """Cut a class's rows into groups of K, the last filled up with others of its rows."""
-        rows = rng.permutation(rows)
-        size = min(self.rows_per_class, len(rows))
-        groups = [rows[start : start + size] for start in range(0, len(rows), size)]
+    def _groups(self, indices: np.ndarray, rng: np.random.Generator) -> list[np.ndarray]:
+        """Cut a class into groups of K, the last filled up with others of the class."""
+        indices = rng.permutation(indices)
+        size = min(self.rows_per_class, len(indices))
+        groups = [indices[start : start + size] for start in range(0, len(indices), size)]
         missing = size - len(groups[-1])
-        groups[-1] = np.concatenate([groups[-1], rows[:missing]])
+        groups[-1] = np.concatenate([groups[-1], indices[:missing]])
         return groups
 
     def _next_group(
@@ -151,39 +145,18 @@ class ClassBalancedBatchSampler(Sampler[list[int]]):
     ) -> np.ndarray:
         if waiting[code]:
             return waiting[code].pop()
-        return self._groups(self.rows_by_class[code], rng)[0]
+        return self._groups(self.indices_by_class[code], rng)[0]
 
 
 def make_batch_sampler(
     sampler: str, labels: np.ndarray, batch_size: int, *, weight: float, random_state: int
 ) -> ShuffledBatchSampler | ClassBalancedBatchSampler:
-    """Choose the batches of a fit.
+    """Choose the batches of a fit, for labels of shape (n_samples,).
 
-    Parameters
-    ----------
-    sampler : {"auto", "shuffle", "balanced"}
-        "auto" balances where shuffled batches would leave more than a tenth of the
-        anchors without a positive, unless the contrastive term has no weight. Balanced
-        batches hold as many classes as there is room for, with two rows of each or more.
-        Labels of one class are shuffled.
-    labels : ndarray of shape (n_rows,)
-        Class indices.
-    batch_size : int
-        Upper bound of a batch's size.
-    weight : float
-        Share of the contrastive term.
-    random_state : int
-        Seed.
-
-    Returns
-    -------
-    ShuffledBatchSampler or ClassBalancedBatchSampler
-        The batches.
-
-    Raises
-    ------
-    ValueError
-        If balanced batches are asked for and ``batch_size`` is below 4.
+    "auto" balances where shuffled batches would leave more than a tenth of the anchors
+    without a positive, unless the contrastive term has no weight. Balanced batches hold as
+    many classes as there is room for, with two samples of each or more. Labels of one
+    class are shuffled.
     """
     n_classes = len(np.unique(labels))
     if n_classes < 2:
@@ -195,8 +168,8 @@ def make_batch_sampler(
         return ShuffledBatchSampler(len(labels), batch_size, random_state)
     if batch_size < 4:
         raise ValueError(
-            f"batch_size={batch_size!r}: sampler='balanced' takes two rows of two classes, so at "
-            "least 4 is required"
+            f"batch_size={batch_size!r}: sampler='balanced' takes two samples of two classes, so "
+            "at least 4 is required"
         )
     rows_per_class = max(2, batch_size // n_classes)  # as many classes as there is room for
     return ClassBalancedBatchSampler(
@@ -208,27 +181,14 @@ def make_batch_sampler(
 
 
 def lonely_anchors(labels: np.ndarray, batch_size: int) -> float:
-    """Compute the expected share of anchors without a positive in shuffled batches.
-
-    Parameters
-    ----------
-    labels : ndarray of shape (n_rows,)
-        Class indices.
-    batch_size : int
-        Rows in a batch.
-
-    Returns
-    -------
-    float
-        Share in [0, 1].
-    """
-    n_rows, counts = len(labels), np.bincount(labels)
+    """Return the expected share of anchors without a positive in shuffled batches."""
+    n_samples, counts = len(labels), np.bincount(labels)
     counts = counts[counts > 0]
-    drawn = min(batch_size, n_rows) - 1
-    log_alone = np.zeros(len(counts))  # of drawing none of the other rows of the class
+    drawn = min(batch_size, n_samples) - 1
+    log_alone = np.zeros(len(counts))  # of drawing none of the others of the class
     for already in range(drawn):
-        others = n_rows - counts - already
-        left = n_rows - 1 - already
+        others = n_samples - counts - already
+        left = n_samples - 1 - already
         with np.errstate(divide="ignore"):
             log_alone += np.log(np.maximum(others, 0) / left)
-    return float(np.sum(counts / n_rows * np.exp(log_alone)))
+    return float(np.sum(counts / n_samples * np.exp(log_alone)))

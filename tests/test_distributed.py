@@ -11,7 +11,7 @@ import pytest
 import torch
 
 import distributed_fit as fits
-from sklearn_clce import CLCEClassifier, _distributed
+from sklearn_clce import CLCEClassifier, _distributed, label_aware_contrastive_loss
 from sklearn_clce._validation import resolve_device
 
 SCRIPT = Path(fits.__file__)
@@ -45,6 +45,20 @@ def test_gradients_of_two_processes_are_those_of_the_whole_batch_in_one(run, nam
     assert np.abs(expected).max() > 1e-3
     for found in run[0]:
         np.testing.assert_allclose(found[name], expected, rtol=1e-4, atol=1e-7)
+
+
+def test_gradients_in_a_loop_of_ones_own_are_those_of_the_whole_batch(run):
+    expected = fits.own_loop()
+    assert np.abs(expected).max() > 1e-3
+    for found in run[0]:
+        np.testing.assert_allclose(found["own_loop"], expected, rtol=1e-4, atol=1e-7)
+
+
+def test_a_loss_that_does_not_gather_sees_its_own_samples_and_says_so(run):
+    together = label_aware_contrastive_loss(torch.eye(3).repeat(2, 1), torch.arange(6) % 3)
+    for found in run[0]:
+        np.testing.assert_allclose(found["losses"], [0, 0, together.item()], rtol=1e-6)
+        np.testing.assert_array_equal(found["n_warnings"], [1, 0, 0])
 
 
 @pytest.mark.parametrize("name", ["uneven_batches", "early_stopping", "probabilities"])

@@ -297,7 +297,7 @@ EMBEDDINGS, LABELS = torch.zeros(4, 2), torch.zeros(4, dtype=torch.int64)
         ((EMBEDDINGS, LABELS[:3]), {}, ValueError, r"embeddings \(4, 2\), labels \(3,\)"),
         ((EMBEDDINGS[0], LABELS), {}, ValueError, r"embeddings of shape \(2,\)"),
         ((EMBEDDINGS, LABELS.float()), {}, TypeError, "labels of dtype torch.float32"),
-        ((EMBEDDINGS[:0], LABELS[:0]), {}, ValueError, "embeddings has no rows"),
+        ((EMBEDDINGS[:0], LABELS[:0]), {}, ValueError, "at least one sample"),
     ],
 )
 def test_bad_input_to_the_contrastive_loss(arguments, settings, error, message):

@@ -118,6 +118,7 @@ def make_net(parameters: CLCEParameters, module: CLCEModule, device: torch.devic
             temperature=parameters.temperature,
             hardness=parameters.hardness,
             label_smoothing=parameters.label_smoothing,
+            gather=True,
         ),
         "optimizer": torch.optim.AdamW,
         **({} if "optimizer" in extra else {"optimizer__fused": True}),

@@ -271,10 +271,9 @@ class CLCENet(NeuralNet):
         return torch.autocast(device.type, dtype=torch.bfloat16, enabled=low)
 
     def get_loss(self, y_pred: Any, y_true: Any, X: Any = None, training: bool = False) -> Tensor:
-        """Hand both outputs, labels and weights of all processes to the criterion."""
-        outputs = [gather(output) for output in y_pred]
-        targets = [gather(target.to(self.device, non_blocking=True)) for target in y_true]
-        terms = self.criterion_.terms(*outputs, *targets)
+        """Hand both outputs, labels and weights to the criterion, which gathers all processes'."""
+        targets = [target.to(self.device, non_blocking=True) for target in y_true]
+        terms = self.criterion_.terms(*y_pred, *targets)
         loss = self.criterion_.weigh(terms)
         for name, term in terms.items() if training else ():
             self.history.record_batch(f"train_{name}", term.detach())

@@ -1,12 +1,8 @@
 """The criterion: cross-entropy and a label-aware contrastive loss with hard-negative weighting."""
 
-from ._criterion import (
-    CLCELoss,
-    LabelAwareContrastiveLoss,
-    clce_loss,
-    l2_normalise,
-    label_aware_contrastive_loss,
-)
+from ._contrastive import LabelAwareContrastiveLoss, label_aware_contrastive_loss
+from ._criterion import CLCELoss, clce_loss
+from ._normalise import l2_normalise
 
 __all__ = [
     "CLCELoss",

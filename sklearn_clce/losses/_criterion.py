@@ -1,21 +1,22 @@
-"""The CLCE criterion: cross-entropy plus a label-aware contrastive term.
-
-Functions for use in any training loop, and the same as modules. Everything is
-computed in log space and in float32 or wider, also under autocast, because
-``exp(1 / temperature)`` does not fit half precision below a temperature of 0.09.
-"""
+"""The CLCE criterion: cross-entropy plus the label-aware contrastive term."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from .._validation import check_loss_inputs, check_loss_settings
-from ._pairs import plain_anchor_losses
-from ._streaming import streamed_anchor_losses, streaming_pays
+from ._anchors import at_least_float32
+from ._checks import check_labels, check_samples, check_settings, check_weights
+from ._contrastive import check_pairs, reduced_loss, shown_settings
+from ._gathering import gathered, warn_if_apart
+
+# No label: torch's own, -100, would leave a sample out of one of the two terms alone.
+_NOTHING_IGNORED = torch.iinfo(torch.int64).min
 
 
 def clce_loss(
@@ -24,11 +25,17 @@ def clce_loss(
     labels: Tensor,
     *,
     weight: float = 0.5,
-    temperature: float = 0.5,
-    hardness: float = 1.0,
+    temperature: float | Tensor = 0.5,
+    hardness: float | Tensor = 1.0,
     label_smoothing: float = 0.0,
     class_weight: Tensor | None = None,
     sample_weight: Tensor | None = None,
+    references: Tensor | None = None,
+    reference_labels: Tensor | None = None,
+    positive_mask: Tensor | None = None,
+    reduction: str = "mean",
+    form: str = "auto",
+    gather: bool | None = None,
 ) -> Tensor:
     """Cross-entropy and the label-aware contrastive term of one batch.
 
@@ -40,14 +47,15 @@ def clce_loss(
     logits : Tensor of shape (n, n_classes)
         Unnormalised class scores.
     embeddings : Tensor of shape (n, n_dims)
-        Embeddings of the same rows, normalised or not.
+        Embeddings of the same samples, normalised or not.
     labels : Tensor of shape (n,)
-        Class indices in ``0 .. n_classes - 1``, of an integer dtype.
+        Class indices in ``0 .. n_classes - 1``, of an integer dtype. None is left
+        out, -100 neither.
     weight : float, default=0.5
         Share of the contrastive term, in [0, 1]. 0 is plain cross-entropy.
-    temperature : float, default=0.5
-        Divisor of the cosine similarities, above 0.
-    hardness : float, default=1.0
+    temperature : float or Tensor of shape (), default=0.5
+        Divisor of the cosine similarities, above 0. A tensor gets a gradient.
+    hardness : float or Tensor of shape (), default=1.0
         How strongly similarity weights a negative, at least 0. 0 is the
         supervised contrastive loss.
     label_smoothing : float, default=0.0
@@ -55,24 +63,42 @@ def clce_loss(
     class_weight : Tensor of shape (n_classes,), default=None
         Non-negative weight of each class, multiplied into ``sample_weight``.
     sample_weight : Tensor of shape (n,), default=None
-        Non-negative weight of each row, in the cross-entropy and, as the weight of
+        Non-negative weight of each sample, in the cross-entropy and, as the weight of
         an anchor, in the contrastive term. Both terms are weighted means.
+    references : Tensor of shape (m, n_dims), default=None
+        Embeddings that anchors are compared with beside those of the batch.
+    reference_labels : Tensor of shape (m,), default=None
+        Their labels.
+    positive_mask : Tensor of shape (n, n + m), default=None
+        Which pairs the contrastive term takes for positives, in place of the labels.
+    reduction : {"mean", "none"}, default="mean"
+        "none" gives the loss of each sample, times its weight; the contrastive part is
+        0 without a positive.
+    form : {"auto", "plain", "blocks"}, default="auto"
+        How to compute the contrastive term.
+    gather : bool, default=None
+        Whether samples of all processes of ``torch.distributed`` make one batch. None
+        is False, with a warning where there are several.
 
     Returns
     -------
-    Tensor of shape ()
+    Tensor of shape () or (n,)
         The loss, in float32 or in the wider dtype of the inputs.
 
     Raises
     ------
     ValueError
-        If the shapes do not fit each other or a setting is out of its range.
+        If the shapes do not fit each other, a label is no class, or a setting or weight
+        is out of its range.
     TypeError
-        If ``labels`` are not of an integer dtype.
+        If an argument is not a tensor of the right dtype.
+    NotImplementedError
+        If ``form="blocks"`` can't give what is asked.
 
     See Also
     --------
     CLCELoss : The same as a module.
+    label_aware_contrastive_loss : The contrastive term, with its parameters.
 
     References
     ----------
@@ -91,170 +117,26 @@ def clce_loss(
     >>> round(clce_loss(logits, embeddings, labels, weight=0.5, temperature=0.1).item(), 4)
     0.3466
     """
-    criterion = CLCELoss(weight, temperature, hardness, label_smoothing, class_weight)
-    return criterion(logits, embeddings, labels, sample_weight)
-
-
-def label_aware_contrastive_loss(
-    embeddings: Tensor,
-    labels: Tensor,
-    *,
-    temperature: float = 0.5,
-    hardness: float = 1.0,
-    sample_weight: Tensor | None = None,
-) -> Tensor:
-    r"""Contrastive term of one batch: rows of a label attract, other rows repel.
-
-    With :math:`s_{ij}` the cosine similarity of rows i and j over the temperature,
-    P(i) the other rows with the label of anchor i, N(i) the rows with another, and A
-    the anchors that have a positive,
-
-    .. math::
-
-        L = \frac{1}{|A|} \sum_{i \in A} \frac{-1}{|P(i)|}
-            \sum_{p \in P(i)} \log \frac{e^{s_{ip}}}
-            {\sum_{q \in P(i)} e^{s_{iq}} + \sum_{k \in N(i)} w_{ik} e^{s_{ik}}},
-        \qquad
-        w_{ik} = |N(i)| \frac{e^{h s_{ik}}}{\sum_{j \in N(i)} e^{h s_{ij}}}
-
-    where *h* is the hardness. An anchor without a positive is not counted; a batch
-    without a positive pair gives exactly 0, with zero gradients.
-
-    Large batches are computed in blocks of rows: the same value and gradient, in memory
-    of n x block instead of n x n. That form has no second derivative and says so.
-
-    Parameters
-    ----------
-    embeddings : Tensor of shape (n, n_dims)
-        Embeddings, L2-normalised here. A row of zeros stays zero.
-    labels : Tensor of shape (n,)
-        Labels of the rows, of an integer dtype.
-    temperature : float, default=0.5
-        Divisor of the cosine similarities, above 0.
-    hardness : float, default=1.0
-        How strongly similarity weights a negative, at least 0. 0 is the
-        supervised contrastive loss ``L_out`` of [1]_; above 0, negatives are
-        weighted in the way of [2]_ and [3]_. Gradients flow through the weights.
-    sample_weight : Tensor of shape (n,), default=None
-        Non-negative weight of each row as an anchor.
-
-    Returns
-    -------
-    Tensor of shape ()
-        The loss, in float32 or in the wider dtype of ``embeddings``.
-
-    Raises
-    ------
-    ValueError
-        If the shapes do not fit each other or a setting is out of its range.
-    TypeError
-        If ``labels`` are not of an integer dtype.
-
-    See Also
-    --------
-    LabelAwareContrastiveLoss : The same as a module.
-
-    References
-    ----------
-    .. [1] Khosla, P. et al. "Supervised Contrastive Learning", NeurIPS 2020.
-    .. [2] Robinson, J. et al. "Contrastive Learning with Hard Negative Samples",
-       ICLR 2021.
-    .. [3] Jiang, R. et al. "Supervised Contrastive Learning with Hard Negative
-       Samples", arXiv:2209.00078, 2022.
-
-    Examples
-    --------
-    >>> import torch
-    >>> from sklearn_clce import label_aware_contrastive_loss
-    >>> embeddings = torch.tensor([[1.0, 0.0], [0.0, 1.0], [1.0, 0.0], [0.0, 1.0]])
-    >>> apart = label_aware_contrastive_loss(embeddings, torch.tensor([0, 1, 0, 1]))
-    >>> mixed = label_aware_contrastive_loss(embeddings, torch.tensor([0, 0, 1, 1]))
-    >>> bool(apart < mixed)
-    True
-    """
-    check_loss_settings(temperature=temperature, hardness=hardness)
-    check_loss_inputs(embeddings, labels)
-    with torch.autocast(embeddings.device.type, enabled=False):
-        normalised = l2_normalise(_at_least_float32(embeddings))
-        streams = streaming_pays(normalised, temperature, hardness)
-        anchor_losses = streamed_anchor_losses if streams else plain_anchor_losses
-        anchor_loss, has_positive = anchor_losses(normalised, labels, temperature, hardness)
-        anchor_weight = has_positive if sample_weight is None else has_positive * sample_weight
-        return _weighted_mean(anchor_loss, anchor_weight)
-
-
-class LabelAwareContrastiveLoss(nn.Module):
-    """Label-aware contrastive loss with weighted hard negatives.
-
-    Parameters
-    ----------
-    temperature : float, default=0.5
-        Divisor of the cosine similarities, above 0.
-    hardness : float, default=1.0
-        How strongly similarity weights a negative, at least 0. 0 is the
-        supervised contrastive loss.
-
-    Raises
-    ------
-    ValueError
-        If a setting is out of its range.
-
-    See Also
-    --------
-    label_aware_contrastive_loss : The same as a function, with the formula.
-
-    Examples
-    --------
-    >>> import torch
-    >>> from sklearn_clce import LabelAwareContrastiveLoss
-    >>> criterion = LabelAwareContrastiveLoss(temperature=0.5)
-    >>> embeddings = torch.tensor([[1.0, 0.0], [1.0, 0.0], [0.0, 1.0]])
-    >>> criterion(embeddings, torch.tensor([0, 1, 2])).item()  # no positive pair
-    0.0
-    """
-
-    def __init__(self, temperature: float = 0.5, hardness: float = 1.0) -> None:
-        super().__init__()
-        check_loss_settings(temperature=temperature, hardness=hardness)
-        self.temperature = temperature
-        self.hardness = hardness
-
-    def forward(
-        self, embeddings: Tensor, labels: Tensor, sample_weight: Tensor | None = None
-    ) -> Tensor:
-        """Compute the loss of one batch.
-
-        Parameters
-        ----------
-        embeddings : Tensor of shape (n, n_dims)
-            Embeddings, L2-normalised here.
-        labels : Tensor of shape (n,)
-            Labels of the rows, of an integer dtype.
-        sample_weight : Tensor of shape (n,), default=None
-            Non-negative weight of each row as an anchor.
-
-        Returns
-        -------
-        Tensor of shape ()
-            The loss.
-        """
-        return label_aware_contrastive_loss(
-            embeddings,
-            labels,
-            temperature=self.temperature,
-            hardness=self.hardness,
-            sample_weight=sample_weight,
-        )
-
-    def extra_repr(self) -> str:
-        """Show the settings in the module's repr.
-
-        Returns
-        -------
-        str
-            The settings.
-        """
-        return f"temperature={self.temperature}, hardness={self.hardness}"
+    terms = _terms(
+        logits,
+        embeddings,
+        labels,
+        sample_weight,
+        settings={
+            "weight": weight,
+            "temperature": temperature,
+            "hardness": hardness,
+            "label_smoothing": label_smoothing,
+            "reduction": reduction,
+            "form": form,
+        },
+        class_weight=class_weight,
+        references=references,
+        reference_labels=reference_labels,
+        positive_mask=positive_mask,
+        gather=gather,
+    )
+    return _weighed(terms, weight)
 
 
 class CLCELoss(nn.Module):
@@ -264,15 +146,23 @@ class CLCELoss(nn.Module):
     ----------
     weight : float, default=0.5
         Share of the contrastive term, in [0, 1]. 0 is plain cross-entropy.
-    temperature : float, default=0.5
-        Divisor of the cosine similarities, above 0.
-    hardness : float, default=1.0
+    temperature : float or Tensor of shape (), default=0.5
+        Divisor of the cosine similarities, above 0. An :class:`torch.nn.Parameter` is
+        learned.
+    hardness : float or Tensor of shape (), default=1.0
         How strongly similarity weights a negative, at least 0.
     label_smoothing : float, default=0.0
         Share of the target spread over all classes in the cross-entropy, in [0, 1].
-    class_weight : Tensor or sequence of shape (n_classes,), default=None
-        Non-negative weight of each class. Kept as a buffer, so it moves with the
+    class_weight : array-like of shape (n_classes,), default=None
+        Non-negative weight of each class. Copied into a buffer, so it moves with the
         module.
+    reduction : {"mean", "none"}, default="mean"
+        "none" gives the loss of each sample, times its weight.
+    form : {"auto", "plain", "blocks"}, default="auto"
+        How to compute the contrastive term, see :func:`label_aware_contrastive_loss`.
+    gather : bool, default=None
+        Whether samples of all processes of ``torch.distributed`` make one batch. None
+        is False, with a warning where there are several.
 
     Raises
     ------
@@ -305,25 +195,32 @@ class CLCELoss(nn.Module):
     def __init__(
         self,
         weight: float = 0.5,
-        temperature: float = 0.5,
-        hardness: float = 1.0,
+        temperature: float | Tensor = 0.5,
+        hardness: float | Tensor = 1.0,
         label_smoothing: float = 0.0,
-        class_weight: Tensor | Sequence[float] | None = None,
+        class_weight: Tensor | np.ndarray | Sequence[float] | None = None,
+        *,
+        reduction: str = "mean",
+        form: str = "auto",
+        gather: bool | None = None,
     ) -> None:
         super().__init__()
-        check_loss_settings(
-            weight=weight,
-            temperature=temperature,
-            hardness=hardness,
-            label_smoothing=label_smoothing,
-        )
         self.weight = weight
         self.temperature = temperature
         self.hardness = hardness
         self.label_smoothing = label_smoothing
+        self.reduction = reduction
+        self.form = form
+        self.gather = gather
         if class_weight is not None:
-            class_weight = _at_least_float32(torch.as_tensor(class_weight))
+            copy = torch.as_tensor(class_weight).detach().clone()
+            class_weight = check_weights("class_weight", at_least_float32(copy))
         self.register_buffer("class_weight", class_weight)
+        check_settings(**self._settings())
+
+    def _settings(self) -> dict[str, Any]:
+        names = "weight", "temperature", "hardness", "label_smoothing", "reduction", "form"
+        return {name: getattr(self, name) for name in names}
 
     def forward(
         self,
@@ -331,6 +228,10 @@ class CLCELoss(nn.Module):
         embeddings: Tensor,
         labels: Tensor,
         sample_weight: Tensor | None = None,
+        *,
+        references: Tensor | None = None,
+        reference_labels: Tensor | None = None,
+        positive_mask: Tensor | None = None,
     ) -> Tensor:
         """Compute the loss of one batch.
 
@@ -339,18 +240,33 @@ class CLCELoss(nn.Module):
         logits : Tensor of shape (n, n_classes)
             Unnormalised class scores.
         embeddings : Tensor of shape (n, n_dims)
-            Embeddings of the same rows.
+            Embeddings of the same samples.
         labels : Tensor of shape (n,)
             Class indices, of an integer dtype.
         sample_weight : Tensor of shape (n,), default=None
-            Non-negative weight of each row.
+            Non-negative weight of each sample.
+        references : Tensor of shape (m, n_dims), default=None
+            Embeddings that anchors are compared with beside those of the batch.
+        reference_labels : Tensor of shape (m,), default=None
+            Their labels.
+        positive_mask : Tensor of shape (n, n + m), default=None
+            Which pairs are positives, in place of the labels.
 
         Returns
         -------
-        Tensor of shape ()
+        Tensor of shape () or (n,)
             The loss.
         """
-        return self.weigh(self.terms(logits, embeddings, labels, sample_weight))
+        terms = self.terms(
+            logits,
+            embeddings,
+            labels,
+            sample_weight,
+            references=references,
+            reference_labels=reference_labels,
+            positive_mask=positive_mask,
+        )
+        return self.weigh(terms)
 
     def terms(
         self,
@@ -358,6 +274,10 @@ class CLCELoss(nn.Module):
         embeddings: Tensor,
         labels: Tensor,
         sample_weight: Tensor | None = None,
+        *,
+        references: Tensor | None = None,
+        reference_labels: Tensor | None = None,
+        positive_mask: Tensor | None = None,
     ) -> dict[str, Tensor]:
         """Compute the terms of one batch, before they are weighed.
 
@@ -366,46 +286,50 @@ class CLCELoss(nn.Module):
         logits : Tensor of shape (n, n_classes)
             Unnormalised class scores.
         embeddings : Tensor of shape (n, n_dims)
-            Embeddings of the same rows.
+            Embeddings of the same samples.
         labels : Tensor of shape (n,)
             Class indices, of an integer dtype.
         sample_weight : Tensor of shape (n,), default=None
-            Non-negative weight of each row.
+            Non-negative weight of each sample.
+        references : Tensor of shape (m, n_dims), default=None
+            Embeddings that anchors are compared with beside those of the batch.
+        reference_labels : Tensor of shape (m,), default=None
+            Their labels.
+        positive_mask : Tensor of shape (n, n + m), default=None
+            Which pairs are positives, in place of the labels.
 
         Returns
         -------
-        dict of str to Tensor of shape ()
+        dict of str to Tensor of shape () or (n,)
             "cross_entropy", and "contrastive" unless its weight is 0.
         """
-        check_loss_inputs(embeddings, labels, logits=logits, class_weight=self.class_weight)
-        row_weight = _row_weight(labels, self.class_weight, sample_weight)
-        terms = {"cross_entropy": _cross_entropy(logits, labels, self.label_smoothing, row_weight)}
-        if self.weight > 0:
-            terms["contrastive"] = label_aware_contrastive_loss(
-                embeddings,
-                labels,
-                temperature=self.temperature,
-                hardness=self.hardness,
-                sample_weight=row_weight,
-            )
-        return terms
+        return _terms(
+            logits,
+            embeddings,
+            labels,
+            sample_weight,
+            settings=self._settings(),
+            class_weight=self.class_weight,
+            references=references,
+            reference_labels=reference_labels,
+            positive_mask=positive_mask,
+            gather=self.gather,
+        )
 
     def weigh(self, terms: dict[str, Tensor]) -> Tensor:
         """Add up the terms.
 
         Parameters
         ----------
-        terms : dict of str to Tensor of shape ()
+        terms : dict of str to Tensor of shape () or (n,)
             What :meth:`terms` returns.
 
         Returns
         -------
-        Tensor of shape ()
+        Tensor of shape () or (n,)
             The loss.
         """
-        if self.weight == 0:
-            return terms["cross_entropy"]
-        return (1 - self.weight) * terms["cross_entropy"] + self.weight * terms["contrastive"]
+        return _weighed(terms, self.weight)
 
     def extra_repr(self) -> str:
         """Show the settings in the module's repr.
@@ -415,61 +339,98 @@ class CLCELoss(nn.Module):
         str
             The settings.
         """
-        return (
-            f"weight={self.weight}, temperature={self.temperature}, "
-            f"hardness={self.hardness}, label_smoothing={self.label_smoothing}"
+        return shown_settings(self, *self._settings(), "class_weight", "gather")
+
+
+def _terms(
+    logits: Tensor,
+    embeddings: Tensor,
+    labels: Tensor,
+    sample_weight: Tensor | None,
+    *,
+    settings: dict[str, Any],
+    class_weight: Tensor | None,
+    references: Tensor | None,
+    reference_labels: Tensor | None,
+    positive_mask: Tensor | None,
+    gather: bool | None,
+) -> dict[str, Tensor]:
+    """Check a batch and compute its terms; that without weight is left out."""
+    check_settings(**settings)
+    weight, label_smoothing, reduction = (
+        settings[name] for name in ("weight", "label_smoothing", "reduction")
+    )
+    warn_if_apart(gather)
+    logits = gathered("logits", logits, gather)
+    embeddings = gathered("embeddings", embeddings, gather)
+    labels = gathered("labels", labels, gather)
+    sample_weight = gathered("sample_weight", sample_weight, gather)
+    check_samples("logits", logits)
+    check_samples("embeddings", embeddings)
+    labels = check_labels("labels", labels, "embeddings", embeddings)
+    check_labels("labels", labels, "logits", logits)
+    if sample_weight is not None:
+        sample_weight = check_weights("sample_weight", sample_weight, labels.shape[0], "samples")
+    if class_weight is not None:
+        class_weight = check_weights(
+            "class_weight", class_weight, logits.shape[1], "columns of logits"
         )
+        of_class = class_weight[labels]
+        sample_weight = of_class if sample_weight is None else of_class * sample_weight
+    terms = {
+        "cross_entropy": _cross_entropy(logits, labels, label_smoothing, sample_weight, reduction)
+    }
+    if weight > 0:
+        by_label = labels if positive_mask is None else None
+        pairs = check_pairs(embeddings, by_label, references, reference_labels, positive_mask)
+        terms["contrastive"] = reduced_loss(
+            embeddings,
+            references,
+            pairs,
+            sample_weight,
+            settings["temperature"],
+            settings["hardness"],
+            reduction,
+            settings["form"],
+        )
+    return terms
 
 
-def l2_normalise(embeddings: Tensor) -> Tensor:
-    """Divide each row by its length, without overflow or underflow.
-
-    Parameters
-    ----------
-    embeddings : Tensor of shape (n, n_dims)
-        Rows of any finite length.
-
-    Returns
-    -------
-    Tensor of shape (n, n_dims)
-        Rows of length 1; a row of zeros stays zero and gets a finite gradient.
-    """
-    largest = embeddings.detach().abs().amax(dim=1, keepdim=True)  # (n, 1)
-    rescaled = embeddings / torch.where(largest > 0, largest, 1)  # length 0 or >= 1
-    length = torch.linalg.vector_norm(rescaled, dim=1, keepdim=True)  # (n, 1)
-    # A product has a cheaper gradient than a quotient.
-    return rescaled * length.clamp(min=0.5).reciprocal()
+def _weighed(terms: dict[str, Tensor], weight: float) -> Tensor:
+    if weight == 0:
+        return terms["cross_entropy"]
+    return (1 - weight) * terms["cross_entropy"] + weight * terms["contrastive"]
 
 
 def _cross_entropy(
-    logits: Tensor, labels: Tensor, label_smoothing: float, row_weight: Tensor | None
+    logits: Tensor,
+    labels: Tensor,
+    label_smoothing: float,
+    sample_weight: Tensor | None,
+    reduction: str,
 ) -> Tensor:
     with torch.autocast(logits.device.type, enabled=False):
-        row_loss = F.cross_entropy(
-            _at_least_float32(logits),
-            labels.long(),
-            reduction="none",
-            label_smoothing=label_smoothing,
+        try:
+            losses = F.cross_entropy(
+                at_least_float32(logits),
+                labels,
+                reduction="none",
+                label_smoothing=label_smoothing,
+                ignore_index=_NOTHING_IGNORED,
+            )
+        except IndexError as error:
+            raise ValueError(
+                f"labels hold {labels.min().item()} to {labels.max().item()}: indices of the "
+                f"{logits.shape[1]} columns of logits are required; leave samples without a class "
+                "out of the batch"
+            ) from error
+        if sample_weight is None:
+            return losses.mean() if reduction == "mean" else losses
+        sample_weight = sample_weight.to(losses.dtype)
+        # An infinite loss that doesn't count is left out; NaN is not hidden.
+        counted = torch.where((sample_weight > 0) | losses.isnan(), losses, 0)
+        total = sample_weight.sum()
+        weighted = counted * sample_weight
+        return (
+            weighted.sum() / torch.where(total > 0, total, 1) if reduction == "mean" else weighted
         )
-        return row_loss.mean() if row_weight is None else _weighted_mean(row_loss, row_weight)
-
-
-def _row_weight(
-    labels: Tensor, class_weight: Tensor | None, sample_weight: Tensor | None
-) -> Tensor | None:
-    if class_weight is None:
-        return sample_weight
-    row_weight = class_weight[labels.long()]
-    return row_weight if sample_weight is None else row_weight * sample_weight
-
-
-def _weighted_mean(values: Tensor, weights: Tensor) -> Tensor:
-    """Return the weighted mean, or 0 with zero gradients where no weight is left."""
-    weights = weights.to(values.dtype)
-    total = weights.sum()
-    counted = torch.where(weights > 0, values, 0)
-    return (counted * weights).sum() / torch.where(total > 0, total, 1)
-
-
-def _at_least_float32(tensor: Tensor) -> Tensor:
-    return tensor.to(torch.promote_types(tensor.dtype, torch.float32))

@@ -7,14 +7,21 @@ writes to FOLDER/RANK.npz.
 """
 
 import sys
+import warnings
 from pathlib import Path
 
 import numpy as np
 import torch
 from skorch.callbacks import Callback
 from torch import nn
+from torch.nn.parallel import DistributedDataParallel
 
-from sklearn_clce import BackboneFeatures, CLCEClassifier
+from sklearn_clce import (
+    BackboneFeatures,
+    CLCEClassifier,
+    CLCELoss,
+    label_aware_contrastive_loss,
+)
 
 RNG = np.random.default_rng(0)
 LABELS = np.arange(13) % 3
@@ -129,8 +136,58 @@ def refused():
         return str(error)
 
 
+class TwoHeads(nn.Module):
+    def __init__(self):
+        super().__init__()
+        with torch.random.fork_rng():
+            torch.manual_seed(0)
+            self.classify, self.embed = nn.Linear(192, 3), nn.Linear(192, 4)
+
+    def forward(self, images):
+        features = images.flatten(1)
+        return self.classify(features), self.embed(features)
+
+
+def own_loop():
+    """The gradients of one step in a loop of one's own; processes have 9 and 4 samples."""
+    joined = torch.distributed.is_initialized()
+    own = slice(None)
+    if joined:
+        own = slice(9) if torch.distributed.get_rank() == 0 else slice(9, None)
+    module = TwoHeads()
+    parallel = DistributedDataParallel(module) if joined else module
+    criterion = CLCELoss(temperature=nn.Parameter(torch.tensor(0.3)), gather=True)
+    logits, embeddings = parallel(torch.tensor(IMAGES[own], dtype=torch.float32))
+    bank = torch.linspace(-1, 1, 20).reshape(5, 4)
+    criterion(
+        logits,
+        embeddings,
+        torch.tensor(LABELS[own]),
+        torch.tensor(WEIGHTS[own]),
+        references=bank,
+        reference_labels=torch.arange(5) % 3,
+    ).backward()
+    gradients = [p.grad.flatten() for p in (*module.parameters(), criterion.temperature)]
+    return torch.cat(gradients).numpy()
+
+
+def apart_and_together():
+    """The loss of one sample of each class a process, by ``gather``; how often it warned."""
+    embeddings = torch.eye(3)
+    losses, n_warnings = [], []
+    for gather in (None, False, True):
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            loss = label_aware_contrastive_loss(embeddings, torch.arange(3), gather=gather)
+        losses.append(loss.item())
+        n_warnings.append(sum("gather=None" in str(each.message) for each in caught))
+    return losses, n_warnings
+
+
 def main(folder):
     torch.distributed.init_process_group()
+    warnings.filterwarnings("error", "gather=None")  # not of the classifier's own loop
+    losses, n_warnings = apart_and_together()
     features, n_images = frozen_features(folder / "features")
     results = {
         "gradients": first_gradients(),
@@ -144,6 +201,9 @@ def main(folder):
         "features": features,
         "n_images": n_images,
         "refused": refused(),
+        "own_loop": own_loop(),
+        "losses": losses,
+        "n_warnings": n_warnings,
     }
     fitted = estimator(verbose=1).fit(IMAGES, LABELS)
     fitted.save(folder / f"saved_by_{torch.distributed.get_rank()}.safetensors")

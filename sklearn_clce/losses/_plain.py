@@ -1,0 +1,66 @@
+"""The loss of each anchor by torch's own operations: slow, and right under everything.
+
+Derivatives of any order, forward mode, ``torch.func``, ``torch.compile`` and ``torch.export``
+work, at any temperature.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ._pairs import Pairs
+
+
+def plain_anchor_losses(
+    columns: Tensor, pairs: Pairs, hardness: float | Tensor, traced: bool
+) -> tuple[Tensor, Tensor]:
+    """Return the loss of each anchor, (n,), and whether it has a positive, as 0 or 1.
+
+    Columns are of shape (N, n_dims) and length ``temperature ** -0.5``: their products are
+    similarities over the temperature. The loss is finite where there is no positive.
+    """
+    product = torch.matmul if traced else _Product.apply
+    score = product(columns[: pairs.n_anchors], columns.T)  # (n, N), as all that follow
+    same_mask = pairs.all_same()
+    itself_mask = torch.eye(*score.shape, dtype=torch.bool, device=score.device)
+    n_positives = same_mask.sum(dim=1, dtype=score.dtype) - 1  # (n,)
+    pair_score = score
+    if isinstance(hardness, Tensor) or hardness > 0:
+        log_factor = _log_weight_factor(hardness * score, same_mask, n_positives)
+        pair_score = torch.where(same_mask, score, (1 + hardness) * score + log_factor)
+    log_partition = _logsumexp_outside(itself_mask, pair_score)
+    mean_positive = (score * (same_mask ^ itself_mask)).sum(dim=1) / n_positives.clamp(min=1)
+    return log_partition - mean_positive, (n_positives > 0).to(score.dtype)
+
+
+class _Product(torch.autograd.Function):
+    """A matrix product whose gradient autocast does not reach."""
+
+    @staticmethod
+    def forward(ctx: Any, left: Tensor, right: Tensor) -> Tensor:
+        ctx.save_for_backward(left, right)
+        return left @ right
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor]:
+        left, right = ctx.saved_tensors
+        with torch.autocast(gradient.device.type, enabled=False):
+            return gradient @ right.T, left.T @ gradient
+
+
+def _log_weight_factor(scaled: Tensor, same_mask: Tensor, n_positives: Tensor) -> Tensor:
+    """Return log of ``w / exp(scaled)``, the same for all negatives of an anchor, (n, 1)."""
+    n_negatives = (scaled.shape[1] - 1 - n_positives).clamp(min=1)
+    return (n_negatives.log() - _logsumexp_outside(same_mask, scaled))[:, None]
+
+
+def _logsumexp_outside(mask: Tensor, values: Tensor) -> Tensor:
+    """Sum ``exp(values)`` over each anchor's entries outside the mask, in log space, (n,).
+
+    The fill is finite: an anchor without an entry then has a finite value, which its
+    caller gives no weight, and gradients of zero instead of NaN.
+    """
+    return values.masked_fill(mask, torch.finfo(values.dtype).min / 4).logsumexp(dim=1)
