@@ -38,16 +38,16 @@ def example():
     """Made-up results of a card, good but for what is said of them."""
     speed = {"backbone": "beit", "weights": "random", "precision": "bfloat16"}
     speed |= {"images_per_second": 512.0, "speed_against_loop": 0.97, "pipeline_share": 0.4}
-    row = {"n": 2048, "ms": {"criterion": 2.0, "plain": 2.0}, "peak_mib": {"criterion": 90.0}}
+    row = {"n": 2048, "ms": {"criterion": 2.0, "matrix": 2.0}, "peak_mib": {"criterion": 90.0}}
     row |= {"time_against": {"pytorch-metric-learning": 0.4, "bare products": 1.75}}
-    row |= {"left_out": {"plain": "out of memory"}, "synchronisations": {}}
+    row |= {"left_out": {"matrix": "out of memory"}, "synchronisations": {}}
     sections = {
         "tests": {"passed": 9, "skipped": 0, "failed": [{"test": "a::b", "message": "1 is not 2"}]},
         "criterion": {
             "width": 768,
             "rows": [row, row | {"n": 64, "time_against": {"bare products": 9.0}}],
-            "streams_from": 4096,
-            "streaming_faster_at": [8192],
+            "blocks_from": 4096,
+            "blocks_faster_at": [8192],
         },
         "fit": {
             "rows": [speed, speed | {"speed_against_loop": 0.5}],
@@ -121,11 +121,11 @@ def test_sections_are_measured_and_one_that_fails_stops_no_other(
     assert sections["head_grid"]["error"] == "KeyError: 'grid'"
     first, second = sections["criterion"]["result"]["rows"]
     assert (first["n"], second["n"]) == (8, 16)
-    assert second["peak_mib"]["plain"] > first["peak_mib"]["plain"] > 0
+    assert second["peak_mib"]["matrix"] > first["peak_mib"]["matrix"] > 0
     assert set(first["ms"]) == {
         "criterion",
-        "plain",
-        "streamed",
+        "matrix",
+        "blocks",
         "pytorch-metric-learning",
         "bare products",
     }

@@ -13,7 +13,7 @@ from pytorch_metric_learning.losses import SupConLoss
 from torch._dynamo.exc import TorchDynamoException
 
 from sklearn_clce import label_aware_contrastive_loss
-from sklearn_clce.losses._streaming import STREAMING_ROWS
+from sklearn_clce.losses._anchors import BLOCKS_FROM
 
 from ..loss_speed import bare_products, median_ratio, peak_bytes, time_in_turns
 from .plan import Plan
@@ -21,18 +21,18 @@ from .synchronisation import waits
 
 WIDTH, N_CLASSES, TEMPERATURE = 768, 100, 0.1
 OURS, METRIC_LEARNING, PRODUCTS = "criterion", "pytorch-metric-learning", "bare products"
-PLAIN, STREAMED, COMPILED = "plain", "streamed", "plain, compiled"
+MATRIX, BLOCKS, COMPILED = "matrix", "blocks", "plain, compiled"
 
 
 def measure(plan: Plan) -> dict:
-    """Measure each batch size, and find where streaming begins to pay."""
+    """Measure each batch size, and find where blocks begin to pay."""
     rows = [measure_size(n, plan) for n in plan.criterion_sizes]
-    faster = [row["n"] for row in rows if row["ms"].get(STREAMED, 0) < row["ms"].get(PLAIN, 1e9)]
+    faster = [row["n"] for row in rows if row["ms"].get(BLOCKS, 0) < row["ms"].get(MATRIX, 1e9)]
     return {
         "width": WIDTH,
         "rows": rows,
-        "streams_from": STREAMING_ROWS[plan.device.type],
-        "streaming_faster_at": faster,
+        "blocks_from": BLOCKS_FROM[plan.device.type],
+        "blocks_faster_at": faster,
     }
 
 
@@ -72,21 +72,22 @@ def candidates(n: int, plan: Plan) -> dict[str, Callable[[], object]]:
     labels = torch.randint(N_CLASSES, (n,), generator=generator).to(plan.device)
     loss = label_aware_contrastive_loss
 
-    def backward(loss: Callable, settings: dict, rows: int | None = None) -> None:
-        streaming = {} if rows is None else {plan.device.type: rows}
-        with mock.patch.dict(STREAMING_ROWS, streaming):
-            loss(embeddings, labels, **settings).backward()
+    def backward(loss: Callable, **settings: object) -> None:
+        loss(embeddings, labels, **settings).backward()
 
-    ours = {"temperature": TEMPERATURE}
+    def backward_by_matrix() -> None:
+        with mock.patch.dict(BLOCKS_FROM, {plan.device.type: sys.maxsize}):
+            backward(loss, temperature=TEMPERATURE)
+
     steps = {
-        OURS: partial(backward, loss, ours),
-        PLAIN: partial(backward, loss, ours, sys.maxsize),
-        STREAMED: partial(backward, loss, ours, 0),
-        METRIC_LEARNING: partial(backward, SupConLoss(temperature=TEMPERATURE), {}),
+        OURS: partial(backward, loss, temperature=TEMPERATURE),
+        MATRIX: backward_by_matrix,
+        BLOCKS: partial(backward, loss, temperature=TEMPERATURE, form="blocks"),
+        METRIC_LEARNING: partial(backward, SupConLoss(temperature=TEMPERATURE)),
         PRODUCTS: partial(bare_products, embeddings.detach()),
     }
     if n in plan.compiled_sizes:
         torch._dynamo.reset()
         compiled = torch.compile(loss, dynamic=False)
-        steps[COMPILED] = partial(backward, compiled, ours, sys.maxsize)
+        steps[COMPILED] = partial(backward, compiled, temperature=TEMPERATURE, form="plain")
     return steps

@@ -109,9 +109,9 @@ def _criterion(result: dict) -> Iterator[Table]:
         for row in rows
     ]
     yield Table("Time of the criterion to", ["rows", *others], cells)
-    faster = ", ".join(f"{n:,}" for n in result["streaming_faster_at"]) or "none"
-    cells = [[f"{result['streams_from']:,}", faster]]
-    yield Table("Streaming", ["starts at", "is faster at"], cells)
+    faster = ", ".join(f"{n:,}" for n in result["blocks_faster_at"]) or "none"
+    cells = [[f"{result['blocks_from']:,}", faster]]
+    yield Table("Blocks", ["start at", "are faster at"], cells)
 
 
 def _cell(row: dict, key: str, name: str) -> str:
