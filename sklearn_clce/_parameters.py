@@ -19,6 +19,7 @@ from sklearn.utils._param_validation import (
 )
 from torch import Tensor, nn
 
+from ._validation import suggests_parameters
 from .features import EmbeddingStore
 
 TAKE_BOOL = {"boolean", "verbose", "random_state"}  # the last two as everywhere in scikit-learn
@@ -70,6 +71,7 @@ class CLCEParameters(BaseEstimator):
 
     is_clone = False  # made by a search or another meta-estimator, for fits of its own
 
+    @suggests_parameters
     def __init__(
         self,
         backbone: str | nn.Module = "efficientnet_lite0",

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable, Iterator
+import os
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from functools import wraps
+from inspect import signature
+from typing import Any, Concatenate, ParamSpec
 
 import numpy as np
 import torch
@@ -21,6 +24,8 @@ from sklearn.utils.validation import (
 from ._distributed import local_gpu
 
 IMAGE_CHANNELS = (1, 3, 4)
+
+P = ParamSpec("P")
 
 
 def encode_labels(X: Any, y: Any) -> tuple[np.ndarray, np.ndarray]:
@@ -40,11 +45,72 @@ def encode_labels(X: Any, y: Any) -> tuple[np.ndarray, np.ndarray]:
 def _checked_labels(X: Any, y: Any) -> np.ndarray:
     if y is None:
         raise ValueError("y=None: requires y to be passed, but the target y is None")
+    _refuse_missing(y)
     y = column_or_1d(y, warn=True)
     check_consistent_length(X, y)
     assert_all_finite(y, input_name="y")
     check_classification_targets(y)
     return y
+
+
+def _refuse_missing(y: Any) -> None:
+    """Name the first missing label, before NumPy makes a string of it."""
+    if getattr(getattr(y, "dtype", None), "kind", "O") in "biuUS":
+        return
+    labels = list(y) if hasattr(y, "__iter__") else []
+    missing = [index for index, label in enumerate(labels) if _is_missing(label)]
+    if missing:
+        raise ValueError(
+            f"y[{missing[0]}]={labels[missing[0]]!r}: Input y contains NaN or None in place of "
+            f"{len(missing)} of {len(labels)} labels; leave these samples out of X and y"
+        )
+
+
+def _is_missing(label: Any) -> bool:
+    """Tell a label that is not there: None, NaN, and pandas' NA and NaT."""
+    if label is None or type(label).__name__ in ("NAType", "NaTType"):
+        return True
+    return isinstance(label, (float, np.floating)) and bool(np.isnan(label))
+
+
+def refuse_swapped(X: Any, y: Any) -> None:
+    """Raise a ValueError where y holds pictures or vectors, and X what could be their labels."""
+    if _n_axes_of_items(y) > _n_axes_of_items(X):
+        raise ValueError(
+            f"X and y are swapped: y holds pictures, or vectors, and X holds {_first(X)!r}; "
+            "fit(X, y) takes the pictures first"
+        )
+
+
+def refuse_pictures(X: Any) -> None:
+    """Raise a ValueError where pictures are handed in as features."""
+    first = _first(X)
+    is_path = isinstance(first, (str, os.PathLike))
+    if is_path or _n_axes_of_items(X) > 1:
+        pictures = f"paths, such as {first!r}," if is_path else "images"
+        raise ValueError(
+            f"backbone='precomputed': X holds {pictures} and a feature vector for each sample is "
+            "required; BackboneFeatures() makes them, or name a backbone"
+        )
+
+
+def _first(items: Any) -> Any:
+    """Return the first of some items, or None where there is none to be had."""
+    if hasattr(items, "iloc"):
+        items = items.iloc[:1].to_numpy()  # of a data frame iteration gives the names of columns
+    try:
+        first = next(iter(items), None) if len(items) else None
+    except (TypeError, KeyError):  # a sparse matrix, or nothing that can be counted or gone through
+        return None
+    return first[0] if getattr(first, "dtype", None) == object and len(first) == 1 else first
+
+
+def _n_axes_of_items(items: Any) -> int:
+    """Count the axes of an item: 0 for a label, 1 for a vector, 2 or more for a picture."""
+    item = _first(items)
+    if isinstance(item, (str, os.PathLike)):
+        return 3 if os.path.isfile(item) else 0
+    return getattr(item, "ndim", 0) or 2 * hasattr(item, "getbands")  # of PIL
 
 
 def known_classes(classes: Any, before: np.ndarray | None) -> np.ndarray:
@@ -157,9 +223,35 @@ def resolve_precision(precision: str, device: torch.device) -> str:
 
 
 def suggestion(name: str, known: Iterable[str]) -> str:
-    """Return " Did you mean ...?" for names near a known one, else an empty string."""
-    near = difflib.get_close_matches(name, list(known), n=3, cutoff=0.7)
+    """Return " Did you mean ...?" for names near a known one, else an empty string.
+
+    The nearest comes first; of names that are equally near, the one known first.
+    """
+    known = list(dict.fromkeys(known))
+    near = difflib.get_close_matches(name, known, n=len(known), cutoff=0.7)
+    # in the order of the arguments: get_close_matches compares so, and the ratio is not symmetric
+    distance = {other: -difflib.SequenceMatcher(None, other, name).ratio() for other in near}
+    near = sorted(near, key=lambda other: (distance[other], known.index(other)))[:3]
     return f" Did you mean {', '.join(map(repr, near))}?" if near else ""
+
+
+def suggests_parameters(
+    init: Callable[Concatenate[Any, P], None],
+) -> Callable[Concatenate[Any, P], None]:
+    """Make an ``__init__`` answer a keyword that is not a parameter with the nearest one."""
+    known = [name for name in signature(init).parameters if name != "self"]
+
+    @wraps(init)
+    def checked(self: Any, *args: P.args, **kwargs: P.kwargs) -> None:
+        for name in kwargs:
+            if name not in known:
+                raise TypeError(
+                    f"{type(self).__name__}({name}=...): there is no such parameter."
+                    f"{suggestion(name, known)}"
+                )
+        init(self, *args, **kwargs)
+
+    return checked
 
 
 @contextmanager

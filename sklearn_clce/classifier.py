@@ -26,6 +26,8 @@ from ._validation import (
     encode_known_labels,
     encode_labels,
     known_classes,
+    refuse_pictures,
+    refuse_swapped,
     sample_weights,
     unchanged_on_error,
 )
@@ -286,6 +288,7 @@ class CLCEClassifier(
             goes_on = self.warm_start and hasattr(self, "classes_")
             if not goes_on:
                 self._forget_columns()
+            refuse_swapped(X, y)
             samples = self._read(X, reset=not goes_on)
             classes, labels = encode_labels(samples, y)
             if goes_on and not np.array_equal(classes, self.classes_):
@@ -340,6 +343,7 @@ class CLCEClassifier(
             raise ValueError("partial_fit does not support early_stopping=True; fit does")
         with unchanged_on_error(self):
             goes_on = hasattr(self, "classes_")
+            refuse_swapped(X, y)
             samples = self._read(X, reset=not goes_on)
             self.classes_ = known_classes(classes, getattr(self, "classes_", None))
             labels = encode_known_labels(samples, y, self.classes_)
@@ -444,6 +448,7 @@ class CLCEClassifier(
     def _read(self, X: Any, *, reset: bool) -> Samples:
         """Return X as a tensor of features, or as a sequence of images."""
         if self._precomputed:
+            refuse_pictures(X)
             X = validate_data(self, X, dtype=np.float32, reset=reset)
             return torch.from_numpy(np.require(X, requirements="W"))  # torch takes no read-only one
         images = as_images(X, image_shape=self.image_shape)

@@ -199,7 +199,8 @@ def test_random_weights_on_request():
 
 @pytest.mark.parametrize("name", ["levit_128s", "vit_tiny"])
 def test_unsuitable_image_size(name):
-    backbone, _ = load_backbone(name, pretrained=False, image_size=8)
+    with pytest.warns(UserWarning, match="image_size=8: "):
+        backbone, _ = load_backbone(name, pretrained=False, image_size=8)
     with pytest.raises(ValueError, match=r"can't take an image of \(3, 8, 8\).* image_size"):
         count_features(backbone, torch.zeros(3, 8, 8))
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import warnings
 from collections.abc import Sequence
 from typing import Any
 
@@ -56,6 +57,13 @@ def make_module(
             parameters.backbone, pretrained=parameters.pretrained, image_size=parameters.image_size
         )
         freeze(backbone, parameters.trainable)
+        if parameters.memory is not None:
+            warnings.warn(
+                f"memory={parameters.memory!r}: nothing is kept, because the backbone trains "
+                f"(trainable={parameters.trainable!r}); features are kept with trainable='head'",
+                UserWarning,
+                stacklevel=2,
+            )
         if parameters.gradient_checkpointing:
             checkpoint_gradients(backbone)
         n_features = count_features(backbone, EvaluationTransform(config)(samples[0]))

@@ -14,10 +14,12 @@ import torch
 from torch import Tensor, nn
 
 from .._validation import check_default_dtype, suggestion
+from ._hub import hub_if_it_answers
 from ._running import prefers_channels_last
 
 BUNDLED = "efficientnet_lite0"
 HUB = ("hf-hub:", "hf_hub:")
+SMALLEST = 32  # pixels of a side, to which the usual backbones leave one place of the last map
 
 ALIASES = {
     BUNDLED: "tf_efficientnet_lite0.in1k",
@@ -143,16 +145,18 @@ def _create(
     backbone: str, name: str, pretrained: bool | str | os.PathLike[str], image_size: int | None
 ) -> nn.Module:
     """Build the timm model, with weights from the package, a file, or timm's own sources."""
-    if pretrained is False:
+    if pretrained is False and not name.startswith(HUB):
         return _timm_model(name, image_size)
-    if pretrained is not True:
+    if not isinstance(pretrained, bool):
         return _from_state_dict(name, image_size, read_weights(pretrained), pretrained)
     if name == ALIASES[BUNDLED]:
         return _from_state_dict(name, image_size, bundled_weights(), "the bundled weights")
-    try:
-        return _timm_model(name, image_size, pretrained=True)
-    except (OSError, RuntimeError) as error:
-        raise OSError(_unreachable(backbone, name, error)) from error
+    with hub_if_it_answers() as answers:
+        try:
+            return _timm_model(name, image_size, pretrained=pretrained)
+        except (OSError, RuntimeError) as error:
+            reason = error if answers else "the hub does not answer"
+            raise OSError(_unreachable(backbone, name, reason)) from error
 
 
 def _pretrained_cfg(name: str) -> Any:
@@ -244,7 +248,7 @@ def read_weights(path: str | os.PathLike[str]) -> dict[str, Tensor]:
     return dict(weights)
 
 
-def _unreachable(backbone: str, name: str, error: Exception) -> str:
+def _unreachable(backbone: str, name: str, error: Exception | str) -> str:
     import timm
     from huggingface_hub.constants import HF_HUB_CACHE
 
@@ -272,6 +276,14 @@ def _image_config(name: str, cfg: Any, image_size: int | None) -> BackboneConfig
 
     data = resolve_data_config({}, pretrained_cfg=dict(cfg))
     channels, height, _ = data["input_size"]
+    if image_size is not None and image_size < SMALLEST <= height:
+        warnings.warn(
+            f"image_size={image_size!r}: {name} was made for {height} pixels, and below {SMALLEST} "
+            "little of a picture is left; smaller pictures are enlarged, so leave image_size at "
+            "None or take 64 or more",
+            UserWarning,
+            stacklevel=4,
+        )
     return BackboneConfig(
         name=name,
         image_size=image_size or height,

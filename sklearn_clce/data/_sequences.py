@@ -264,9 +264,16 @@ def _check_present(items: Sequence[Any]) -> None:
         item = bare(item)
         if isinstance(item, (str, os.PathLike)) and not os.path.isfile(item):
             raise FileNotFoundError(
-                f"X[{index}]: there is no file {name_of(item)}"
-                + ("; it is a folder" if os.path.isdir(item) else "")
+                f"X[{index}]: there is no file {name_of(item)}" + _why_there_is_no_file(item)
             )
+
+
+def _why_there_is_no_file(path: str | os.PathLike[str]) -> str:
+    if os.path.isdir(path):
+        return "; it is a folder"
+    if "://" in os.fspath(path):
+        return "; an address is not read: download the picture and hand in the path of the file"
+    return ""
 
 
 def _is_missing(item: Any) -> bool:

@@ -17,7 +17,7 @@ from sklearn.utils.validation import validate_data
 from torch import Tensor, nn
 
 from .._distributed import claim_gpu
-from .._validation import resolve_device, resolve_precision
+from .._validation import resolve_device, resolve_precision, suggests_parameters
 from ..backbones import FrozenBackbone, count_features, frozen_backbone
 from ..data import as_images
 from ._computing import features_of
@@ -117,6 +117,7 @@ class BackboneFeatures(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEs
         "verbose": ["verbose"],
     }
 
+    @suggests_parameters
     def __init__(
         self,
         backbone: str | nn.Module = "efficientnet_lite0",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import warnings
 from importlib.metadata import version
+from pathlib import Path
 from types import NoneType
 from typing import Any, Self
 
@@ -39,6 +40,7 @@ LIBRARIES = ("sklearn-clce", "scikit-learn", "skorch", "timm", "torch", "torchvi
 OF_THE_MACHINE = ("device", "memory", "checkpoint")  # a file must not choose where files go
 SKORCH_PREFIXES = ("optimizer__", "callbacks__")
 MAX_WORKERS = 128
+OTHER_SUFFIXES = (".pkl", ".pickle", ".joblib", ".pt", ".pth")  # of files that run code when loaded
 
 
 class ModelFileMixin:
@@ -71,6 +73,7 @@ class ModelFileMixin:
         UserWarning
             If parameters are set that are not stored: callables and other objects, ``callbacks``,
             folders (``memory``, ``checkpoint``). They are at their defaults after :meth:`load`.
+            If the name of the file is that of a pickle.
 
         See Also
         --------
@@ -91,6 +94,14 @@ class ModelFileMixin:
         True
         """
         check_is_fitted(self)
+        if Path(path).suffix.lower() in OTHER_SUFFIXES:
+            warnings.warn(
+                f"path={os.fspath(path)!r}: what is written is a safetensors file, which "
+                "CLCEClassifier.load reads and joblib.load does not; a name that ends in "
+                ".safetensors says so",
+                UserWarning,
+                stacklevel=2,
+            )
         model, left_out = describe(self)
         tensors = weights_of(self.module_)
         check_restorable(model["module"], len(self.classes_), tensors)

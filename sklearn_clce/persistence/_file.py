@@ -23,6 +23,8 @@ from torch import Tensor
 from .._files import write_atomically
 
 FORMAT_VERSION = 1
+# How pickles begin: plain; compressed by zlib, gzip, bzip2, lzma; of torch.save.
+PICKLES = (b"\x80", b"x\x01", b"x^", b"x\x9c", b"x\xda", b"\x1f\x8b", b"BZh", b"\xfd7z", b"PK")
 MAX_HEADER_BYTES = 16 * 2**20
 MAX_HEADER_VALUES = 500_000  # what bounds the memory that parsing takes
 
@@ -81,9 +83,16 @@ def _read_header(path: Path) -> bytes:
     if not path.is_file():
         raise _no_model_file(path, "it is a folder or a device")
     with open(path, "rb") as file:
-        length = int.from_bytes(file.read(8), "little")
+        start = file.read(8)
+        length = int.from_bytes(start, "little")
         available = os.fstat(file.fileno()).st_size - 8
         if not 2 <= length <= available:
+            if start.startswith(PICKLES):
+                raise _no_model_file(
+                    path,
+                    "it looks like a pickle, or a file of torch.save: joblib.load, pickle.load or "
+                    "torch.load reads it, and runs what it holds, so trust who wrote it",
+                )
             raise _no_model_file(path, f"it is too short, or not a safetensors file ({length=})")
         if length > MAX_HEADER_BYTES:
             raise _no_model_file(path, f"its header takes {length} bytes")
