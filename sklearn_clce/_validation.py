@@ -12,6 +12,7 @@ from typing import Any, Concatenate, ParamSpec
 
 import numpy as np
 import torch
+from scipy.sparse import issparse
 from sklearn.utils.class_weight import compute_class_weight
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import (
@@ -99,10 +100,11 @@ def _first(items: Any) -> Any:
     if hasattr(items, "iloc"):
         items = items.iloc[:1].to_numpy()  # of a data frame iteration gives the names of columns
     try:
-        first = next(iter(items), None) if len(items) else None
-    except (TypeError, KeyError):  # a sparse matrix, or nothing that can be counted or gone through
+        first: Any = None if issparse(items) else next(iter(items), None)
+    except (TypeError, KeyError):  # nothing that can be gone through
         return None
-    return first[0] if getattr(first, "dtype", None) == object and len(first) == 1 else first
+    of_one_column = isinstance(first, np.ndarray) and first.dtype.kind == "O" and len(first) == 1
+    return first[0] if of_one_column else first
 
 
 def _n_axes_of_items(items: Any) -> int:
