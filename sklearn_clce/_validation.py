@@ -12,7 +12,6 @@ from typing import Any, Concatenate, ParamSpec
 
 import numpy as np
 import torch
-from scipy.sparse import issparse
 from sklearn.utils.class_weight import compute_class_weight
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import (
@@ -99,10 +98,10 @@ def _first(items: Any) -> Any:
     """Return the first of some items, or None where there is none to be had."""
     if hasattr(items, "iloc"):
         items = items.iloc[:1].to_numpy()  # of a data frame iteration gives the names of columns
-    try:
-        first: Any = None if issparse(items) else next(iter(items), None)
-    except (TypeError, KeyError):  # nothing that can be gone through
+    # a data set of the user's is not read here, a generator not used up
+    if not isinstance(items, (list, tuple, np.ndarray, Tensor)) or len(items) == 0:
         return None
+    first = items[0]
     of_one_column = isinstance(first, np.ndarray) and first.dtype.kind == "O" and len(first) == 1
     return first[0] if of_one_column else first
 
