@@ -69,7 +69,7 @@ class CLCEParameters(BaseEstimator):
         "skorch_params": [dict, None],
     }
 
-    is_clone = False  # made by a search or another meta-estimator, for fits of its own
+    _is_clone = False  # made by a search or another meta-estimator, for fits of its own
 
     @suggests_parameters
     def __init__(
@@ -167,5 +167,5 @@ class CLCEParameters(BaseEstimator):
     def __sklearn_clone__(self) -> Self:
         """Make a copy that knows that it is one."""
         clone = super().__sklearn_clone__()
-        clone.is_clone = True
+        clone._is_clone = True
         return clone

@@ -192,7 +192,7 @@ def checkpoint_of(
         )
         return None
     folder = Path(parameters.checkpoint)
-    if parameters.is_clone or before is not None:
+    if parameters._is_clone or before is not None:
         folder /= f"fit-{describe(identity)[:16]}"
     return Checkpoint(folder, identity)
 
