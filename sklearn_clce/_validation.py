@@ -99,7 +99,7 @@ def _first(items: Any) -> Any:
     if hasattr(items, "iloc"):
         items = items.iloc[:1].to_numpy()  # of a data frame iteration gives the names of columns
     # a data set of the user's is not read here, a generator not used up
-    if not isinstance(items, (list, tuple, np.ndarray, Tensor)) or len(items) == 0:
+    if not isinstance(items, (list, tuple, np.ndarray, torch.Tensor)) or len(items) == 0:
         return None
     first = items[0]
     of_one_column = isinstance(first, np.ndarray) and first.dtype.kind == "O" and len(first) == 1
