@@ -1,6 +1,7 @@
 """From parameters and samples to a trained net."""
 
 from .assembly import Samples, restored_net
+from .course import Course, Split
 from .fit import FittedNet, fit_net, infer
 from .fit_tasks import CallbackSupportMixin, with_callbacks
 from .module import CLCEModule
@@ -14,6 +15,8 @@ __all__ = [
     "Samples",
     "CLCEModule",
     "CLCENet",
+    "Course",
+    "Split",
     "CallbackSupportMixin",
     "with_callbacks",
 ]

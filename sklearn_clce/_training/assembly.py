@@ -24,9 +24,10 @@ from ..backbones import (
 from ..data import Augmentation, EvaluationTransform, LabelledFeatures, LabelledImages, is_grey
 from ..features import features_of, open_store
 from ..losses import CLCELoss
-from .module import CLCEModule
+from .course import Course, begin
+from .module import CLCEModule, trains
 from .net import CLCENet, already_a_batch
-from .optim import freeze
+from .optim import fixed_in, freeze
 from .run import Augment
 from .skorch_params import check_skorch_params
 
@@ -45,7 +46,7 @@ def make_module(
     features: Tensor | None = None
     if isinstance(samples, Tensor):
         features, n_features = samples, samples.shape[1]
-    elif parameters.trainable == "head":
+    elif parameters.trainable == "head" or _is_frozen(parameters.backbone):
         shared = frozen_backbone(
             parameters.backbone, pretrained=parameters.pretrained, image_size=parameters.image_size
         )
@@ -56,7 +57,7 @@ def make_module(
         backbone, config = load_backbone(
             parameters.backbone, pretrained=parameters.pretrained, image_size=parameters.image_size
         )
-        freeze(backbone, parameters.trainable)
+        freeze(backbone, parameters.trainable, fixed_in(backbone))
         if parameters.memory is not None:
             warnings.warn(
                 f"memory={parameters.memory!r}: nothing is kept, because the backbone trains "
@@ -64,8 +65,7 @@ def make_module(
                 UserWarning,
                 stacklevel=2,
             )
-        if parameters.gradient_checkpointing:
-            checkpoint_gradients(backbone)
+        checkpoint_gradients(backbone, parameters.gradient_checkpointing)
         n_features = count_features(backbone, EvaluationTransform(config)(samples[0]))
     projection_dim = parameters.projection_dim
     if projection_dim == "auto":
@@ -105,14 +105,21 @@ def features_for(parameters: CLCEParameters, net: CLCENet, samples: Samples) -> 
     return kept_features(parameters, samples, backbone, net.device)
 
 
-def checkpoint_gradients(backbone: Any) -> None:
+def _is_frozen(backbone: str | nn.Module) -> bool:
+    return isinstance(backbone, nn.Module) and not trains(backbone)
+
+
+def checkpoint_gradients(backbone: Any, on: bool) -> None:
     """Save memory at the price of time, or raise a ValueError."""
+    if not (on or hasattr(backbone, "set_grad_checkpointing")):
+        return
     try:
-        backbone.set_grad_checkpointing(True)
+        backbone.set_grad_checkpointing(on)
     except (AttributeError, AssertionError, NotImplementedError) as error:
-        raise ValueError(
-            f"gradient_checkpointing=True: {type(backbone).__name__} does not support it"
-        ) from error
+        if on:
+            raise ValueError(
+                f"gradient_checkpointing=True: {type(backbone).__name__} does not support it"
+            ) from error
 
 
 def make_net(parameters: CLCEParameters, module: CLCEModule, device: torch.device) -> CLCENet:
@@ -149,10 +156,12 @@ def make_net(parameters: CLCEParameters, module: CLCEModule, device: torch.devic
         "device": device,
         "verbose": parameters.verbose,
     }
+    # In training the loader draws the seeds of its workers from torch's generator, which each epoch
+    # seeds; inference leaves that one alone.
+    options["iterator_valid__generator"] = torch.Generator()
     for loader in ("iterator_train", "iterator_valid"):
         options |= {
             f"{loader}__collate_fn": already_a_batch,
-            f"{loader}__generator": torch.Generator(),  # or it would draw from the global one
             f"{loader}__num_workers": parameters.num_workers,
         }
     return CLCENet(**options | extra).initialize()
@@ -160,25 +169,56 @@ def make_net(parameters: CLCEParameters, module: CLCEModule, device: torch.devic
 
 def continued_net(parameters: CLCEParameters, net: CLCENet, device: torch.device) -> CLCENet:
     """Copy weights, history and optimizer state into a net with parameters as they are now."""
-    continued = make_net(parameters, copy.deepcopy(net.module_), device)
-    continued.history_ = copy.deepcopy(net.history_)
-    if isinstance(getattr(net, "optimizer_", None), type(continued.optimizer_)):
-        pairs = zip(net.module_.parameters(), continued.module_.parameters(), strict=True)
-        for before, now in pairs:
-            if before in net.optimizer_.state:
-                state = copy.deepcopy(net.optimizer_.state[before])
-                continued.optimizer_.state[now] = state
+    assert net.course is not None  # it has trained
+    module = copy.deepcopy(net.module_)
+    if module.backbone is not None:
+        if net.course.changed(parameters, "trainable"):
+            freeze(module.backbone, parameters.trainable, fixed_in(parameters.backbone))
+            module.settle_what_trains()
+        if net.course.changed(parameters, "gradient_checkpointing") and not module.frozen:
+            checkpoint_gradients(module.backbone, parameters.gradient_checkpointing)
+    if parameters.compile:
+        module.compile()
+    continued = make_net(parameters, module, device)
+    # Rows are shared, not copied, and those of batches not kept: no call costs more than the first.
+    continued.history_ = History({**row, "batches": []} for row in net.history_)
+    _copy_optimizer_state(net, continued)
     return continued
 
 
+def _copy_optimizer_state(net: CLCENet, continued: CLCENet) -> None:
+    """Hand on the state of each parameter that still trains, to an optimizer of the same kind."""
+    before: Any = getattr(net, "optimizer_", None)
+    now: Any = continued.optimizer_
+    if type(before) is not type(now) or _switches(before) != _switches(now):
+        return
+    origin = dict(zip(continued.module_.parameters(), net.module_.parameters(), strict=True))
+    parameters = [p for group in now.param_groups for p in group["params"]]
+    state = {
+        place: copy.deepcopy(before.state[origin[p]])
+        for place, p in enumerate(parameters)
+        if origin.get(p) in before.state
+    }
+    now.load_state_dict(now.state_dict() | {"state": state})  # moves it to the device
+
+
+def _switches(optimizer: torch.optim.Optimizer) -> dict[str, Any]:
+    """Return the settings that decide what an optimizer's state holds, such as amsgrad."""
+    return {name: value for name, value in optimizer.defaults.items() if isinstance(value, bool)}
+
+
 def restored_net(
-    parameters: CLCEParameters, module: CLCEModule, history: list[dict[str, Any]]
+    parameters: CLCEParameters,
+    module: CLCEModule,
+    history: list[dict[str, Any]],
+    course: Course | None = None,
 ) -> CLCENet:
     """Make the net of a fit that was saved."""
-    if parameters.gradient_checkpointing and module.backbone is not None and not module.frozen:
-        checkpoint_gradients(module.backbone)
+    if module.backbone is not None and not module.frozen:
+        checkpoint_gradients(module.backbone, parameters.gradient_checkpointing)
     net = make_net(parameters, module, resolve_device(parameters.device))
     net.history_ = History(history)
+    net.course = begin(parameters) if course is None else course.with_parameters(parameters)
     return net
 
 

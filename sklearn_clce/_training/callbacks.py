@@ -6,7 +6,8 @@ import sys
 from functools import partial
 from typing import Any
 
-from skorch.callbacks import Callback
+import numpy as np
+from skorch.callbacks import Callback, PassthroughScoring
 from torch import Tensor, nn
 from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 from torch.optim.lr_scheduler import LambdaLR
@@ -78,6 +79,16 @@ class LastGoodWeights(Callback):
     def on_train_end(self, net: Any, X: Any = None, y: Any = None, **kwargs: Any) -> None:
         """Let go of the copy."""
         self.weights_ = None
+
+
+class ValidationAccuracy(PassthroughScoring):
+    """Accuracy on the samples set aside, which count with the weights of training."""
+
+    def get_avg_score(self, history: Any) -> float:
+        """Return the mean over all batches of the epoch."""
+        names = ["valid_weight", self.name]
+        weights, scores = zip(*history[-1, "batches", :, names], strict=True)
+        return float(np.average(scores, weights=weights))
 
 
 class EarlyStopping(Callback):

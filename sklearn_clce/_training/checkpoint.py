@@ -116,7 +116,7 @@ class Checkpoint:
         vars(callbacks["early_stopping"]).update(self.state["early_stopping"])
         callbacks["last_good_weights"].weights_ = self.state["weights"]
         net.history_[:] = json.loads(self.state["history"])
-        net.run.epochs_done = net.run.batch_sampler.epoch = self.state["epochs_done"]
+        net.run.epochs_done = self.state["epochs_done"]
         net.run.stopped = self.state["stop_training"]
         torch.set_rng_state(self.state["torch_rng"][rank()])
         if self.state["cuda_rng"] is not None and torch.device(net.device).type == "cuda":

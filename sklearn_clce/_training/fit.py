@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import warnings
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import torch
 from sklearn.model_selection import StratifiedShuffleSplit
-from sklearn.utils import check_random_state
 from torch import Tensor
 from torch.utils.data import Dataset, Subset
 
-from .._distributed import claim_gpu, is_main, rank, same_for_all, warn_if_not_joined
+from .._distributed import claim_gpu, is_main, warn_if_not_joined
 from .._parameters import CLCEParameters
 from .._validation import check_default_dtype, resolve_device
 from ..data import LabelledFeatures
@@ -29,6 +28,7 @@ from .assembly import (
     make_net,
 )
 from .checkpoint import checkpoint_of
+from .course import Split, begin, go_on, keep_split
 from .net import CLCENet, seeded_torch
 from .run import BatchSampler, Run
 
@@ -38,7 +38,7 @@ class FittedNet:
     """A trained net, and what its fit tells of itself."""
 
     net: CLCENet
-    validation_scores: list[float] | None  # by epoch; None without early stopping
+    validation_scores: list[float] | None  # of this call, by epoch; None without early stopping
 
     @property
     def best_validation_score(self) -> float | None:
@@ -64,18 +64,22 @@ def fit_net(
     """
     warn_if_not_joined()
     check_default_dtype()
-    seed = same_for_all(check_random_state(parameters.random_state).randint(np.iinfo(np.int32).max))
     device = resolve_device(parameters.device)
     claim_gpu(device)
     checkpoint = None
+    if after is None:
+        course = begin(parameters)
+    else:
+        assert after.course is not None  # it has trained
+        course = go_on(parameters, after.course, after.module_.backbone)
     if not in_part:
         before = None if after is None else after.module_
         checkpoint = checkpoint_of(
             parameters, samples, labels, weights, classes=classes, before=before
         )
     if checkpoint is not None:
-        seed = checkpoint.seed_or(seed)
-    with checkpoint or nullcontext(), seeded_torch(seed, device):
+        course = replace(course, seed=checkpoint.seed_or(course.seed))
+    with checkpoint or nullcontext(), seeded_torch(course.seed, device):
         if after is None:
             module, features = make_module(parameters, samples, len(classes), device)
             net = make_net(parameters, module, device)
@@ -84,7 +88,7 @@ def fit_net(
             features = features_for(parameters, net, samples)
         augment = make_augmentation(parameters, net.module_, samples)
         if features is not None:
-            if not net.module_.standardize.adapted:
+            if after is None:
                 net.module_.standardize.adapt(features, torch.from_numpy(weights))
             if not net.module_.standardize(features).isfinite().all():
                 raise ValueError("X: its features are too large for float32; scale them")
@@ -93,15 +97,14 @@ def fit_net(
         dataset: Dataset = make_dataset(net.module_, samples, labels, weights)
         validation: Dataset | None = None
         training = np.flatnonzero(weights)  # a sample of weight 0 is as good as none
-        if parameters.early_stopping:
-            training, aside = split(training, labels, parameters.validation_fraction, seed)
+        net.course = keep_split(course, parameters, labels[training], training)
+        if net.course.split is not None:
+            training, aside = split(training, labels, net.course.split)
             validation = part_of(dataset, aside)
         if len(training) < len(labels):
             dataset, labels = part_of(dataset, training), labels[training]
-        if not is_main():
-            torch.manual_seed(seed + rank())  # or all processes would augment in the same way
         run = Run(
-            batch_sampler=_batches(parameters, labels, seed),
+            batch_sampler=_batches(parameters, labels, course.seed),
             n_epochs=1 if in_part else parameters.max_epochs,
             scheduled=not in_part,
             augment=augment,
@@ -111,8 +114,9 @@ def fit_net(
             estimator=parameters,
         )
         net.train_on(dataset, run)
-    scores = [epoch["valid_acc"] for epoch in net.history_ if "valid_acc" in epoch]
-    return FittedNet(net, scores if parameters.early_stopping else None)
+    epochs = net.history_[net.run.epochs_before :]
+    scores = [epoch["valid_acc"] for epoch in epochs] if parameters.early_stopping else None
+    return FittedNet(net, scores)
 
 
 def infer(parameters: CLCEParameters, net: CLCENet, samples: Samples) -> tuple[Tensor, Tensor]:
@@ -151,17 +155,15 @@ def part_of(dataset: Dataset, indices: np.ndarray) -> Dataset:
     return LabelledFeatures(features, labels.numpy(), weights.numpy())
 
 
-def split(
-    indices: np.ndarray, labels: np.ndarray, validation_fraction: float, seed: int
-) -> tuple[np.ndarray, np.ndarray]:
+def split(indices: np.ndarray, labels: np.ndarray, how: Split) -> tuple[np.ndarray, np.ndarray]:
     """Return those of the indices to train on, and those to set aside of each class."""
-    shuffled = StratifiedShuffleSplit(1, test_size=validation_fraction, random_state=seed)
+    shuffled = StratifiedShuffleSplit(1, test_size=how.validation_fraction, random_state=how.seed)
     try:
         training, aside = next(shuffled.split(indices, labels[indices]))
         return indices[training], indices[aside]
     except ValueError as error:
         raise ValueError(
-            f"early_stopping=True with validation_fraction={validation_fraction!r}: {error}"
+            f"early_stopping=True with validation_fraction={how.validation_fraction!r}: {error}"
         ) from error
 
 

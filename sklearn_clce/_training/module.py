@@ -96,8 +96,12 @@ class CLCEModule(nn.Module):
         self.classifier = BatchInvariantLinear(n_features + (projection_dim or 0), n_classes)
         nn.init.zeros_(self.classifier.weight)  # what the training images don't tell stays out
         nn.init.zeros_(self.classifier.bias)
-        # settled here, for it is asked for at every step: nothing, or all, of the backbone trains
-        self.frozen = backbone is None or not _trains(backbone)
+        self.settle_what_trains()
+
+    def settle_what_trains(self) -> None:
+        """Note whether nothing, or all, of the backbone trains: every step asks for it."""
+        backbone = self.backbone
+        self.frozen = backbone is None or not trains(backbone)
         self.trains_whole = backbone is not None and _trains_whole(backbone)
         if self.frozen and backbone is not None:
             backbone.eval()
@@ -135,7 +139,8 @@ class CLCEModule(nn.Module):
         return self.classifier(torch.cat([features, embeddings], dim=1)), embeddings
 
 
-def _trains(module: nn.Module) -> bool:
+def trains(module: nn.Module) -> bool:
+    """Tell whether any parameter of a module requires gradients."""
     return any(parameter.requires_grad for parameter in module.parameters())
 
 
@@ -145,7 +150,7 @@ def _trains_whole(module: nn.Module) -> bool:
 
 def _evaluate_where_frozen(module: nn.Module) -> None:
     """Put what does not train into evaluation mode: batch statistics and dropout stay still."""
-    if not _trains(module):
+    if not trains(module):
         module.eval()
         return
     for child in module.children():

@@ -18,7 +18,7 @@ from skorch.callbacks import EpochTimer, PassthroughScoring
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from .._distributed import Parallel, from_all, gather, share_buffers, share_of, shared
+from .._distributed import Parallel, from_all, gather, rank, share_buffers, share_of, shared
 from .._validation import resolve_precision
 from ..data import FeatureBatches, LabelledFeatures
 from .callbacks import (
@@ -27,12 +27,14 @@ from .callbacks import (
     LastGoodWeights,
     ProgressBar,
     SaveCheckpoint,
+    ValidationAccuracy,
     WarmupCosine,
 )
+from .course import Course, epoch_seed
 from .fit_tasks import EpochTasks
 from .micro_batches import backward_in_parts
 from .optim import parameter_groups
-from .readings import NonFiniteError, Readings
+from .readings import NonFiniteError, Readings, check_weights
 from .run import Run
 
 
@@ -46,6 +48,7 @@ class CLCENet(NeuralNet):
     """
 
     run = Run()  # the last call of training
+    course: Course | None = None  # all calls
     parallel: Parallel | None = None  # while it trains
 
     def __init__(
@@ -83,7 +86,7 @@ class CLCENet(NeuralNet):
             ("train_cross_entropy", PassthroughScoring("train_cross_entropy", on_train=True)),
             ("train_contrastive", PassthroughScoring("train_contrastive", on_train=True)),
             ("valid_loss", PassthroughScoring(name="valid_loss")),
-            ("valid_acc", PassthroughScoring(name="valid_acc", lower_is_better=False)),
+            ("valid_acc", ValidationAccuracy("valid_acc", lower_is_better=False)),
             ("clip_grad", ClipGradients(self.clip_grad)),
             ("lr_scheduler", WarmupCosine(self.warmup)),
             ("last_good_weights", LastGoodWeights()),
@@ -166,7 +169,7 @@ class CLCENet(NeuralNet):
             while self.run.epochs_done < self.run.n_epochs and not self.run.stopped:
                 self._run_epoch(loaders, datasets)
         except KeyboardInterrupt:
-            self._cut_short("interrupted by the user", "its weights of that moment")
+            self._interrupted()
         except NonFiniteError as error:
             self._fall_back(error)
         finally:
@@ -174,16 +177,26 @@ class CLCENet(NeuralNet):
         return self
 
     def _run_epoch(self, loaders: dict[str, Any], datasets: dict[str, Any]) -> None:
+        self._seed_epoch()
         self.notify("on_epoch_begin", **datasets)
         self.run_single_epoch(
             loaders["train"], training=True, prefix="train", step_fn=self.train_step
         )
         share_buffers(self.module_)
+        check_weights(self.module_, self.optimizer_, epoch=self.run.epochs_done + 1)
         self.run_single_epoch(
             loaders["valid"], training=False, prefix="valid", step_fn=self.validation_step
         )
         self.run.epochs_done += 1
         self.notify("on_epoch_end", **datasets)
+
+    def _seed_epoch(self) -> None:
+        """Let the epoch draw what it would draw as a part of one long fit."""
+        assert self.course is not None
+        assert self.run.batch_sampler is not None
+        epoch = self.run.epochs_before + self.run.epochs_done
+        self.run.batch_sampler.epoch = epoch
+        torch.manual_seed(epoch_seed(self.course.seed, epoch, rank()))
 
     def run_single_epoch(
         self, iterator: Any, training: bool, prefix: str, step_fn: Any, **fit_params: Any
@@ -203,6 +216,15 @@ class CLCENet(NeuralNet):
             n_batches += 1
         readings.take_all()
         self.history.record(f"{prefix}_batch_count", n_batches)
+
+    def _interrupted(self) -> None:
+        """Keep the weights of the moment, if they can be used."""
+        try:
+            check_weights(self.module_, self.optimizer_, epoch=self.run.epochs_done + 1)
+        except NonFiniteError as error:
+            self._fall_back(error)
+        else:
+            self._cut_short("interrupted by the user", "its weights of that moment")
 
     def _cut_short(self, why: str, kept: str) -> None:
         del self.history_[self.run.epochs_before + self.run.epochs_done :]
@@ -282,9 +304,12 @@ class CLCENet(NeuralNet):
     def validation_step(self, batch: Any, **fit_params: Any) -> dict[str, Any]:
         """Record accuracy beside the loss."""
         step = super().validation_step(batch, **fit_params)
-        labels, _ = batch[1]
-        hits = step["y_pred"][0].argmax(dim=1) == labels.to(self.device, non_blocking=True)
-        self.history.record_batch("valid_acc", gather(hits.double()).mean())
+        labels, weights = (target.to(self.device, non_blocking=True) for target in batch[1])
+        hits = step["y_pred"][0].argmax(dim=1) == labels
+        weights = gather(weights.double())
+        total = weights.sum()
+        self.history.record_batch("valid_acc", (gather(hits.double()) * weights).sum() / total)
+        self.history.record_batch("valid_weight", total)
         return step
 
     def infer_batches(self, dataset: Dataset) -> tuple[Tensor, Tensor]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from itertools import chain
 from typing import Any
 
 from torch import nn
@@ -28,21 +29,28 @@ def blocks_of(backbone: Any) -> list[list[str]]:
     return blocks
 
 
-def freeze(backbone: nn.Module, trainable: str | int) -> None:
-    """Take the gradients from what is not to train."""
-    if isinstance(trainable, str):
-        backbone.requires_grad_(trainable == "all")
-        return
-    blocks = blocks_of(backbone)
-    if trainable > len(blocks):
-        raise ValueError(
-            f"trainable={trainable!r}: the backbone has {len(blocks)} blocks; 'all' trains them"
-        )
-    backbone.requires_grad_(False)
-    parameters = dict(backbone.named_parameters())
-    for block in blocks[len(blocks) - trainable :]:
-        for name in block:
-            parameters[name].requires_grad_(True)
+def freeze(backbone: nn.Module, trainable: str | int, fixed: frozenset[str] = frozenset()) -> None:
+    """Let train what is to train, except the parameters that are fixed for good."""
+    names = {name for name, _ in backbone.named_parameters()}
+    if trainable == "head":
+        names = set()
+    elif not isinstance(trainable, str):
+        blocks = blocks_of(backbone)
+        if trainable > len(blocks):
+            raise ValueError(
+                f"trainable={trainable!r}: the backbone has {len(blocks)} blocks; 'all' trains them"
+            )
+        names = set(chain(*blocks[len(blocks) - trainable :]))
+    names -= fixed
+    for name, parameter in backbone.named_parameters():
+        parameter.requires_grad_(name in names)
+
+
+def fixed_in(backbone: Any) -> frozenset[str]:
+    """Name the parameters of a user's module that require no gradients; they stay as they are."""
+    if not isinstance(backbone, nn.Module):
+        return frozenset()
+    return frozenset(name for name, p in backbone.named_parameters() if not p.requires_grad)
 
 
 def layer_decay_of(backbone: nn.Module | None, layer_decay: float | str) -> float:

@@ -7,16 +7,22 @@ from collections import deque
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from torch.optim import Optimizer
 
 LAG = {"cuda": 8}  # steps that a device may be behind the host, by its type; others none
 
 # What makes all that follows worthless where it is not finite, in the order in which it is told.
 CHECKED = {"train_loss": "loss", "train_grad_norm": "norm of the gradient"}
 
+CAUSES = (
+    "a learning_rate that is too high, a temperature that is too low, clip_grad=None, or an "
+    "augmentation that gives NaN"
+)
+
 
 class NonFiniteError(ArithmeticError):
-    """The loss or the gradient of a training step is NaN or infinite."""
+    """The loss or the gradient of a training step, or a weight, is NaN or infinite."""
 
 
 class Readings:
@@ -60,6 +66,17 @@ class Readings:
             if not math.isfinite(batch.get(name, 0.0)):
                 raise NonFiniteError(
                     f"the {meaning} is {batch[name]} in epoch {self.epoch}, step {self.n_taken}: "
-                    "likely causes are a learning_rate that is too high, a temperature that is "
-                    "too low, clip_grad=None, or an augmentation that gives NaN"
+                    f"likely causes are {CAUSES}"
                 )
+
+
+def check_weights(module: nn.Module, optimizer: Optimizer, epoch: int) -> None:
+    """Raise an error if what an epoch leaves behind, to be kept, is not finite."""
+    kept: list[Any] = [parameter for parameter in module.parameters() if parameter.requires_grad]
+    kept += module.buffers()
+    kept += [value for state in optimizer.state.values() for value in state.values()]
+    finite = [value.isfinite().all() for value in kept if isinstance(value, Tensor) and value.ndim]
+    if not torch.stack(finite).all():  # one wait for the device
+        raise NonFiniteError(
+            f"the weights are not finite after epoch {epoch}: likely causes are {CAUSES}"
+        )

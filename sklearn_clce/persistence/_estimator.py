@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import warnings
+from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
 from types import NoneType
@@ -16,7 +17,7 @@ from sklearn.utils.validation import check_is_fitted
 from torch import Tensor, nn
 
 from .._distributed import is_main
-from .._training import CLCEModule, CLCENet, restored_net
+from .._training import CLCEModule, CLCENet, Course, Split, restored_net
 from ._file import read_model_file, write_model_file
 from ._module import (
     check_backbone,
@@ -208,10 +209,16 @@ def describe(clf: Any) -> tuple[dict[str, Any], list[str]]:
         "module": describe_module(clf.module_),
         "history": epochs,
         "validation_scores": clf.validation_scores_,
+        "course": _describe_course(clf.net_.course),
         "n_features_in": getattr(clf, "n_features_in_", None),
         "feature_names_in": None if columns is None else columns.tolist(),
     }
     return model, list(dict.fromkeys(left_out))
+
+
+def _describe_course(course: Course) -> dict[str, Any]:
+    split = None if course.split is None else asdict(course.split)
+    return {"seed": course.seed, "split": split, "began": course.began}
 
 
 def _is_scalar(value: Any) -> bool:
@@ -270,7 +277,7 @@ def restore(
         raise ValueError("its validation_scores are not numbers")
     _take_columns(clf, model)
     clf.classes_ = classes
-    clf.net_ = _net(clf, module, history)
+    clf.net_ = _net(clf, module, history, _course(model))
     clf.n_iter_ = len(history)
     clf.validation_scores_ = scores
     clf.best_validation_score_ = None if scores is None else max(scores, default=None)
@@ -311,9 +318,33 @@ def _take_columns(clf: Any, model: dict[str, Any]) -> None:
         clf.feature_names_in_ = np.array(names, dtype=object)
 
 
-def _net(clf: Any, module: CLCEModule, history: list[dict[str, Any]]) -> CLCENet:
+def _course(model: dict[str, Any]) -> Course | None:
+    """Read where training stands; files of older versions do not say."""
+    if "course" not in model:
+        return None
+    saved = take(model, "course", dict)
+    split = take(saved, "split", dict, NoneType)
+    if split is not None:
+        split = Split(
+            seed=_seed(split),
+            validation_fraction=take(split, "validation_fraction", float),
+            samples=take(split, "samples", str),
+        )
+    return Course(_seed(saved), split=split, began=take(saved, "began", bool))
+
+
+def _seed(saved: dict[str, Any]) -> int:
+    seed = take(saved, "seed", int)
+    if not 0 <= seed < 2**31:
+        raise ValueError("its seed is not one")
+    return seed
+
+
+def _net(
+    clf: Any, module: CLCEModule, history: list[dict[str, Any]], course: Course | None
+) -> CLCENet:
     try:
-        return restored_net(clf, module, history)
+        return restored_net(clf, module, history, course)
     except (ValueError, TypeError, AttributeError, KeyError) as error:
         raise ValueError(f"its net can't be made: {error}") from error
 
