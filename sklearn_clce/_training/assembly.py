@@ -180,8 +180,10 @@ def continued_net(parameters: CLCEParameters, net: CLCENet, device: torch.device
     if parameters.compile:
         module.compile()
     continued = make_net(parameters, module, device)
-    # Rows are shared, not copied, and those of batches not kept: no call costs more than the first.
-    continued.history_ = History({**row, "batches": []} for row in net.history_)
+    # No call costs more than the first: old epochs are shared, and keep no rows of their batches.
+    continued.history_ = History(
+        {**epoch, "batches": []} if epoch["batches"] else epoch for epoch in net.history_
+    )
     _copy_optimizer_state(net, continued)
     return continued
 
