@@ -1,5 +1,7 @@
 """The numbers of the steps reach the history, and no step waits for them."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
@@ -67,6 +69,28 @@ def test_numbers_arrive_in_order_and_the_first_bad_step_is_named(monkeypatch, la
     assert len(taken) == min(3 + lag, 5)
     assert [batch["train_loss"] for batch in batches[:2]] == [1.0, 2.0]
     assert {type(batch["train_loss"]) for batch in batches[:3]} == {float}
+
+
+def test_a_cuda_device_is_eight_steps_behind_and_waited_for_by_its_events(monkeypatch):
+    log = []
+
+    class Stream:
+        def record_event(self):
+            number = sum(one[0] == "recorded" for one in log)
+            log.append(("recorded", number))
+            return SimpleNamespace(synchronize=lambda: log.append(("waited", number)))
+
+    monkeypatch.setattr("torch.cuda.current_stream", lambda device: Stream())
+    reading = Readings(torch.device("cuda"), epoch=1)
+    batches = steps(*map(float, range(10)))
+    for batch in batches:
+        reading.add(batch)
+    of_waits = [number for what, number in log if what == "waited"]
+    assert of_waits == [0, 1]
+    assert log.index(("waited", 0)) > log.index(("recorded", 8))
+    assert [type(batch["train_loss"]) for batch in batches] == [float] * 2 + [torch.Tensor] * 8
+    reading.take_all()
+    assert [batch["train_loss"] for batch in batches] == list(range(10))
 
 
 def test_a_gradient_that_is_not_finite_is_told(monkeypatch, clouds):
