@@ -147,7 +147,8 @@ class CLCEClassifier(
         Seed of new weights, order of samples, augmentation and dropout. torch's global
         generators are left as they were found.
     verbose : int, default=0
-        0 prints nothing, 1 draws a progress bar.
+        0 prints nothing. 1 prints how much there is to do, and a line for each epoch with
+        its losses, its time and the time that is left.
     memory : path, joblib.Memory or None, default=None
         Folder in which the features of a frozen backbone are kept, for each image, so
         that a grid search or another process does not compute them again. Used with

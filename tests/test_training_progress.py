@@ -1,23 +1,33 @@
 """What a fit shows and records."""
 
+import io
 import pickle
+import re
 
 import numpy as np
 import pytest
 from sklearn.model_selection import GridSearchCV
 
 from sklearn_clce import CLCEClassifier
+from sklearn_clce._progress import duration
 from small_fits import head
 
 
-def test_verbose_says_what_trains_and_how_it_goes(clouds, capfd):
-    head(verbose=1, early_stopping=True, max_epochs=2).fit(*clouds)
-    shown = capfd.readouterr().err
-    assert "training 17,813 of 17,813 parameters" in shown
-    assert "epoch 2/2" in shown
-    assert "loss=" in shown
-    assert "valid acc=" in shown
-    assert shown.count("\n") == 2
+def test_verbose_says_how_much_there_is_to_do_and_leaves_a_line_for_each_epoch(clouds, capfd):
+    clf = head(verbose=1, early_stopping=True, max_epochs=2, batch_size=9).fit(*clouds)
+    shown, red = capfd.readouterr()
+    first, *epochs = shown.splitlines()
+    assert first == (
+        "training 17,813 of 17,813 parameters on 54 samples, on cpu: up to 2 epochs of 6 steps"
+    )
+    assert len(epochs) == 2
+    assert re.fullmatch(r"epoch 1/2: .*, [\d.]+ s, [\d.]+ s left", epochs[0])
+    assert re.fullmatch(r"epoch 2/2: .*, [\d.]+ s", epochs[1])
+    for line, epoch in zip(epochs, clf.history_, strict=True):
+        assert f"loss {epoch['train_loss']:.3f}" in line
+        assert f"validation loss {epoch['valid_loss']:.3f}" in line
+        assert f"validation accuracy {epoch['valid_acc']:.3f}" in line
+    assert red == ""
 
 
 def test_verbose_tells_trained_from_frozen(capfd, colour_images, colour_labels):
@@ -27,7 +37,45 @@ def test_verbose_tells_trained_from_frozen(capfd, colour_images, colour_labels):
     trained = sum(p.numel() for p in parameters if p.requires_grad)
     total = sum(p.numel() for p in parameters)
     assert trained < total
-    assert f"training {trained:,} of {total:,} parameters" in capfd.readouterr().err
+    assert f"training {trained:,} of {total:,} parameters" in capfd.readouterr().out
+
+
+def test_verbose_shows_the_pass_of_a_frozen_backbone_in_fit_alone(
+    capfd, colour_images, colour_labels, tiny_backbone
+):
+    clf = CLCEClassifier(tiny_backbone, trainable="head", max_epochs=1, verbose=1, batch_size=6)
+    clf.fit(colour_images, colour_labels)
+    shown, red = capfd.readouterr()
+    assert "features: running the backbone on 12 of 12 images\nfeatures: " in shown
+    assert red == ""
+    clf.predict(colour_images)
+    assert capfd.readouterr() == ("", "")
+
+
+def test_nothing_is_shown_by_default(capfd, clouds):
+    head(max_epochs=2).fit(*clouds)
+    assert capfd.readouterr() == ("", "")
+
+
+def test_a_terminal_gets_a_bar_that_vanishes(clouds, monkeypatch):
+    class Terminal(io.StringIO):
+        def isatty(self):
+            return True
+
+    terminal = Terminal()
+    monkeypatch.setattr("sys.stdout", terminal)
+    head(verbose=1, max_epochs=2, batch_size=6).fit(*clouds)
+    text = terminal.getvalue()
+    assert "step" in text
+    assert text.rsplit("\r", 1)[-1].strip().startswith("epoch 2/2: loss")
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [(0.04, "0.0 s"), (9.94, "9.9 s"), (80, "80 s"), (600, "10 min"), (9000, "2.5 h")],
+)
+def test_times_are_written_as_a_person_would(seconds, text):
+    assert duration(seconds) == text
 
 
 def test_scikit_learns_callbacks_over_a_grid_search(clouds, capfd):

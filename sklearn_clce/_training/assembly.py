@@ -50,7 +50,7 @@ def make_module(
         shared = frozen_backbone(
             parameters.backbone, pretrained=parameters.pretrained, image_size=parameters.image_size
         )
-        features = kept_features(parameters, samples, shared, device)
+        features = kept_features(parameters, samples, shared, device, parameters.verbose)
         backbone, config = copy.deepcopy(shared.module), shared.config
         n_features = features.shape[1]
     else:
@@ -83,7 +83,11 @@ def make_module(
 
 
 def kept_features(
-    parameters: CLCEParameters, images: Sequence[Tensor], backbone: FrozenBackbone, device: Any
+    parameters: CLCEParameters,
+    images: Sequence[Tensor],
+    backbone: FrozenBackbone,
+    device: Any,
+    verbose: int | bool = 0,
 ) -> Tensor:
     """Run a frozen backbone, or take what is kept of it: features (n, n_features) on the CPU."""
     device = torch.device(device)
@@ -94,15 +98,18 @@ def kept_features(
         batch_size=parameters.batch_size,
         device=device,
         precision=resolve_precision(parameters.precision, device),
+        verbose=verbose,
     )
 
 
-def features_for(parameters: CLCEParameters, net: CLCENet, samples: Samples) -> Tensor | None:
+def features_for(
+    parameters: CLCEParameters, net: CLCENet, samples: Samples, verbose: int | bool = 0
+) -> Tensor | None:
     """Return features of samples, if nothing of the net's backbone trains."""
     if isinstance(samples, Tensor) or not net.module_.frozen:
         return samples if isinstance(samples, Tensor) else None
     backbone = FrozenBackbone(net.module_.eval().backbone, net.module_.config)
-    return kept_features(parameters, samples, backbone, net.device)
+    return kept_features(parameters, samples, backbone, net.device, verbose)
 
 
 def _is_frozen(backbone: str | nn.Module) -> bool:

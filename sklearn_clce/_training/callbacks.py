@@ -1,8 +1,7 @@
-"""What happens between the steps: schedule, early stopping, the way back, progress."""
+"""What happens between the steps: schedule, early stopping, the way back."""
 
 from __future__ import annotations
 
-import sys
 from functools import partial
 from typing import Any
 
@@ -12,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 from torch.optim.lr_scheduler import LambdaLR
 
-from .._distributed import is_main, same_for_all
+from .._distributed import same_for_all
 from .optim import warmup_cosine
 
 
@@ -134,49 +133,6 @@ class SaveCheckpoint(Callback):
         """Write it."""
         if net.run.checkpoint is not None:
             net.run.checkpoint.save(net)
-
-
-class ProgressBar(Callback):
-    """One bar over all steps, with loss, validation accuracy and the time left."""
-
-    bar_ = None
-
-    def on_train_begin(self, net: Any, X: Any = None, y: Any = None, **kwargs: Any) -> None:
-        """Say what trains, and draw the bar."""
-        if not net.verbose or not is_main():
-            return
-        from tqdm.auto import tqdm
-
-        parameters = list(net.module_.parameters())
-        trained = sum(p.numel() for p in parameters if p.requires_grad)
-        total = sum(p.numel() for p in parameters)
-        tqdm.write(f"training {trained:,} of {total:,} parameters", file=sys.stderr)
-        self.bar_ = tqdm(total=net.run.n_steps, unit="step")
-
-    def on_epoch_begin(self, net: Any, **kwargs: Any) -> None:
-        """Begin where an earlier process stopped."""
-        if self.bar_ is not None:
-            self.bar_.n = net.run.epochs_done * len(net.run.batch_sampler)
-
-    def on_batch_end(self, net: Any, training: bool = False, **kwargs: Any) -> None:
-        """Move on by a step."""
-        if self.bar_ is not None and training:
-            self.bar_.update()
-
-    def on_epoch_end(self, net: Any, **kwargs: Any) -> None:
-        """Show the epoch's figures."""
-        if self.bar_ is None:
-            return
-        self.bar_.set_description(f"epoch {net.run.epochs_done}/{net.run.n_epochs}")
-        row = net.history[-1]
-        names = {"train_loss": "loss", "valid_acc": "valid acc"}
-        self.bar_.set_postfix({names[k]: f"{row[k]:.3f}" for k in names if k in row})
-
-    def on_train_end(self, net: Any, X: Any = None, y: Any = None, **kwargs: Any) -> None:
-        """Leave the bar as it is."""
-        if self.bar_ is not None:
-            self.bar_.close()
-        self.bar_ = None
 
 
 def copy_weights(module: nn.Module) -> dict[str, Tensor]:

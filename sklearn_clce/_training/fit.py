@@ -85,7 +85,7 @@ def fit_net(
             net = make_net(parameters, module, device)
         else:
             net = continued_net(parameters, after, device)
-            features = features_for(parameters, net, samples)
+            features = features_for(parameters, net, samples, parameters.verbose)
         augment = make_augmentation(parameters, net.module_, samples)
         if features is not None:
             if after is None:

@@ -25,7 +25,6 @@ from .callbacks import (
     ClipGradients,
     EarlyStopping,
     LastGoodWeights,
-    ProgressBar,
     SaveCheckpoint,
     ValidationAccuracy,
     WarmupCosine,
@@ -34,6 +33,7 @@ from .course import Course, epoch_seed
 from .fit_tasks import EpochTasks
 from .micro_batches import backward_in_parts
 from .optim import parameter_groups
+from .progress import Progress
 from .readings import NonFiniteError, Readings, check_weights
 from .run import Run
 
@@ -92,7 +92,7 @@ class CLCENet(NeuralNet):
             ("last_good_weights", LastGoodWeights()),
             ("early_stopping", EarlyStopping(self.patience, self.tol)),
             ("checkpoint", SaveCheckpoint()),
-            ("progress", ProgressBar()),
+            ("progress", Progress()),
             ("fit_tasks", EpochTasks()),
         ]
 

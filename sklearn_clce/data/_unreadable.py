@@ -7,6 +7,7 @@ from typing import Any
 
 import joblib
 
+from .._progress import bar
 from ._kinds import as_items
 
 
@@ -50,8 +51,6 @@ def find_unreadable(X: Any, *, verbose: int = 1) -> dict[int, str]:
     "X[0]: there is no file 'no_such.png'"
     >>> X, y = np.delete(X, list(bad)), np.delete(y, list(bad))
     """
-    from tqdm.auto import tqdm
-
     images = as_items(X)
 
     def complaint(index: int) -> str | None:
@@ -64,5 +63,5 @@ def find_unreadable(X: Any, *, verbose: int = 1) -> dict[int, str]:
     n_threads = joblib.cpu_count() if images.bears_threads else 1
     with ThreadPoolExecutor(n_threads) as pool:
         complaints = pool.map(complaint, range(len(images)))
-        progress = tqdm(complaints, total=len(images), disable=not verbose, desc="reading")
+        progress = bar(complaints, total=len(images), unit="image", shown=bool(verbose))
         return {index: found for index, found in enumerate(progress) if found is not None}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
@@ -13,6 +14,7 @@ import torch
 from torch import Tensor
 
 from .._distributed import from_all, is_main, share_of
+from .._progress import bar, duration, tell
 from ..backbones import FrozenBackbone, UndescribableError
 from ..data import ArrayImages, EvaluationTransform, LabelledImages, ListImages
 from ._store import EmbeddingStore
@@ -46,10 +48,13 @@ def features_of(
     kept = {} if store is None else store.get(keys)
     missing = {key: index for index, key in reversed(list(enumerate(keys))) if key not in kept}
     indices = sorted(set().union(*from_all(list(missing.values()))))
-    if verbose and is_main():
-        print(f"[BackboneFeatures] running the backbone on {len(indices)} of {len(images)} images")
+    shown = bool(verbose) and is_main()
+    if shown:
+        tell(f"features: running the backbone on {len(indices):,} of {len(images):,} images")
+    start = time.monotonic()
     run = backbone.runner(device, precision) if indices else None
     computed = {}
+    progress = bar(total=len(share_of(indices)), unit="image", shown=shown)
     for part in _parts(share_of(indices), batch_size):
         vectors = run(data.__getitems__(part)[0]).numpy()
         computed |= {keys[index]: vector for index, vector in zip(part, vectors, strict=True)}
@@ -58,6 +63,10 @@ def features_of(
             # an image that changed while it was read belongs to no key
             same = [key for index, key in zip(part, now, strict=True) if keys[index] == key]
             store.put({key: computed[key] for key in same})
+        progress.update(len(part))
+    progress.close()
+    if shown and indices:
+        tell(f"features: {duration(time.monotonic() - start)}")
     for others in from_all(computed):
         kept |= others
     return torch.from_numpy(np.stack([kept[key] for key in keys]))

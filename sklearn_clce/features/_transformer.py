@@ -59,7 +59,7 @@ class BackboneFeatures(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEs
     memory : path, joblib.Memory, EmbeddingStore or None, default=None
         Folder in which features are kept, up to 2 GiB; None keeps none. See Notes.
     verbose : int, default=0
-        0 prints nothing, 1 on how many images the backbone runs.
+        0 prints nothing, 1 on how many images the backbone runs, and how long that took.
 
     Attributes
     ----------

@@ -1,0 +1,33 @@
+"""What is shown of long work: lines that stay, and a bar where somebody watches a terminal.
+
+All of it goes to standard output: what goes to standard error is red in a notebook.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable
+from typing import Any
+
+
+def tell(line: str) -> None:
+    """Write a line, above the bar if there is one."""
+    from tqdm import tqdm
+
+    tqdm.write(line, file=sys.stdout)
+    sys.stdout.flush()
+
+
+def bar(items: Iterable[Any] | None = None, *, total: int, unit: str, shown: bool = True) -> Any:
+    """Return a progress bar that vanishes when it is closed; none where nobody watches."""
+    from tqdm import tqdm
+
+    nobody = None if shown else True  # None: not where the output is not a terminal
+    return tqdm(items, total=total, unit=unit, file=sys.stdout, leave=False, disable=nobody)
+
+
+def duration(seconds: float) -> str:
+    """Write a time as a person would."""
+    if seconds < 90:
+        return f"{seconds:.1f} s" if seconds < 10 else f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
