@@ -17,6 +17,7 @@ from ._training import (
     CallbackSupportMixin,
     CLCEModule,
     CLCENet,
+    FitTask,
     Samples,
     fit_net,
     infer,
@@ -298,7 +299,8 @@ class CLCEClassifier(
                     f"{self.classes_.tolist()}; set warm_start=False to begin anew"
                 )
             self.classes_ = classes
-            self._train(samples, labels, sample_weight, goes_on=goes_on, fit_task=task)
+            fit_task = task and FitTask(task, self, X, y)
+            self._train(samples, labels, sample_weight, goes_on=goes_on, fit_task=fit_task)
         if task is not None:
             task.call_on_fit_task_end(estimator=self, X=X, y=y)
         return self
@@ -469,7 +471,7 @@ class CLCEClassifier(
         *,
         goes_on: bool,
         in_part: bool = False,
-        fit_task: Any = None,
+        fit_task: FitTask | None = None,
     ) -> None:
         """Train, and store what the fit gave."""
         weights = sample_weights(labels, self.classes_, sample_weight, self.class_weight)

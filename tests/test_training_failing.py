@@ -62,3 +62,98 @@ def test_keyboard_interrupt_leaves_a_usable_estimator(clouds):
         clf = head(max_epochs=50, callbacks=[StopAfter(5)]).fit(X, codes)
     assert clf.predict(X).shape == (60,)
     assert clf.n_iter_ == 5
+
+
+class FiniteLoss(Breaking):
+    """A backbone whose gradient breaks at some training step, while the loss is finite."""
+
+    factor = torch.nan
+
+    def forward(self, images):
+        self.steps += self.training
+        features = images.mean(dim=(2, 3)) * self.weight
+        if self.training and self.steps == self.step:
+            features.register_hook(lambda gradient: gradient * self.factor)
+        return features
+
+
+def finite_loss(step, **params):
+    defaults = {"batch_size": 6, "max_epochs": 3, "augment": None, "random_state": 0}
+    return CLCEClassifier(FiniteLoss(step), **defaults | params)
+
+
+def weights_are_finite(clf):
+    return all(value.isfinite().all() for value in weights_of(clf).values())
+
+
+@pytest.mark.parametrize("factor", [torch.nan, torch.inf])
+@pytest.mark.parametrize("clip_grad", [None, 1.0])
+@pytest.mark.parametrize("early_stopping", [False, True])
+@pytest.mark.parametrize("step", [3, 4, 6])
+def test_a_gradient_that_breaks_in_the_last_step_of_an_epoch_is_not_kept(
+    step, early_stopping, clip_grad, factor, colour_images, colour_labels, monkeypatch
+):
+    monkeypatch.setattr(FiniteLoss, "factor", factor)
+    params = {"early_stopping": early_stopping, "validation_fraction": 0.3, "batch_size": 4}
+    clf = finite_loss(step, clip_grad=clip_grad, **params if early_stopping else {})
+    with pytest.warns(ConvergenceWarning, match="keeps the weights of epoch"):
+        clf.fit(colour_images, colour_labels)
+    assert weights_are_finite(clf)
+    assert np.isfinite(clf.predict_proba(colour_images)).all()
+    assert clf.n_iter_ == (step - 1) // 2
+
+
+def test_a_checkpoint_holds_no_broken_weights(colour_images, colour_labels, tmp_path):
+    clf = finite_loss(4, checkpoint=tmp_path)
+    with pytest.warns(ConvergenceWarning, match="keeps the weights of epoch 1"):
+        clf.fit(colour_images, colour_labels)
+    (path,) = tmp_path.glob("**/checkpoint.pt")
+    state = torch.load(path, weights_only=True)
+    assert state["epochs_done"] == 1
+    assert all(value.isfinite().all() for value in state["weights"].values())
+
+
+@pytest.mark.parametrize("step", [1, 2])
+def test_partial_fit_keeps_no_broken_weights(step, colour_images, colour_labels):
+    clf = finite_loss(step + 2).partial_fit(colour_images, colour_labels, ["left", "none"])
+    before = weights_of(clf)
+    with pytest.raises(ValueError, match=r"in epoch 1, step . *.* nothing is kept"):
+        clf.partial_fit(colour_images, colour_labels)
+    assert same_weights(before, weights_of(clf))
+
+
+class Leaping(torch.optim.SGD):
+    """An optimizer that leaves the range of float32, from finite gradients."""
+
+    def step(self, closure):
+        loss = super().step(closure)
+        with torch.no_grad():
+            self.param_groups[0]["params"][0].mul_(1e38).mul_(1e38)
+        return loss
+
+
+def test_weights_that_leave_the_range_of_float32_are_not_kept(clouds):
+    clf = head(max_epochs=1, batch_size=60, skorch_params={"optimizer": Leaping})
+    with pytest.raises(ValueError, match="the weights are not finite after epoch 1"):
+        clf.fit(*clouds)
+
+
+def test_an_interrupted_fit_keeps_no_broken_weights(colour_images, colour_labels):
+    class Interrupt(StopAfter):
+        def on_epoch_begin(self, net, **kwargs):
+            if len(net.history_) > self.epochs:
+                with torch.no_grad():
+                    net.module_.classifier.weight.fill_(torch.nan)
+                raise KeyboardInterrupt
+
+    clf = finite_loss(99, callbacks=[Interrupt(2)])
+    with pytest.warns(ConvergenceWarning, match="keeps the weights of epoch 2"):
+        clf.fit(colour_images, colour_labels)
+    assert weights_are_finite(clf)
+
+
+def test_a_mask_may_be_infinite(colour_images, colour_labels):
+    backbone = FiniteLoss(99)
+    backbone.register_buffer("mask", torch.full((3,), -torch.inf))
+    clf = finite_loss(99).set_params(backbone=backbone, max_epochs=1)
+    assert clf.fit(colour_images, colour_labels).n_iter_ == 1

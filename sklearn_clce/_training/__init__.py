@@ -3,7 +3,7 @@
 from .assembly import Samples, restored_net
 from .course import Course, Split
 from .fit import FittedNet, fit_net, infer
-from .fit_tasks import CallbackSupportMixin, with_callbacks
+from .fit_tasks import CallbackSupportMixin, FitTask, with_callbacks
 from .module import CLCEModule
 from .net import CLCENet
 
@@ -18,5 +18,6 @@ __all__ = [
     "Course",
     "Split",
     "CallbackSupportMixin",
+    "FitTask",
     "with_callbacks",
 ]

@@ -26,7 +26,7 @@ from ..features import features_of, open_store
 from ..losses import CLCELoss
 from .course import Course, begin
 from .module import CLCEModule, trains
-from .net import CLCENet, already_a_batch
+from .net import CLCENet, already_a_batch, probabilities
 from .optim import fixed_in, freeze
 from .run import Augment
 from .skorch_params import check_skorch_params
@@ -158,6 +158,7 @@ def make_net(parameters: CLCEParameters, module: CLCEModule, device: torch.devic
         "max_epochs": parameters.max_epochs,
         "batch_size": parameters.batch_size,
         "train_split": None,
+        "predict_nonlinearity": probabilities,
         "callbacks": parameters.callbacks,
         "callbacks__print_log": None,
         "device": device,

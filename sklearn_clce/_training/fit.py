@@ -5,7 +5,6 @@ from __future__ import annotations
 import warnings
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
 import torch
@@ -29,6 +28,7 @@ from .assembly import (
 )
 from .checkpoint import checkpoint_of
 from .course import Split, begin, go_on, keep_split
+from .fit_tasks import FitTask
 from .net import CLCENet, seeded_torch
 from .run import BatchSampler, Run
 
@@ -55,7 +55,7 @@ def fit_net(
     classes: np.ndarray,
     after: CLCENet | None = None,
     in_part: bool = False,
-    fit_task: Any = None,
+    fit_task: FitTask | None = None,
 ) -> FittedNet:
     """Train a new net, or a copy of an earlier one, so that an error loses nothing.
 
@@ -103,6 +103,7 @@ def fit_net(
             validation = part_of(dataset, aside)
         if len(training) < len(labels):
             dataset, labels = part_of(dataset, training), labels[training]
+            fit_task = fit_task and replace(fit_task, indices=training)
         run = Run(
             batch_sampler=_batches(parameters, labels, course.seed),
             n_epochs=1 if in_part else parameters.max_epochs,
@@ -111,7 +112,6 @@ def fit_net(
             validation=validation,
             checkpoint=checkpoint,
             fit_task=fit_task,
-            estimator=parameters,
         )
         net.train_on(dataset, run)
     epochs = net.history_[net.run.epochs_before :]

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
 from typing import Any, TypeVar
 
+import numpy as np
+from sklearn.utils import _safe_indexing
 from skorch.callbacks import Callback
 
 Method = TypeVar("Method", bound=Callable[..., Any])
@@ -29,21 +33,44 @@ def with_callbacks(method: Method) -> Method:
     return _with_callbacks(method)
 
 
+@dataclass(frozen=True)
+class FitTask:
+    """What scikit-learn's callbacks know a fit by, and what it was called with."""
+
+    context: Any
+    estimator: Any
+    X: Any
+    y: Any
+    indices: np.ndarray | None = None  # of the samples that train; None: all
+
+    def data(self) -> dict[str, Any]:
+        """Return X and y of the samples that train, as functions: most callbacks ask for none."""
+        if self.indices is None:
+            return {"X": self.X, "y": self.y}
+        return {
+            "X": partial(_safe_indexing, self.X, self.indices),
+            "y": partial(_safe_indexing, self.y, self.indices),
+        }
+
+
 class EpochTasks(Callback):
     """Tell scikit-learn's callbacks of each epoch, if the net's fit is one of its tasks."""
 
     def on_epoch_begin(self, net: Any, **kwargs: Any) -> None:
         """Begin a task below that of the fit."""
-        if net.run.fit_task is not None:
-            self.task_ = net.run.fit_task.subcontext(task_name="epoch")
-            self.task_.call_on_fit_task_begin(estimator=net.run.estimator)
+        task = net.run.fit_task
+        if task is not None:
+            self.context_ = task.context.subcontext(task_name="epoch")
+            self.context_.call_on_fit_task_begin(estimator=task.estimator)
 
     def on_epoch_end(self, net: Any, **kwargs: Any) -> None:
-        """End it; a callback may say that it is enough."""
-        run = net.run
-        if run.fit_task is not None and self.task_.call_on_fit_task_end(estimator=run.estimator):
-            run.stopped = True
+        """End it, with what makes an estimator that predicts; a callback may stop the fit."""
+        task = net.run.fit_task
+        if task is not None and self.context_.call_on_fit_task_end(
+            estimator=task.estimator, reconstruction_attributes={"net_": net}, **task.data()
+        ):
+            net.run.stopped = True
 
     def on_train_end(self, net: Any, X: Any = None, y: Any = None, **kwargs: Any) -> None:
         """Let go of the task, which does not pickle."""
-        self.task_ = None
+        self.context_ = None

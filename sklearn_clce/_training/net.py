@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from sklearn.base import ClassifierMixin
 from sklearn.exceptions import ConvergenceWarning
 from skorch import NeuralNet
 from skorch.callbacks import EpochTimer, PassthroughScoring
@@ -38,13 +39,13 @@ from .readings import NonFiniteError, Readings, check_weights
 from .run import Run
 
 
-class CLCENet(NeuralNet):
+class CLCENet(ClassifierMixin, NeuralNet):
     """skorch's net for a module that returns logits and embeddings.
 
     Batches are ``(X, (labels, weights))``. The module is handed in as an instance and owned by the
-    net. The parameters beside skorch's are those of :class:`sklearn_clce.CLCEClassifier`, except
-    ``patience``, its ``n_iter_no_change`` where it stops early, and ``keep_optimizer``, whether a
-    pickle holds the optimizer's state.
+    net, and its classes are the indices 0, 1, ... The parameters beside skorch's are those of
+    :class:`sklearn_clce.CLCEClassifier`, except ``patience``, its ``n_iter_no_change`` where it
+    stops early, and ``keep_optimizer``, whether a pickle holds the optimizer's state.
     """
 
     run = Run()  # the last call of training
@@ -95,6 +96,23 @@ class CLCENet(NeuralNet):
             ("progress", Progress()),
             ("fit_tasks", EpochTasks()),
         ]
+
+    @property
+    def classes_(self) -> np.ndarray:
+        """Indices of the logits: what the labels of batches are, and :meth:`predict` returns."""
+        return np.arange(self.module_.classifier.out_features)
+
+    def predict(self, X: Any) -> np.ndarray:
+        """Predict indices of classes, for skorch's scores of an epoch."""
+        return self.predict_proba(X).argmax(axis=1)
+
+    def notify(self, method_name: str, **kwargs: Any) -> None:
+        """Tell callbacks; to theirs, a batch is ``(X, labels)`` with a label for each output."""
+        if "batch" in kwargs:
+            X, (labels, _) = kwargs["batch"]
+            n_outputs = len(kwargs["y_pred"][0]) if "y_pred" in kwargs else len(labels)
+            kwargs["batch"] = X, labels.repeat(n_outputs // len(labels))
+        super().notify(method_name, **kwargs)
 
     def get_params_for_optimizer(self, prefix: str, named_parameters: Any) -> tuple[list, dict]:
         """Group parameters by layer, unless the user has grouped them."""
@@ -277,7 +295,7 @@ class CLCENet(NeuralNet):
             self.micro_batch_size,
             unsummed=self.parallel.unsummed,
         )
-        return {"loss": loss, "y_pred": outputs}
+        return {"loss": loss, "y_pred": tuple(outputs)}
 
     def infer(self, x: Any, **fit_params: Any) -> tuple[Tensor, Tensor]:
         """Run the module, in mixed precision where that is on."""
@@ -342,6 +360,11 @@ class CLCENet(NeuralNet):
         """Point both names at the one module again."""
         super().__setstate__(state)
         self.module = getattr(self, "module_", None)
+
+
+def probabilities(logits: Tensor) -> Tensor:
+    """Return class probabilities, in float32 after any precision."""
+    return logits.float().softmax(dim=-1)
 
 
 def already_a_batch(batch: Any) -> Any:

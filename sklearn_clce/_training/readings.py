@@ -72,11 +72,12 @@ class Readings:
 
 def check_weights(module: nn.Module, optimizer: Optimizer, epoch: int) -> None:
     """Raise an error if what an epoch leaves behind, to be kept, is not finite."""
-    kept: list[Any] = [parameter for parameter in module.parameters() if parameter.requires_grad]
-    kept += module.buffers()
-    kept += [value for state in optimizer.state.values() for value in state.values()]
-    finite = [value.isfinite().all() for value in kept if isinstance(value, Tensor) and value.ndim]
-    if not torch.stack(finite).all():  # one wait for the device
+    kept: list[Tensor] = [weight for weight in module.parameters() if weight.requires_grad]
+    states = [value for state in optimizer.state.values() for value in state.values()]
+    kept += [value for value in states if isinstance(value, Tensor) and value.ndim]
+    sound = [value.isfinite().all() for value in kept]
+    sound += [~buffer.isnan().any() for buffer in module.buffers()]  # a mask may be infinite
+    if not torch.stack(sound).all():  # one wait for the device
         raise NonFiniteError(
             f"the weights are not finite after epoch {epoch}: likely causes are {CAUSES}"
         )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from torch import Tensor
 from torch.utils.data import Dataset
@@ -13,6 +13,7 @@ from ..samplers import ClassBalancedBatchSampler, ShuffledBatchSampler
 
 if TYPE_CHECKING:
     from .checkpoint import Checkpoint
+    from .fit_tasks import FitTask
 
 BatchSampler = ShuffledBatchSampler | ClassBalancedBatchSampler
 Augment = Callable[[Tensor], Tensor]  # a batch of images to an augmented one
@@ -28,8 +29,7 @@ class Run:
     augment: Augment | None = None
     validation: Dataset | None = None
     checkpoint: Checkpoint | None = None
-    fit_task: Any = None  # scikit-learn's callbacks know the fit by it
-    estimator: Any = None
+    fit_task: FitTask | None = None
     epochs_before: int = 0  # of earlier calls, in the history
     epochs_done: int = 0
     stopped: bool = False
@@ -42,4 +42,4 @@ class Run:
 
     def ended(self) -> Run:
         """Return what may be kept: no data, and nothing of the caller's."""
-        return replace(self, validation=None, checkpoint=None, fit_task=None, estimator=None)
+        return replace(self, validation=None, checkpoint=None, fit_task=None)
