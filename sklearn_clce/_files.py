@@ -37,20 +37,7 @@ def state_of(path: str | os.PathLike[str]) -> FileState:
 
 
 def write_atomically(path: Path, write: Callable[[IO[bytes]], object]) -> None:
-    """Replace a file in one step: a crash leaves the old one or the new one.
-
-    Parameters
-    ----------
-    path : Path
-        The file.
-    write : callable
-        Writes the content to an open binary file.
-
-    Raises
-    ------
-    FileNotFoundError
-        If its folder is not there.
-    """
+    """Replace a file in one step: a crash leaves the old one or the new one."""
     if not path.parent.is_dir():
         raise FileNotFoundError(f"path={str(path)!r}: there is no folder {str(path.parent)!r}")
     writer = f"{os.getpid()}-{threading.get_ident()}"
@@ -78,13 +65,7 @@ def _sync_folder(folder: Path) -> None:
 
 
 def remove_unfinished(path: Path) -> None:
-    """Remove what killed processes left of a file.
-
-    Parameters
-    ----------
-    path : Path
-        The file.
-    """
+    """Remove what killed processes left of a file."""
     for unfinished in path.parent.glob(f".{path.name}.*.unfinished"):
         unfinished.unlink(missing_ok=True)
 

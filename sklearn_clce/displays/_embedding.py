@@ -3,34 +3,40 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Sequence
 from numbers import Integral
+from typing import TYPE_CHECKING, Any, Literal, Self
 
 import numpy as np
+from numpy.typing import ArrayLike
 from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted, column_or_1d
 
 from ..data import as_images
 from ._plotting import class_style, name_points, new_axes, show_thumbnails
 
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
 MANY_CLASSES = 20  # from here on a new figure is larger
 
 
 class EmbeddingDisplay:
-    """Embeddings in the plane, with the name of each class beside its rows.
+    """Embeddings in the plane, with the name of each class beside its points.
 
     Classes differ in colour and marker, and each is named where it lies, so that
-    nothing rests on colour alone. Rings mark misclassified rows.
+    nothing rests on colour alone. Rings mark misclassified samples.
 
     Parameters
     ----------
     points : array-like of shape (n_samples, 2)
-        Coordinates of the rows in the plane.
+        Coordinates of the samples in the plane.
     labels : array-like of shape (n_samples,)
         True labels.
     predictions : array-like of shape (n_samples,), default=None
         Predicted labels; None marks no row as misclassified.
     images : sequence of Tensor of shape (C, H, W), default=None
-        The images behind the rows, for thumbnails.
+        The images behind the points, for thumbnails.
     axis_names : tuple of str, default=("", "")
         What the two coordinates are.
 
@@ -62,7 +68,15 @@ class EmbeddingDisplay:
     ['0', '1', '2']
     """
 
-    def __init__(self, points, labels, *, predictions=None, images=None, axis_names=("", "")):
+    def __init__(
+        self,
+        points: np.ndarray,
+        labels: np.ndarray,
+        *,
+        predictions: np.ndarray | None = None,
+        images: Any = None,
+        axis_names: tuple[str, ...] = ("", ""),
+    ) -> None:
         self.points = points
         self.labels = labels
         self.predictions = predictions
@@ -71,8 +85,16 @@ class EmbeddingDisplay:
 
     @classmethod
     def from_estimator(
-        cls, estimator, X, y, *, method="pca", random_state=None, thumbnails=0, ax=None
-    ):
+        cls,
+        estimator: Any,
+        X: Any,
+        y: ArrayLike,
+        *,
+        method: Literal["pca", "tsne"] = "pca",
+        random_state: int | np.random.RandomState | None = None,
+        thumbnails: int = 0,
+        ax: Axes | None = None,
+    ) -> Self:
         """Embed, predict and draw images.
 
         Parameters
@@ -123,17 +145,17 @@ class EmbeddingDisplay:
     @classmethod
     def from_predictions(
         cls,
-        y_true,
-        y_pred=None,
+        y_true: ArrayLike,
+        y_pred: ArrayLike | None = None,
         *,
-        embeddings,
-        X=None,
-        image_shape=None,
-        method="pca",
-        random_state=None,
-        thumbnails=0,
-        ax=None,
-    ):
+        embeddings: ArrayLike,
+        X: Any = None,
+        image_shape: Sequence[int] | None = None,
+        method: Literal["pca", "tsne"] = "pca",
+        random_state: int | np.random.RandomState | None = None,
+        thumbnails: int = 0,
+        ax: Axes | None = None,
+    ) -> Self:
         """Draw embeddings.
 
         Parameters
@@ -145,7 +167,7 @@ class EmbeddingDisplay:
         embeddings : array-like of shape (n_samples, n_embedding)
             What ``transform`` returns; at least three rows and two columns.
         X : array-like of images, default=None
-            The images behind the rows, as :class:`CLCEClassifier` takes them; required
+            The images behind the points, as :class:`CLCEClassifier` takes them; required
             for thumbnails.
         image_shape : tuple of int, default=None
             Shape of one image where X has two axes and holds flattened images.
@@ -170,19 +192,19 @@ class EmbeddingDisplay:
             If the arrays do not fit each other, or an argument is out of its range.
         """
         embeddings = np.asarray(embeddings)
-        columns = {"y_true": y_true} if y_pred is None else {"y_true": y_true, "y_pred": y_pred}
-        columns = {name: _column(values, embeddings, name) for name, values in columns.items()}
+        labels = _column(y_true, embeddings, "y_true")
+        predictions = None if y_pred is None else _column(y_pred, embeddings, "y_pred")
         points, axis_names = _in_the_plane(embeddings, method, random_state)
         display = cls(
             points,
-            columns["y_true"],
-            predictions=columns.get("y_pred"),
+            labels,
+            predictions=predictions,
             images=None if X is None else as_images(X, image_shape=image_shape),
             axis_names=axis_names,
         )
         return display.plot(ax, thumbnails=thumbnails)
 
-    def plot(self, ax=None, *, thumbnails=0):
+    def plot(self, ax: Axes | None = None, *, thumbnails: int = 0) -> Self:
         """Draw the points.
 
         Parameters
@@ -250,23 +272,22 @@ class EmbeddingDisplay:
                 )
         return self
 
-    def _mark_wrong(self, ax, size):
-        """Draw a ring around each misclassified row, and say how many there are."""
+    def _mark_wrong(self, ax: Axes, size: float) -> np.ndarray:
+        """Draw a ring around each misclassified sample, and say how many there are."""
         if self.predictions is None:
             return np.zeros(len(self.labels), dtype=bool)
         wrong = np.asarray(self.labels) != np.asarray(self.predictions)
         label = f"misclassified: {wrong.sum()} of {len(wrong)}"
-        rings = {"facecolors": "none", "edgecolors": "black", "linewidths": 1.1}
-        ax.scatter(
-            *np.asarray(self.points)[wrong].T, s=3 * size + 20, label=label, **rings, zorder=3
-        )
+        rings: dict[str, Any] = {"facecolors": "none", "edgecolors": "black", "linewidths": 1.1}
+        x, y = np.asarray(self.points)[wrong].T
+        ax.scatter(x, y, s=3 * size + 20, label=label, zorder=3, **rings)
         ax.legend(
             loc="upper right", bbox_to_anchor=(1, 0), borderaxespad=0.2, frameon=False, fontsize=9
         )
         return wrong
 
 
-def _column(labels, embeddings, name):
+def _column(labels: Any, embeddings: np.ndarray, name: str) -> np.ndarray:
     """Check that labels are one column, with a row for each embedding."""
     labels = column_or_1d(labels)
     if len(labels) != len(embeddings):
@@ -276,7 +297,9 @@ def _column(labels, embeddings, name):
     return labels
 
 
-def _in_the_plane(embeddings, method, random_state):
+def _in_the_plane(
+    embeddings: np.ndarray, method: str, random_state: Any
+) -> tuple[np.ndarray, tuple[str, ...]]:
     """Reduce embeddings to two coordinates, and name these."""
     from sklearn.decomposition import PCA
     from sklearn.manifold import TSNE
@@ -299,13 +322,13 @@ def _in_the_plane(embeddings, method, random_state):
     raise ValueError(f"method={method!r}: 'pca' or 'tsne' is required")
 
 
-def _middle_row(points):
+def _middle_row(points: np.ndarray) -> np.ndarray:
     """Return the row nearest to the median, so that a class is named where it has a row."""
     distance = np.linalg.norm(points - np.median(points, axis=0), axis=1)
     return points[distance.argmin()]
 
 
-def _to_picture(wrong, n_images):
+def _to_picture(wrong: np.ndarray, n_images: int) -> np.ndarray:
     """Choose samples to draw: misclassified ones, then of the others some of every part."""
     wrong, others = np.flatnonzero(wrong), np.flatnonzero(~wrong)
     n_others = min(max(n_images - len(wrong), 0), len(others))

@@ -26,25 +26,7 @@ THIN_LINE = {"linewidth": 0.6, "color": "0.4"}  # from a label or a picture to i
 
 
 def new_axes(ax: Any, figsize: tuple[float, float]) -> Any:
-    """Return axes to draw on.
-
-    Parameters
-    ----------
-    ax : matplotlib Axes or None
-        What the user handed in; None makes a figure.
-    figsize : tuple of float
-        Width and height of a new figure in inches.
-
-    Returns
-    -------
-    matplotlib Axes
-        The axes.
-
-    Raises
-    ------
-    ImportError
-        If matplotlib is not installed.
-    """
+    """Return axes to draw on."""
     try:
         import matplotlib.pyplot as plt
     except ImportError as error:
@@ -56,24 +38,7 @@ def new_axes(ax: Any, figsize: tuple[float, float]) -> Any:
 
 
 def panels(ax: Any, n_rows: int, n_columns: int, *, gap: float, sharex: bool = False) -> np.ndarray:
-    """Divide axes into a grid of smaller ones.
-
-    Parameters
-    ----------
-    ax : matplotlib Axes
-        Only its title stays visible.
-    n_rows, n_columns : int
-        Panels below and beside each other.
-    gap : float
-        Share of a panel's height that is left free above it.
-    sharex : bool, default=False
-        Whether panels share their horizontal axis.
-
-    Returns
-    -------
-    ndarray of matplotlib Axes, shape (n_rows, n_columns)
-        The panels.
-    """
+    """Divide axes into a grid of smaller ones."""
     ax.set_axis_off()
     grid = np.empty((n_rows, n_columns), dtype=object)
     width, height = 1 / n_columns, 1 / n_rows
@@ -86,20 +51,7 @@ def panels(ax: Any, n_rows: int, n_columns: int, *, gap: float, sharex: bool = F
 
 
 def shortened(text: Any, n_characters: int) -> str:
-    """Cut the middle out of a long label, because its ends tell labels apart.
-
-    Parameters
-    ----------
-    text : object
-        The label.
-    n_characters : int
-        Longest result.
-
-    Returns
-    -------
-    str
-        At most this long.
-    """
+    """Cut the middle out of a long label, because its ends tell labels apart."""
     text = " ".join(str(text).split())
     if len(text) <= n_characters:
         return text
@@ -109,18 +61,7 @@ def shortened(text: Any, n_characters: int) -> str:
 
 
 def class_style(number: int) -> dict[str, str]:
-    """Return colour and marker of a class, which differ in more than colour.
-
-    Parameters
-    ----------
-    number : int
-        Position of the class.
-
-    Returns
-    -------
-    dict
-        Arguments of ``Axes.scatter``.
-    """
+    """Return colour and marker of a class, which differ in more than colour."""
     return {
         "color": COLOURS[number % len(COLOURS)],
         "marker": MARKERS[number % len(MARKERS)],
@@ -128,20 +69,7 @@ def class_style(number: int) -> dict[str, str]:
 
 
 def thumbnail(image: Tensor, side: int) -> np.ndarray:
-    """Turn an image into an array that matplotlib shows.
-
-    Parameters
-    ----------
-    image : Tensor of shape (C, H, W)
-        Pixels in 0..1; what is not RGB is shown by the mean of its channels.
-    side : int
-        Longer side of the result in pixels; a smaller image stays as it is.
-
-    Returns
-    -------
-    ndarray of shape (h, w) or (h, w, C), float32
-        The picture.
-    """
+    """Turn an image into an array that matplotlib shows: image (C, H, W) -> (h, w)."""
     scale = side / max(image.shape[1:])
     if scale < 1:
         size = [max(1, round(length * scale)) for length in image.shape[1:]]
@@ -151,13 +79,7 @@ def thumbnail(image: Tensor, side: int) -> np.ndarray:
 
 
 class Boxes:
-    """Rectangles on the canvas that must not overlap.
-
-    Parameters
-    ----------
-    ax : matplotlib Axes
-        All of them lie in it.
-    """
+    """Rectangles on the canvas that must not overlap."""
 
     def __init__(self, ax: Any) -> None:
         low, high = ax.bbox.get_points()
@@ -165,20 +87,7 @@ class Boxes:
         self.taken: list[np.ndarray] = []
 
     def take(self, centre: np.ndarray, size: np.ndarray) -> bool:
-        """Take a rectangle, if it is free.
-
-        Parameters
-        ----------
-        centre : ndarray of shape (2,)
-            Its middle in pixels.
-        size : ndarray of shape (2,)
-            Width and height in pixels.
-
-        Returns
-        -------
-        bool
-            Whether it was.
-        """
+        """Take a rectangle, if it is free: centre (2,), size (2,)."""
         low, high = centre - size / 2, centre + size / 2
         if (low < self.bounds[:2]).any() or (high > self.bounds[2:]).any():
             return False
@@ -192,24 +101,7 @@ class Boxes:
 
 
 def name_points(ax: Any, points: np.ndarray, labels: Iterable[Any]) -> tuple[list[Any], Boxes]:
-    """Write a label beside each point, as near as it can be for none to overlap.
-
-    Parameters
-    ----------
-    ax : matplotlib Axes
-        With its final limits.
-    points : ndarray of shape (n, 2)
-        Where the labels belong.
-    labels : iterable
-        What to write; long ones are shortened.
-
-    Returns
-    -------
-    texts : list of matplotlib Text
-        The labels. One for which there is no room in the smallest type is left out.
-    boxes : Boxes
-        Where they are.
-    """
+    """Write a label beside each point, as near as it can be for none to overlap: points (n, 2)."""
     names = [shortened(label, LONGEST_LABEL) for label in labels]
     ax.figure.canvas.figure.draw_without_rendering()  # or the axes have still to be laid out
     anchors = ax.transData.transform(points)  # pixels
@@ -279,25 +171,7 @@ def show_thumbnails(
 ) -> list[Any]:
     """Draw pictures at their points, or as near as there is room, with a line to the point.
 
-    Parameters
-    ----------
-    ax : matplotlib Axes
-        With its final limits.
-    points : ndarray of shape (n, 2)
-        Where the pictures belong.
-    images : sequence of Tensor of shape (C, H, W)
-        Read only where they are drawn.
-    indices : ndarray of int
-        The pictures to draw, the most wanted first.
-    frames : sequence of dict
-        Colour and width of each picture's frame.
-    boxes : Boxes
-        What is taken already.
-
-    Returns
-    -------
-    list of matplotlib AnnotationBbox
-        The pictures. One for which there is no room in the smallest size is left out.
+    Shapes: points (n, 2), images (C, H, W).
     """
     from matplotlib.offsetbox import AnnotationBbox, OffsetImage
 

@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from numbers import Integral
 from pathlib import Path
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
+from numpy.typing import ArrayLike
 from sklearn.utils.validation import check_is_fitted
 
 from .._validation import encode_known_labels
 from ..data import ListImages, as_images
 from ._plotting import new_axes, panels, shortened, thumbnail
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 PICTURE_SIDE = 224  # pixels
 CAPTION_LENGTH = 26  # characters that fit above a picture
@@ -71,15 +77,15 @@ class TopLossesDisplay:
 
     def __init__(
         self,
-        images,
-        labels,
+        images: Sequence[np.ndarray],
+        labels: np.ndarray,
         *,
-        predictions,
-        label_probability,
-        prediction_probability,
-        indices=None,
-        paths=None,
-    ):
+        predictions: np.ndarray,
+        label_probability: np.ndarray,
+        prediction_probability: np.ndarray,
+        indices: np.ndarray | None = None,
+        paths: Sequence[str | None] | None = None,
+    ) -> None:
         self.images = images
         self.labels = labels
         self.predictions = predictions
@@ -89,7 +95,9 @@ class TopLossesDisplay:
         self.paths = paths
 
     @classmethod
-    def from_estimator(cls, estimator, X, y, *, n_images=9, ax=None):
+    def from_estimator(
+        cls, estimator: Any, X: Any, y: ArrayLike, *, n_images: int = 9, ax: Axes | None = None
+    ) -> Self:
         """Predict, and draw what the estimator is most wrong about.
 
         Parameters
@@ -131,8 +139,16 @@ class TopLossesDisplay:
 
     @classmethod
     def from_predictions(
-        cls, y_true, y_proba, *, X, classes, image_shape=None, n_images=9, ax=None
-    ):
+        cls,
+        y_true: ArrayLike,
+        y_proba: ArrayLike,
+        *,
+        X: Any,
+        classes: ArrayLike,
+        image_shape: Sequence[int] | None = None,
+        n_images: int = 9,
+        ax: Axes | None = None,
+    ) -> Self:
         """Draw the images whose true label has the lowest probability.
 
         Parameters
@@ -166,9 +182,10 @@ class TopLossesDisplay:
         if not isinstance(n_images, Integral) or n_images < 1:
             raise ValueError(f"n_images={n_images!r}: an integer of at least 1 is required")
         y_proba, classes = np.asarray(y_proba), np.asarray(classes)
-        if y_proba.shape != (len(y_true), len(classes)):
+        n_samples = len(np.asarray(y_true))
+        if y_proba.shape != (n_samples, len(classes)):
             raise ValueError(
-                f"y_proba of shape {y_proba.shape}: a row for each of {len(y_true)} labels and a "
+                f"y_proba of shape {y_proba.shape}: a row for each of {n_samples} labels and a "
                 f"column for each of {len(classes)} classes is required"
             )
         images = as_images(X, image_shape=image_shape)
@@ -186,7 +203,7 @@ class TopLossesDisplay:
         )
         return display.plot(ax)
 
-    def plot(self, ax=None):
+    def plot(self, ax: Axes | None = None) -> Self:
         """Draw the pictures, each with its label, the prediction and both probabilities.
 
         Parameters
@@ -215,7 +232,7 @@ class TopLossesDisplay:
             axis.set_title(self._caption(number, wrong), fontsize=8)
         return self
 
-    def _caption(self, number, wrong):
+    def _caption(self, number: int, wrong: bool) -> str:
         place = "" if self.indices is None else f"X[{self.indices[number]}] "
         path = None if self.paths is None else self.paths[number]
         if path is not None:
@@ -230,14 +247,14 @@ class TopLossesDisplay:
         return "\n".join([place.strip(), *lines]).strip()
 
 
-def _path(images, index):
+def _path(images: Any, index: int) -> str | None:
     """Return the path of an image that is read from a file, else None."""
     item = images.items[index] if isinstance(images, ListImages) else None
     item = item[0] if isinstance(item, tuple) and item else item
     return os.fspath(item) if isinstance(item, (str, os.PathLike)) else None
 
 
-def _end_of(path, n_characters):
+def _end_of(path: str, n_characters: int) -> str:
     """Name a file with its folder, which is its class as a rule, where there is room for both."""
     name = "/".join(Path(path).parts[-2:])
     return name if len(name) <= n_characters else shortened(Path(path).name, n_characters)

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING, Any, Self
+
 import numpy as np
 from sklearn.utils.validation import check_is_fitted
 
 from ._plotting import class_style, new_axes, panels
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 LINES = ("-", "--", ":", "-.")
 
@@ -57,14 +62,14 @@ class TrainingCurveDisplay:
 
     def __init__(
         self,
-        cross_entropy,
+        cross_entropy: np.ndarray,
         *,
-        contrastive=None,
-        loss=None,
-        validation_loss=None,
-        validation_score=None,
-        learning_rate=None,
-    ):
+        contrastive: np.ndarray | None = None,
+        loss: np.ndarray | None = None,
+        validation_loss: np.ndarray | None = None,
+        validation_score: np.ndarray | None = None,
+        learning_rate: np.ndarray | None = None,
+    ) -> None:
         self.cross_entropy = cross_entropy
         self.contrastive = contrastive
         self.loss = loss
@@ -73,7 +78,7 @@ class TrainingCurveDisplay:
         self.learning_rate = learning_rate
 
     @classmethod
-    def from_estimator(cls, estimator, *, ax=None):
+    def from_estimator(cls, estimator: Any, *, ax: Axes | None = None) -> Self:
         """Draw how a classifier was trained.
 
         Parameters
@@ -112,7 +117,7 @@ class TrainingCurveDisplay:
         )
         return display.plot(ax)
 
-    def plot(self, ax=None):
+    def plot(self, ax: Axes | None = None) -> Self:
         """Draw a panel for each kind of curve.
 
         Parameters
@@ -142,7 +147,7 @@ class TrainingCurveDisplay:
             axis.tick_params(labelbottom=False)
         return self
 
-    def _losses(self):
+    def _losses(self) -> dict[str, np.ndarray]:
         losses = {
             "cross-entropy": self.cross_entropy,
             "contrastive": self.contrastive,
@@ -151,14 +156,14 @@ class TrainingCurveDisplay:
         }
         return {name: values for name, values in losses.items() if values is not None}
 
-    def _validation(self):
+    def _validation(self) -> dict[str, np.ndarray]:
         if self.validation_score is None:
             return {}
         best = int(np.nanargmax(self.validation_score))
         name = f"validation; best {self.validation_score[best]:.3f} in epoch {best + 1}"
         return {name: self.validation_score}
 
-    def _draw(self, axis, name, curves):
+    def _draw(self, axis: Axes, name: str, curves: dict[str, np.ndarray]) -> None:
         """Draw the curves of one panel; they differ in colour and in the kind of line."""
         for number, (label, values) in enumerate(curves.items()):
             epochs = np.arange(1, len(values) + 1)

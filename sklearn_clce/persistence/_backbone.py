@@ -24,7 +24,7 @@ SPARE_LAYERS = 1000
 RESERVED_ARGS = {"pretrained", "checkpoint_path", "cache_dir", "features_only", "kd_model_fn"}
 
 
-def describe_backbone(backbone: nn.Module | None) -> dict[str, Any] | None:
+def describe_backbone(backbone: Any) -> dict[str, Any] | None:
     """Describe a backbone by architecture and arguments; a user's own module by its class alone."""
     if backbone is None:
         return None
