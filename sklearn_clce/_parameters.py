@@ -39,6 +39,7 @@ class CLCEParameters(BaseEstimator):
         "projection_dim": [Interval(Integral, 1, None, closed="left"), StrOptions({"auto"}), None],
         "image_size": [Interval(Integral, 1, None, closed="left"), None],
         "image_shape": [tuple, list, None],
+        "white": [Interval(Real, 0, None, closed="neither"), None],
         "batch_size": [Interval(Integral, 1, None, closed="left")],
         "micro_batch_size": [Interval(Integral, 1, None, closed="left"), None],
         "max_epochs": [Interval(Integral, 1, None, closed="left")],
@@ -60,7 +61,8 @@ class CLCEParameters(BaseEstimator):
         "precision": [StrOptions({"auto", "float32", "bfloat16"})],
         "compile": ["boolean"],
         "gradient_checkpointing": ["boolean"],
-        "num_workers": [Interval(Integral, 0, None, closed="left")],
+        "num_workers": [Interval(Integral, 0, None, closed="left"), StrOptions({"auto"})],
+        "cache_size": [Interval(Integral, 0, None, closed="left"), StrOptions({"auto"})],
         "random_state": ["random_state"],
         "verbose": ["verbose"],
         "memory": [str, os.PathLike, HasMethods(["cache"]), EmbeddingStore, None],
@@ -85,6 +87,7 @@ class CLCEParameters(BaseEstimator):
         projection_dim: int | Literal["auto"] | None = "auto",
         image_size: int | None = None,
         image_shape: tuple[int, ...] | list[int] | None = None,
+        white: float | None = None,
         batch_size: int = 32,
         micro_batch_size: int | None = None,
         max_epochs: int = 20,
@@ -106,7 +109,8 @@ class CLCEParameters(BaseEstimator):
         precision: Literal["auto", "float32", "bfloat16"] = "auto",
         compile: bool = False,
         gradient_checkpointing: bool = False,
-        num_workers: int = 0,
+        num_workers: int | Literal["auto"] = "auto",
+        cache_size: int | Literal["auto"] = "auto",
         random_state: int | np.random.RandomState | None = None,
         verbose: int | bool = 0,
         memory: str | os.PathLike[str] | joblib.Memory | EmbeddingStore | None = None,
@@ -124,6 +128,7 @@ class CLCEParameters(BaseEstimator):
         self.projection_dim = projection_dim
         self.image_size = image_size
         self.image_shape = image_shape
+        self.white = white
         self.batch_size = batch_size
         self.micro_batch_size = micro_batch_size
         self.max_epochs = max_epochs
@@ -146,6 +151,7 @@ class CLCEParameters(BaseEstimator):
         self.compile = compile
         self.gradient_checkpointing = gradient_checkpointing
         self.num_workers = num_workers
+        self.cache_size = cache_size
         self.random_state = random_state
         self.verbose = verbose
         self.memory = memory

@@ -85,6 +85,9 @@ class CLCEClassifier(
     image_shape : tuple of int, default=None
         Shape of one image where X has two axes and holds flattened images, such as
         (8, 8) or (32, 32, 3).
+    white : float, default=None
+        Value of white in images of integers. None: 255, or the highest value of the dtype
+        where that has 16 bits, as ``uint16`` (65535) has.
     batch_size : int, default=32
         Samples in a batch, of all processes together. The contrastive term compares the
         samples of one batch. No batch is left with one sample: of an odd number in twos,
@@ -142,8 +145,15 @@ class CLCEClassifier(
         Run the network through :func:`torch.compile`.
     gradient_checkpointing : bool, default=False
         Save memory at the price of time, where the backbone can.
-    num_workers : int, default=0
-        Processes that read and resize images; 0 does it in this one.
+    num_workers : int or "auto", default="auto"
+        Threads that read and resize images while the network runs; 0 does it in between.
+        "auto": one for each core, up to 16, and none for a torch Dataset, whose code may
+        not bear threads; a number reads that in as many processes. Results do not depend
+        on it.
+    cache_size : int or "auto", default="auto"
+        Bytes of decoded pictures that ``fit`` keeps in memory, so that later epochs
+        decode nothing. "auto": as long as a quarter of the memory of the machine, or of
+        its container, stays free. 0 keeps none.
     random_state : int, RandomState instance or None, default=None
         Seed of new weights, order of samples, augmentation and dropout. torch's global
         generators are left as they were found.
@@ -454,7 +464,7 @@ class CLCEClassifier(
             refuse_pictures(X)
             X = validate_data(self, X, dtype=np.float32, reset=reset)
             return torch.from_numpy(np.require(X, requirements="W"))  # torch takes no read-only one
-        images = as_images(X, image_shape=self.image_shape)
+        images = as_images(X, image_shape=self.image_shape, white=self.white)
         if getattr(images, "flattened", False):
             validate_data(self, X, skip_check_array=True, reset=reset)
         return images

@@ -12,7 +12,8 @@ from PIL import Image
 
 from image_kinds import KINDS, DictDataset, save_images
 from sklearn_clce import CLCEClassifier
-from sklearn_clce.data import LabelledFeatures, LabelledImages, as_images
+from sklearn_clce.backbones import BackboneConfig
+from sklearn_clce.data import EvaluationTransform, LabelledFeatures, LabelledImages, as_images
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -174,9 +175,10 @@ def test_datasets_give_batches_with_labels_and_weights(colour_images):
     images = as_images(colour_images)
     labels = np.arange(12)
     weights = np.linspace(0, 1, 12, dtype=np.float32)
-    dataset = LabelledImages(images, torch.neg, labels, weights)
+    transform = EvaluationTransform(BackboneConfig(name="any"))
+    dataset = LabelledImages(images, transform, labels, weights)
     batch, (batch_labels, batch_weights) = dataset.__getitems__([3, 1])
-    assert torch.equal(batch[1], -images[1])
+    assert torch.equal(batch[1], images[1])
     assert batch_labels.tolist() == [3, 1]
     assert torch.equal(batch_weights, torch.from_numpy(weights[[3, 1]]))
     features = LabelledFeatures(torch.eye(12), labels)

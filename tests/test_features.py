@@ -90,7 +90,8 @@ def test_features_are_those_of_the_classifiers_module(photos):
         loaded.module, loaded.config, n_features=1280, n_classes=2, projection_dim=None
     ).eval()
     transform = EvaluationTransform(loaded.config)
-    batch = torch.stack([transform(image) for image in as_images(photos)])
+    images = as_images(photos)
+    batch = torch.stack([transform(images.picture(i)) for i in range(2)]).float() / 255
     features = BackboneFeatures(image_size=64, device="cpu").transform(photos)
     assert features.dtype == np.float32
     np.testing.assert_array_equal(features, module.features(batch).numpy())
@@ -428,7 +429,8 @@ def test_half_precision_is_near_and_comes_back_as_float32(photos):
     half = clone(full).set_params(precision="bfloat16").transform(photos)
     full = full.transform(photos)
     assert half.dtype == np.float32
-    assert 0 < np.abs(half - full).max() < 0.1 * np.abs(full).max()
+    assert 0 < np.abs(half - full).max() < 0.15 * np.abs(full).max()
+    assert np.abs(half - full).mean() < 0.02 * np.abs(full).max()
 
 
 @pytest.mark.cuda

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import warnings
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -21,7 +20,17 @@ from ..backbones import (
     frozen_backbone,
     load_backbone,
 )
-from ..data import Augmentation, EvaluationTransform, LabelledFeatures, LabelledImages, is_grey
+from ..data import (
+    Augmentation,
+    EvaluationTransform,
+    ImageBatches,
+    Images,
+    LabelledFeatures,
+    LabelledImages,
+    RandomCrops,
+    Room,
+    all_grey,
+)
 from ..features import features_of, open_store
 from ..losses import CLCELoss
 from .course import Course, begin
@@ -32,9 +41,8 @@ from .run import Augment
 from .skorch_params import check_skorch_params
 
 FROZEN_PROJECTION_DIM = 128
-LOOKED_AT = 8  # images that tell whether all are grey
 
-Samples = Tensor | Sequence[Tensor]  # features, or images
+Samples = Tensor | Images  # features, or images
 
 
 def make_module(
@@ -84,7 +92,7 @@ def make_module(
 
 def kept_features(
     parameters: CLCEParameters,
-    images: Sequence[Tensor],
+    images: Images,
     backbone: FrozenBackbone,
     device: Any,
     verbose: int | bool = 0,
@@ -98,6 +106,7 @@ def kept_features(
         batch_size=parameters.batch_size,
         device=device,
         precision=resolve_precision(parameters.precision, device),
+        num_workers=parameters.num_workers,
         verbose=verbose,
     )
 
@@ -164,14 +173,17 @@ def make_net(parameters: CLCEParameters, module: CLCEModule, device: torch.devic
         "device": device,
         "verbose": parameters.verbose,
     }
-    # In training the loader draws the seeds of its workers from torch's generator, which each epoch
-    # seeds; inference leaves that one alone.
-    options["iterator_valid__generator"] = torch.Generator()
     for loader in ("iterator_train", "iterator_valid"):
-        options |= {
-            f"{loader}__collate_fn": already_a_batch,
-            f"{loader}__num_workers": parameters.num_workers,
-        }
+        if loader in extra:  # one like torch's DataLoader
+            options[f"{loader}__collate_fn"] = already_a_batch
+            if loader == "iterator_valid":  # training draws from torch's, which each epoch seeds
+                options[f"{loader}__generator"] = torch.Generator()
+        else:
+            options |= {
+                loader: ImageBatches,
+                f"{loader}__num_workers": parameters.num_workers,
+                f"{loader}__device": device,
+            }
     return CLCENet(**options | extra).initialize()
 
 
@@ -237,12 +249,20 @@ def make_dataset(
     samples: Samples,
     labels: np.ndarray | None = None,
     weights: np.ndarray | None = None,
+    *,
+    augment: Augment | None = None,
+    room: Room | None = None,
 ) -> LabelledFeatures | LabelledImages:
-    """Make batches of what a module takes; labels and weights are of shape (n,)."""
+    """Make batches of what a module takes; labels and weights are of shape (n,).
+
+    Photographs that will be augmented come as random crops.
+    """
     if isinstance(samples, Tensor):
         return LabelledFeatures(samples, labels, weights)
     assert module.config is not None  # images need a backbone
-    return LabelledImages(samples, EvaluationTransform(module.config), labels, weights)
+    is_cropped = isinstance(augment, Augmentation) and not augment.grey
+    transform = (RandomCrops if is_cropped else EvaluationTransform)(module.config)
+    return LabelledImages(samples, transform, labels, weights, room)
 
 
 def make_augmentation(
@@ -252,9 +272,8 @@ def make_augmentation(
     augment = parameters.augment
     if augment == "auto":
         augment = None
-        if not module.frozen:
-            looked_at = [samples[index] for index in range(min(LOOKED_AT, len(samples)))]
-            augment = Augmentation(grey=all(map(is_grey, looked_at)))
+        if not module.frozen and not isinstance(samples, Tensor):
+            augment = Augmentation(grey=all_grey(samples))
     if augment is not None and isinstance(samples, Tensor):
         raise ValueError("augment: X holds features; only images can be augmented")
     if augment is None and parameters.n_views > 1:

@@ -10,12 +10,12 @@ import numpy as np
 import torch
 from sklearn.model_selection import StratifiedShuffleSplit
 from torch import Tensor
-from torch.utils.data import Dataset, Subset
+from torch.utils.data import Dataset
 
 from .._distributed import claim_gpu, is_main, warn_if_not_joined
 from .._parameters import CLCEParameters
 from .._validation import check_default_dtype, resolve_device
-from ..data import LabelledFeatures
+from ..data import PartOfImages, Room
 from ..samplers import make_batch_sampler
 from .assembly import (
     Samples,
@@ -94,16 +94,20 @@ def fit_net(
                 raise ValueError("X: its features are too large for float32; scale them")
             if augment is None:
                 samples = features
-        dataset: Dataset = make_dataset(net.module_, samples, labels, weights)
+        room = Room(parameters.cache_size)
         validation: Dataset | None = None
         training = np.flatnonzero(weights)  # a sample of weight 0 is as good as none
         net.course = keep_split(course, parameters, labels[training], training)
         if net.course.split is not None:
             training, aside = split(training, labels, net.course.split)
-            validation = part_of(dataset, aside)
+            validation = make_dataset(
+                net.module_, part_of(samples, aside), labels[aside], weights[aside], room=room
+            )
         if len(training) < len(labels):
-            dataset, labels = part_of(dataset, training), labels[training]
+            samples = part_of(samples, training)
+            labels, weights = labels[training], weights[training]
             fit_task = fit_task and replace(fit_task, indices=training)
+        dataset = make_dataset(net.module_, samples, labels, weights, augment=augment, room=room)
         run = Run(
             batch_sampler=_batches(parameters, labels, course.seed),
             n_epochs=1 if in_part else parameters.max_epochs,
@@ -147,12 +151,11 @@ def _batches(parameters: CLCEParameters, labels: np.ndarray, seed: int) -> Batch
     return batch_sampler
 
 
-def part_of(dataset: Dataset, indices: np.ndarray) -> Dataset:
-    """Take some samples of a dataset, into one of the same kind of batches."""
-    if not isinstance(dataset, LabelledFeatures):
-        return Subset(dataset, indices.tolist())
-    features, (labels, weights) = dataset.__getitems__(torch.from_numpy(indices))
-    return LabelledFeatures(features, labels.numpy(), weights.numpy())
+def part_of(samples: Samples, indices: np.ndarray) -> Samples:
+    """Take some samples."""
+    if isinstance(samples, Tensor):
+        return samples[torch.from_numpy(indices)]
+    return PartOfImages(samples, indices.tolist())
 
 
 def split(indices: np.ndarray, labels: np.ndarray, how: Split) -> tuple[np.ndarray, np.ndarray]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
 
 import numpy as np
 import torch
@@ -13,16 +12,25 @@ from .._distributed import n_processes
 from .._files import digest_file
 from .._parameters import CLCEParameters
 from ..backbones import UndescribableError, describe, libraries
+from ..data import Images
 from ..features import image_digests
 from .callbacks import copy_weights
 from .module import CLCEModule
 
-NOT_IDENTITY = ("callbacks", "checkpoint", "device", "memory", "num_workers", "verbose")
+NOT_IDENTITY = (
+    "cache_size",
+    "callbacks",
+    "checkpoint",
+    "device",
+    "memory",
+    "num_workers",
+    "verbose",
+)
 
 
 def identity_of(
     parameters: CLCEParameters,
-    samples: Tensor | Sequence[Tensor],
+    samples: Tensor | Images,
     labels: np.ndarray,
     weights: np.ndarray,
     classes: np.ndarray,
@@ -51,7 +59,7 @@ def identity_of(
     return identity
 
 
-def _digests(images: Sequence[Tensor]) -> list[bytes]:
+def _digests(images: Images) -> list[bytes]:
     return image_digests(images, range(len(images)), lambda paths: list(map(digest_file, paths)))
 
 

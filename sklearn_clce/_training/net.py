@@ -19,9 +19,19 @@ from skorch.callbacks import EpochTimer, PassthroughScoring
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from .._distributed import Parallel, from_all, gather, rank, share_buffers, share_of, shared
+from .._distributed import (
+    Parallel,
+    from_all,
+    gather,
+    is_main,
+    rank,
+    share_buffers,
+    share_of,
+    shared,
+)
+from .._progress import bar
 from .._validation import resolve_precision
-from ..data import FeatureBatches, LabelledFeatures
+from ..data import FeatureBatches, ImageBatches, LabelledFeatures
 from .callbacks import (
     ClipGradients,
     EarlyStopping,
@@ -37,6 +47,8 @@ from .optim import parameter_groups
 from .progress import Progress
 from .readings import NonFiniteError, Readings, check_weights
 from .run import Run
+
+Batches = ImageBatches | FeatureBatches | DataLoader
 
 
 class CLCENet(ClassifierMixin, NeuralNet):
@@ -153,7 +165,7 @@ class CLCENet(ClassifierMixin, NeuralNet):
         """Return the samples to train on, and those set aside."""
         return X, self.run.validation
 
-    def get_iterator(self, dataset: Dataset, training: bool = False) -> DataLoader | FeatureBatches:
+    def get_iterator(self, dataset: Dataset, training: bool = False) -> Batches:
         """Load training batches as the batch sampler says, others in order."""
         batches = self.run.batch_sampler if training else self._in_order(dataset)
         return self._load(dataset, batches, "iterator_train" if training else "iterator_valid")
@@ -164,7 +176,7 @@ class CLCENet(ClassifierMixin, NeuralNet):
         indices = np.arange(len(dataset))
         return [part.tolist() for part in np.array_split(indices, math.ceil(len(indices) / size))]
 
-    def _load(self, dataset: Dataset, batches: Any, loader: str) -> DataLoader | FeatureBatches:
+    def _load(self, dataset: Dataset, batches: Any, loader: str) -> Batches:
         if isinstance(dataset, LabelledFeatures):
             return FeatureBatches(dataset.to(self.device), batches)
         return getattr(self, loader)(dataset, batch_sampler=batches, **self.get_params_for(loader))
@@ -178,7 +190,9 @@ class CLCENet(ClassifierMixin, NeuralNet):
         """Train for the epochs that are left, until something says that it is enough."""
         train, valid = self.get_split_datasets(X, y)
         loaders = {
-            "train": self._load(train, shared(self.run.batch_sampler), "iterator_train"),
+            "train": self._load(
+                train, Views(shared(self.run.batch_sampler), self.n_views), "iterator_train"
+            ),
             "valid": valid and self._load(valid, shared(self._in_order(valid)), "iterator_valid"),
         }
         datasets = {"dataset_train": train, "dataset_valid": valid}
@@ -261,7 +275,7 @@ class CLCENet(ClassifierMixin, NeuralNet):
         self._cut_short(str(error), f"the weights of epoch {self.run.epochs_done}")
 
     def train_step(self, batch: Any, **fit_params: Any) -> dict[str, Any]:
-        """Make the views of a batch, then one optimizer step."""
+        """Augment the views of a batch, then take one step."""
         try:
             return super().train_step(self._views(batch), **fit_params)
         except ValueError as error:
@@ -276,10 +290,9 @@ class CLCENet(ClassifierMixin, NeuralNet):
         augment = self.run.augment
         if augment is None:
             return batch
-        images, (labels, weights) = batch
-        images = images.to(self.device, non_blocking=True)
-        images = torch.cat([augment(images) for _ in range(self.n_views)])
-        return images, (labels.repeat(self.n_views), weights.repeat(self.n_views))
+        images, targets = batch
+        views = images.to(self.device, non_blocking=True).chunk(self.n_views)
+        return torch.cat([augment(view) for view in views]), targets
 
     def train_step_single(self, batch: Any, **fit_params: Any) -> dict[str, Any]:
         """Compute loss and gradients, in parts where the batch is too large for the memory."""
@@ -337,7 +350,9 @@ class CLCENet(ClassifierMixin, NeuralNet):
         """
         self.module_.eval()
         outputs = []
-        for batch, _ in self._load(dataset, share_of(self._in_order(dataset)), "iterator_valid"):
+        batches: Any = self._load(dataset, share_of(self._in_order(dataset)), "iterator_valid")
+        shown = bool(self.verbose) and is_main() and not isinstance(batches, FeatureBatches)
+        for batch, _ in bar(batches, total=len(batches), unit="batch", shown=shown):
             with torch.inference_mode():
                 outputs.append([output.float().cpu() for output in self.infer(batch)])
         logits, embeddings = map(torch.cat, zip(*chain(*from_all(outputs)), strict=True))
@@ -365,6 +380,20 @@ class CLCENet(ClassifierMixin, NeuralNet):
 def probabilities(logits: Tensor) -> Tensor:
     """Return class probabilities, in float32 after any precision."""
     return logits.float().softmax(dim=-1)
+
+
+class Views:
+    """Batches whose samples come several times, to be augmented each time."""
+
+    def __init__(self, batches: Any, n_views: int) -> None:
+        self.batches = batches
+        self.n_views = n_views
+
+    def __len__(self) -> int:
+        return len(self.batches)
+
+    def __iter__(self) -> Iterator[list[int]]:
+        return (list(indices) * self.n_views for indices in self.batches)
 
 
 def already_a_batch(batch: Any) -> Any:

@@ -1,11 +1,14 @@
 """Anything that a user calls images, as batches for a backbone."""
 
+from ._augmentation import Augmentation, all_grey, is_grey
 from ._batches import FeatureBatches, LabelledFeatures, LabelledImages
 from ._folder import load_image_folder
 from ._kinds import as_images
+from ._loading import ImageBatches
 from ._reading import read_image
-from ._sequences import ArrayImages, Images, ListImages
-from ._transforms import Augmentation, EvaluationTransform, is_grey
+from ._room import Room
+from ._sequences import ArrayImages, Images, ListImages, PartOfImages
+from ._transforms import EvaluationTransform, RandomCrops
 from ._unreadable import find_unreadable
 
 __all__ = [
@@ -16,10 +19,15 @@ __all__ = [
     "Images",
     "ArrayImages",
     "ListImages",
+    "PartOfImages",
     "FeatureBatches",
     "LabelledFeatures",
     "LabelledImages",
+    "ImageBatches",
+    "Room",
     "Augmentation",
     "EvaluationTransform",
+    "RandomCrops",
+    "all_grey",
     "is_grey",
 ]

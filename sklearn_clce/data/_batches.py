@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from itertools import chain
 from typing import Any
 
@@ -11,47 +11,103 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from ._pixels import as_float
+from ._room import Room
+from ._sequences import Images
+from ._transforms import EvaluationTransform
+
+Targets = tuple[Tensor, Tensor]  # labels and weights
+
 
 class LabelledImages(Dataset):
     """Batches of transformed images with their labels and weights.
 
-    A batch is asked for by its rows at once (``__getitems__``) and comes collated.
+    What the transform makes of an image is kept while there is room; a random crop of it
+    is cut anew each time.
 
     Parameters
     ----------
-    images : sequence of Tensor
+    images : Images
         Images of shape (C, H, W).
-    transform : callable
-        Maps an image to the tensor that a batch stacks.
+    transform : EvaluationTransform
+        Maps a picture to what is kept of it, and that to what a batch stacks.
     labels : ndarray of shape (n,), int64, default=None
         Class indices; None for prediction.
     weights : ndarray of shape (n,), float32, default=None
-        Weight of each row.
+        Weight of each sample.
+    room : Room, default=None
+        Memory for what is kept; None keeps nothing.
     """
 
     def __init__(
         self,
-        images: Sequence[Tensor],
-        transform: Callable[[Tensor], Tensor],
+        images: Images,
+        transform: EvaluationTransform,
         labels: np.ndarray | None = None,
         weights: np.ndarray | None = None,
+        room: Room | None = None,
     ) -> None:
         self.images = images
         self.transform = transform
         self.targets = _Targets(len(images), labels, weights)
+        self.room = room
+        self._kept: dict[int, Tensor] = {}
 
     def __len__(self) -> int:
         return len(self.images)
 
-    def __getitems__(self, rows: list[int]) -> tuple[Tensor, tuple[Tensor, Tensor]]:
-        batch = [self.transform(self.images[row]) for row in rows]
-        shapes = {tuple(image.shape) for image in batch}
+    def __getitems__(self, indices: list[int]) -> tuple[Tensor, Targets]:
+        images, targets = self.collated(indices, self.crops(indices, self.numbers()(len(indices))))
+        return as_float(images), targets
+
+    def numbers(self) -> Callable[[int], Tensor | None]:
+        """Return what draws random numbers for n crops, of an order that one seed gives."""
+        if not self.transform.n_numbers:
+            return lambda n: None
+        seed = int(torch.empty((), dtype=torch.int64).random_())
+        generator = torch.Generator().manual_seed(seed)
+        return lambda n: torch.rand(n, self.transform.n_numbers, generator=generator)
+
+    def not_kept(self, indices: list[int]) -> list[int]:
+        """Return those of the images that must be read, each once."""
+        return [index for index in dict.fromkeys(indices) if index not in self._kept]
+
+    def prepare(self, indices: list[int]) -> list[Tensor]:
+        """Read images and transform them."""
+        pictures = self.images.pictures(indices, self.transform.at_least)
+        return [self.transform(picture) for picture in pictures]
+
+    def crops(
+        self, indices: list[int], numbers: Tensor | None, read: dict[int, Tensor] | None = None
+    ) -> list[Tensor]:
+        """Return what a batch stacks, of images that are kept, have been or must be read."""
+        if read is None:
+            missing = self.not_kept(indices)
+            read = dict(zip(missing, self.prepare(missing), strict=True))
+        self._keep(read)
+        pictures = [read[index] if index in read else self._kept[index] for index in indices]
+        rows: Any = [None] * len(indices) if numbers is None else numbers
+        return list(map(self.transform.finish, pictures, rows))
+
+    def collated(self, indices: list[int], crops: list[Tensor]) -> tuple[Tensor, Targets]:
+        """Stack images to (n, C, H, W), uint8 or float32, with labels and weights."""
+        shapes = {tuple(crop.shape) for crop in crops}
         if len(shapes) > 1:
             raise ValueError(
                 f"images of sizes {sorted(shapes)} can't share a batch: image_size=... is required "
                 "for a backbone that has no input size of its own"
             )
-        return torch.stack(batch), self.targets[rows]
+        if len({crop.dtype for crop in crops}) > 1:
+            crops = list(map(as_float, crops))
+        return torch.stack(crops), self.targets[indices]
+
+    def _keep(self, read: dict[int, Tensor]) -> None:
+        for index, picture in read.items():
+            in_memory = tuple(picture.shape[1:]) == self.images.size
+            if in_memory or self.room is None or not self.room.take(picture.nbytes):
+                return
+            # not a view of something larger
+            self._kept[index] = picture if picture.is_contiguous() else picture.clone()
 
 
 class LabelledFeatures(Dataset):
@@ -79,8 +135,8 @@ class LabelledFeatures(Dataset):
     def __len__(self) -> int:
         return len(self.features)
 
-    def __getitems__(self, rows: list[int] | Tensor) -> tuple[Tensor, tuple[Tensor, Tensor]]:
-        return self.features[rows], self.targets[rows]
+    def __getitems__(self, indices: list[int] | Tensor) -> tuple[Tensor, Targets]:
+        return self.features[indices], self.targets[indices]
 
     def to(self, device: torch.device) -> LabelledFeatures:
         """Move everything to a device.
@@ -119,7 +175,7 @@ class FeatureBatches:
     def __len__(self) -> int:
         return len(self.batch_sampler)
 
-    def __iter__(self) -> Iterator[tuple[Tensor, tuple[Tensor, Tensor]]]:
+    def __iter__(self) -> Iterator[tuple[Tensor, Targets]]:
         batches = list(self.batch_sampler)
         # in one transfer for the epoch: each makes the host wait
         order = torch.as_tensor(list(chain(*batches)), dtype=torch.int64)
@@ -129,14 +185,14 @@ class FeatureBatches:
 
 
 class _Targets:
-    """Labels and weights by row; zeros and ones where there are none."""
+    """Labels and weights of samples; zeros and ones where there are none."""
 
     def __init__(self, n: int, labels: np.ndarray | None, weights: np.ndarray | None) -> None:
         self.labels = torch.zeros(n, dtype=torch.int64) if labels is None else _tensor(labels)
         self.weights = torch.ones(n) if weights is None else _tensor(weights)
 
-    def __getitem__(self, rows: list[int] | Tensor) -> tuple[Tensor, Tensor]:
-        return self.labels[rows], self.weights[rows]
+    def __getitem__(self, indices: list[int] | Tensor) -> Targets:
+        return self.labels[indices], self.weights[indices]
 
 
 def _tensor(array: np.ndarray) -> Tensor:

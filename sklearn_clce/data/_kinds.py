@@ -71,14 +71,14 @@ def as_images(
         return ArrayImages(X, image_shape, rules)
     if X.size != len(X):
         raise ValueError(f"X of shape {X.shape}: one column of paths or images is required")
-    return ListImages(X.ravel(), rules)
+    return ListImages(list(X.ravel()), rules)
 
 
 def as_items(X: Any) -> ListImages | Images:
     """Read X as :func:`as_images` does, without a look at whether files are there."""
     X = _unwrapped(X)
     if isinstance(X, np.ndarray) and X.dtype.kind in "OUST":
-        X = X.ravel()
+        X = list(X.ravel())
     elif isinstance(X, np.ndarray) or _is_on_disk(X):
         return as_images(X)
     return ListImages(X, checked=False)

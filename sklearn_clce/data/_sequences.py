@@ -6,7 +6,6 @@ import os
 import warnings
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from typing import Any
 
 import numpy as np
@@ -37,11 +36,12 @@ class Images(Sequence[Tensor]):
 
     flattened = False
     bears_threads = True
+    size: tuple[int, int] | None = None  # height and width of decoded pictures in memory
 
     def __init__(self, rules: PixelRules) -> None:
         self.rules = rules
 
-    def __getitem__(self, index: Any) -> Tensor:
+    def __getitem__(self, index: int) -> Tensor:  # type: ignore[override]
         return as_float(self.picture(index))
 
     @abstractmethod
@@ -89,6 +89,8 @@ class ArrayImages(Images):
         self.axis = channel_axis(array.shape[1:], "X", _asked(rules, self.rules))
         check_pixels(array, "X", self.rules)
         self.array = array
+        sides = [side for axis, side in enumerate(array.shape[1:]) if axis != self.axis]
+        self.size = (sides[0], sides[1])
         if array.dtype.kind in "ui":
             _warn_if_dark(array.max(), array.dtype, self.rules)
 
@@ -203,6 +205,36 @@ class ListImages(Images):
         return read_picture(self.item(index), f"X[{index}]", self.rules, at_least)
 
 
+class PartOfImages(Images):
+    """Some of the images, by their indices.
+
+    Parameters
+    ----------
+    images : Images
+        All images.
+    indices : sequence of int
+        Which of them; messages name these places.
+    """
+
+    def __init__(self, images: Images, indices: Sequence[int]) -> None:
+        super().__init__(images.rules)
+        self.images = images
+        self.indices = [int(index) for index in indices]
+        self.bears_threads = images.bears_threads
+        self.size = images.size
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+    def picture(self, index: int, at_least: int | None = None) -> Tensor:
+        """Decode an image to (C, H, W)."""
+        return self.images.picture(self.indices[index], at_least)
+
+    def pictures(self, indices: Sequence[int], at_least: int | None = None) -> list[Tensor]:
+        """Decode several images."""
+        return self.images.pictures([self.indices[index] for index in indices], at_least)
+
+
 def spread(n: int, k: int = LOOKED_AT) -> list[int]:
     """Return up to k indices, evenly spread over n."""
     return np.unique(np.linspace(0, n - 1, min(n, k)).astype(int)).tolist()
@@ -216,7 +248,7 @@ def _asked(rules: PixelRules, found: PixelRules) -> PixelRules:
 def _runs(indices: list[int]) -> list[list[int]]:
     """Cut sorted indices where they are not neighbours."""
     cuts = np.flatnonzero(np.diff(indices) != 1) + 1
-    return [run.tolist() for run in np.split(np.asarray(indices), cuts)]
+    return [run.tolist() for run in np.split(np.asarray(indices), cuts) if len(run)]
 
 
 def _with_image_shape(array: np.ndarray, image_shape: Sequence[int] | None) -> np.ndarray:
@@ -247,9 +279,13 @@ def _with_image_shape(array: np.ndarray, image_shape: Sequence[int] | None) -> n
 
 def _first_sample(items: Sequence[Any], checked: bool) -> Any:
     """Return the first item; if items are not checked, the first that can be had."""
-    for index in range(1 if checked else len(items)):
-        with suppress(() if checked else (ValueError,)), decoding(f"X[{index}]", items):
-            return items[index]
+    for index in range(len(items)):
+        try:
+            with decoding(f"X[{index}]", items):
+                return items[index]
+        except ValueError:
+            if checked:
+                raise
     return None
 
 

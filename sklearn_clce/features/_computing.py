@@ -16,19 +16,27 @@ from torch import Tensor
 from .._distributed import from_all, is_main, share_of
 from .._progress import bar, duration, tell
 from ..backbones import FrozenBackbone, UndescribableError
-from ..data import ArrayImages, EvaluationTransform, LabelledImages, ListImages
+from ..data import (
+    ArrayImages,
+    EvaluationTransform,
+    ImageBatches,
+    Images,
+    LabelledImages,
+    ListImages,
+)
 from ._store import EmbeddingStore
 
 
 def features_of(
-    images: Sequence[Tensor],
+    images: Images,
     backbone: FrozenBackbone,
     *,
     store: EmbeddingStore | None = None,
     batch_size: int = 32,
     device: torch.device | str = "cpu",
     precision: str = "float32",
-    verbose: int = 0,
+    num_workers: int | str = "auto",
+    verbose: int | bool = 0,
 ) -> Tensor:
     """Compute features (n, d) of images, float32 on the CPU, or take those that are kept.
 
@@ -52,11 +60,14 @@ def features_of(
     if shown:
         tell(f"features: running the backbone on {len(indices):,} of {len(images):,} images")
     start = time.monotonic()
-    run = backbone.runner(device, precision) if indices else None
-    computed = {}
+    parts = list(_parts(share_of(indices), batch_size))
+    batches = ImageBatches(data, parts, num_workers=num_workers, device=device)
+    run = backbone.runner(device, precision) if parts else None
+    computed: dict[Any, np.ndarray] = {}
     progress = bar(total=len(share_of(indices)), unit="image", shown=shown)
-    for part in _parts(share_of(indices), batch_size):
-        vectors = run(data.__getitems__(part)[0]).numpy()
+    for part, (batch, _) in zip(parts, batches, strict=True):
+        assert run is not None
+        vectors = run(batch).numpy()
         computed |= {keys[index]: vector for index, vector in zip(part, vectors, strict=True)}
         if store is not None:
             now = _keys(images, part, store, run_key)
@@ -89,22 +100,22 @@ def _run_key(backbone: FrozenBackbone, device: torch.device, precision: str) -> 
 
 
 def _keys(
-    images: Sequence[Tensor], indices: Sequence[int], store: EmbeddingStore | None, run_key: bytes
+    images: Images, indices: Sequence[int], store: EmbeddingStore | None, run_key: bytes | None
 ) -> list[Any]:
     """Return what the feature of each image is kept under; without a store, its index."""
-    if store is None:
+    if store is None or run_key is None:
         return list(indices)
     digests = image_digests(images, indices, store.file_digests)
     return [hashlib.sha256(run_key + digest).digest() for digest in digests]
 
 
 def image_digests(
-    images: Sequence[Tensor],
+    images: Images,
     indices: Sequence[int],
     file_digests: Callable[[Sequence[str | os.PathLike[str]]], list[bytes]],
 ) -> list[bytes]:
     """Digest images as they are before preprocessing: pixels, or the content of files."""
-    layout = f"layout: {getattr(images, 'layout', '')}"
+    layout = f"layout: {images.layout}"
     if isinstance(images, ArrayImages):
         return [_digest_pixels(images.array[index], layout) for index in indices]
     if not isinstance(images, ListImages):
@@ -129,7 +140,7 @@ def image_digests(
 
 def _digest_pixels(pixels: np.ndarray, layout: str) -> bytes:
     digest = hashlib.sha256(f"{layout} {pixels.dtype.str} {pixels.shape}\n".encode())
-    digest.update(np.ascontiguousarray(pixels))
+    digest.update(np.ascontiguousarray(pixels).data)
     return digest.digest()
 
 

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
-from numbers import Integral
+from numbers import Integral, Real
 from typing import Any, Literal, Self
 
 import joblib
@@ -14,12 +13,12 @@ from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, Transfo
 from sklearn.utils import Tags
 from sklearn.utils._param_validation import HasMethods, Interval, StrOptions
 from sklearn.utils.validation import validate_data
-from torch import Tensor, nn
+from torch import nn
 
 from .._distributed import claim_gpu
 from .._validation import resolve_device, resolve_precision, suggests_parameters
 from ..backbones import FrozenBackbone, count_features, frozen_backbone
-from ..data import as_images
+from ..data import Images, as_images
 from ._computing import features_of
 from ._store import EmbeddingStore, open_store
 
@@ -49,6 +48,9 @@ class BackboneFeatures(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEs
     image_shape : tuple of int, default=None
         Shape of one image where X has two axes and holds flattened images, such as
         (8, 8) or (32, 32, 3).
+    white : float, default=None
+        Value of white in images of integers. None: 255, or the highest value of a 16-bit
+        dtype.
     batch_size : int, default=32
         Images in a batch.
     device : str or torch.device, default="auto"
@@ -56,6 +58,8 @@ class BackboneFeatures(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEs
     precision : {"auto", "float32", "bfloat16"}, default="auto"
         What to compute in; features are float32. "auto": bfloat16 on a CUDA device
         that has it, else float32.
+    num_workers : int or "auto", default="auto"
+        Threads that read images while the backbone runs; see :class:`CLCEClassifier`.
     memory : path, joblib.Memory, EmbeddingStore or None, default=None
         Folder in which features are kept, up to 2 GiB; None keeps none. See Notes.
     verbose : int, default=0
@@ -110,9 +114,11 @@ class BackboneFeatures(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEs
         "pretrained": ["boolean", str, os.PathLike],
         "image_size": [Interval(Integral, 1, None, closed="left"), None],
         "image_shape": [tuple, list, None],
+        "white": [Interval(Real, 0, None, closed="neither"), None],
         "batch_size": [Interval(Integral, 1, None, closed="left")],
         "device": [str, torch.device],
         "precision": [StrOptions({"auto", "float32", "bfloat16"})],
+        "num_workers": [Interval(Integral, 0, None, closed="left"), StrOptions({"auto"})],
         "memory": [str, os.PathLike, HasMethods(["cache"]), EmbeddingStore, None],
         "verbose": ["verbose"],
     }
@@ -125,9 +131,11 @@ class BackboneFeatures(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEs
         pretrained: bool | str | os.PathLike[str] = True,
         image_size: int | None = None,
         image_shape: tuple[int, ...] | list[int] | None = None,
+        white: float | None = None,
         batch_size: int = 32,
         device: str | torch.device = "auto",
         precision: Literal["auto", "float32", "bfloat16"] = "auto",
+        num_workers: int | Literal["auto"] = "auto",
         memory: str | os.PathLike[str] | joblib.Memory | EmbeddingStore | None = None,
         verbose: int | bool = 0,
     ) -> None:
@@ -135,9 +143,11 @@ class BackboneFeatures(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEs
         self.pretrained = pretrained
         self.image_size = image_size
         self.image_shape = image_shape
+        self.white = white
         self.batch_size = batch_size
         self.device = device
         self.precision = precision
+        self.num_workers = num_workers
         self.memory = memory
         self.verbose = verbose
 
@@ -202,6 +212,7 @@ class BackboneFeatures(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEs
             batch_size=self.batch_size,
             device=device,
             precision=resolve_precision(self.precision, device),
+            num_workers=self.num_workers,
             verbose=self.verbose,
         ).numpy()
 
@@ -211,14 +222,14 @@ class BackboneFeatures(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEs
         size = backbone.config.image_size or PROBE_SIZE
         return count_features(backbone.module, torch.zeros(backbone.config.n_channels, size, size))
 
-    def _read(self, X: Any, *, reset: bool) -> Sequence[Tensor]:
+    def _read(self, X: Any, *, reset: bool) -> Images:
         self._validate_params()
         if isinstance(self.backbone, str) and self.backbone == "precomputed":
             raise ValueError(
                 "backbone='precomputed': X would hold features already; leave BackboneFeatures out "
                 "of the pipeline, or name a backbone"
             )
-        images = as_images(X, image_shape=self.image_shape)
+        images = as_images(X, image_shape=self.image_shape, white=self.white)
         if getattr(images, "flattened", False):
             validate_data(self, X, skip_check_array=True, reset=reset)
         return images

@@ -256,7 +256,7 @@ def check_storable(name: str, value: Any) -> None:
         foreign = [key for key in value if not str(key).startswith(SKORCH_PREFIXES)]
         if foreign:
             raise ValueError(f"skorch_params sets {str(foreign[0])[:80]!r}, which is not stored")
-    if name == "num_workers" and value > MAX_WORKERS:
+    if name == "num_workers" and value != "auto" and value > MAX_WORKERS:
         raise ValueError(f"num_workers above {MAX_WORKERS} is not stored")
 
 

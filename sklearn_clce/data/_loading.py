@@ -1,0 +1,151 @@
+"""Batches of images for an epoch, read ahead while the network runs."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any
+
+import joblib
+import numpy as np
+import torch
+from threadpoolctl import ThreadpoolController
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from ._batches import LabelledImages, Targets
+from ._pixels import as_float
+
+AHEAD = 2  # batches that are read before they are asked for
+MOST_WORKERS = 16  # of "auto"
+
+Batch = tuple[Tensor, Targets]
+
+
+class ImageBatches:
+    """Batches of images on a device, float32 in 0..1, with labels and weights.
+
+    Threads read, decode, resize and crop, which lets go of Python's lock. A Dataset of
+    the user's own may not bear threads: it is read in this thread, or in processes if
+    workers are asked for. Neither the number of workers nor what is kept changes a
+    batch.
+
+    Parameters
+    ----------
+    dataset : LabelledImages
+        The images.
+    batch_sampler : Sampler or list of list of int
+        Indices of the batches.
+    num_workers : int or "auto", default="auto"
+        "auto": a thread for each core, up to 16; none for a Dataset of the user's own.
+    device : torch.device or str, default="cpu"
+        Where the batches are wanted.
+    """
+
+    def __init__(
+        self,
+        dataset: LabelledImages,
+        batch_sampler: Any,
+        *,
+        num_workers: int | str = "auto",
+        device: torch.device | str = "cpu",
+    ) -> None:
+        self.dataset = dataset
+        self.batch_sampler = batch_sampler
+        bears_threads = dataset.images.bears_threads
+        if num_workers == "auto":
+            num_workers = min(joblib.cpu_count(), MOST_WORKERS) if bears_threads else 0
+        self.num_workers = int(num_workers)
+        self.in_processes = self.num_workers > 0 and not bears_threads
+        self.device = torch.device(device)
+
+    def __len__(self) -> int:
+        return len(self.batch_sampler)
+
+    def __iter__(self) -> Iterator[Batch]:
+        draw = self.dataset.numbers()
+        if self.num_workers == 0:
+            for indices in self.batch_sampler:
+                yield self._batch(indices, self.dataset.crops(indices, draw(len(indices))))
+        elif self.in_processes:
+            yield from self._from_processes(draw)
+        else:
+            yield from self._from_threads(draw)
+
+    def _from_threads(self, draw: Any) -> Iterator[Batch]:
+        pool = ThreadPoolExecutor(self.num_workers, initializer=_compute_alone)
+        ahead: deque[tuple[list[int], list[np.ndarray], list[Future]]] = deque()
+        try:
+            for indices in self.batch_sampler:
+                numbers = draw(len(indices))
+                # equal and neighbouring images go to one thread, which reads them together
+                parts = np.array_split(np.argsort(indices, kind="stable"), self.num_workers)
+                parts = [part for part in parts if len(part)]
+                ahead.append(
+                    (
+                        indices,
+                        parts,
+                        [
+                            pool.submit(
+                                self.dataset.crops,
+                                [indices[place] for place in part],
+                                None if numbers is None else numbers[torch.from_numpy(part)],
+                            )
+                            for part in parts
+                        ],
+                    )
+                )
+                if len(ahead) > AHEAD:
+                    yield self._gathered(*ahead.popleft())
+            while ahead:
+                yield self._gathered(*ahead.popleft())
+        finally:
+            pool.shutdown(cancel_futures=True)
+
+    def _gathered(
+        self, indices: list[int], parts: list[np.ndarray], futures: list[Future]
+    ) -> Batch:
+        crops: list[Any] = [None] * len(indices)
+        for part, future in zip(parts, futures, strict=True):
+            for place, crop in zip(part, future.result(), strict=True):
+                crops[place] = crop
+        return self._batch(indices, crops)
+
+    def _from_processes(self, draw: Any) -> Iterator[Batch]:
+        batches = list(self.batch_sampler)
+        missing = [self.dataset.not_kept(indices) for indices in batches]
+        loader = DataLoader(
+            _Pictures(self.dataset),
+            batch_sampler=missing,
+            num_workers=self.num_workers,
+            collate_fn=_as_it_is,
+            generator=torch.Generator(),  # or it would draw from the global one
+        )
+        for indices, read, pictures in zip(batches, missing, loader, strict=True):
+            found = dict(zip(read, pictures, strict=True))
+            yield self._batch(indices, self.dataset.crops(indices, draw(len(indices)), found))
+
+    def _batch(self, indices: list[int], crops: list[Tensor]) -> Batch:
+        images, targets = self.dataset.collated(indices, crops)
+        return as_float(images.to(self.device, non_blocking=True)), targets
+
+
+class _Pictures(Dataset):
+    """Prepared pictures, for a process that reads."""
+
+    def __init__(self, images: LabelledImages) -> None:
+        self.images = images
+
+    def __getitems__(self, indices: list[int]) -> list[Tensor]:
+        return self.images.prepare(indices)
+
+
+def _as_it_is(pictures: list[Tensor]) -> list[Tensor]:
+    return pictures
+
+
+def _compute_alone() -> None:
+    """Let a thread that reads compute on one core: there are as many threads as cores."""
+    torch.get_num_threads()  # or torch would set its number later
+    ThreadpoolController().limit(limits=1, user_api="openmp")

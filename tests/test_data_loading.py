@@ -1,0 +1,178 @@
+"""Batches are read ahead, decoded once, and the same whoever reads them."""
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch.utils.data import Dataset
+
+from image_kinds import PairDataset, save_images
+from sklearn_clce import CLCEClassifier
+from sklearn_clce.backbones import BackboneConfig
+from sklearn_clce.data import (
+    EvaluationTransform,
+    ImageBatches,
+    LabelledImages,
+    PartOfImages,
+    RandomCrops,
+    Room,
+    _room,
+    as_images,
+)
+
+CONFIG = BackboneConfig(name="any", image_size=16, crop_pct=0.9)
+BATCHES = [[3, 1, 2], [5, 3, 0], [4]]
+
+
+def all_batches(images, transform, *, room=None, epochs=1, **options):
+    dataset = LabelledImages(images, transform, np.arange(len(images)), room=room)
+    torch.manual_seed(0)
+    loader = ImageBatches(dataset, BATCHES, **options)
+    return [batch for _ in range(epochs) for batch in loader]
+
+
+@pytest.mark.parametrize("transform", [EvaluationTransform, RandomCrops])
+@pytest.mark.parametrize("kind", ["paths", "array", "Dataset"])
+@pytest.mark.parametrize("num_workers", [1, 2, "auto"])
+@pytest.mark.parametrize("room", [None, 2000, "auto"])
+def test_neither_workers_nor_what_is_kept_change_a_batch(
+    transform, kind, num_workers, room, colour_images, tmp_path
+):
+    X = {
+        "paths": lambda: save_images(colour_images, tmp_path),
+        "array": lambda: colour_images,
+        "Dataset": lambda: PairDataset(colour_images),
+    }[kind]()
+    images, transform = as_images(X), transform(CONFIG)
+    room = None if room is None else Room(room)
+    expected = all_batches(images, transform, epochs=2, num_workers=0)
+    found = all_batches(images, transform, room=room, epochs=2, num_workers=num_workers)
+    for (batch, (labels, _)), (other, (other_labels, _)) in zip(expected, found, strict=True):
+        assert batch.shape[1:] == (3, 16, 16)
+        assert torch.equal(batch, other)
+        assert torch.equal(labels, other_labels)
+    assert [labels.tolist() for _, (labels, _) in expected[:3]] == BATCHES
+
+
+class CountingDataset(Dataset):
+    """Counts how often each image is read."""
+
+    def __init__(self, images):
+        self.images, self.reads = images, [0] * len(images)
+
+    def __len__(self):
+        return len(self.images)
+
+    def __getitem__(self, index):
+        self.reads[index] += 1
+        return Image.fromarray(self.images[index])
+
+
+@pytest.mark.parametrize("early_stopping", [False, True])
+def test_a_fit_decodes_once(early_stopping, tiny_backbone, colour_images, colour_labels):
+    X = CountingDataset(colour_images)
+    clf = CLCEClassifier(tiny_backbone, image_size=16, max_epochs=3, random_state=0)
+    clf.set_params(early_stopping=early_stopping, validation_fraction=0.4)
+    clf.fit(X, colour_labels)
+    before_epochs = 4  # the kind of X, the width of the features, whether it is grey
+    assert sum(X.reads) <= 12 + before_epochs
+    once = clf.predict_proba(colour_images)
+    X.reads = [0] * 12
+    again = clf.set_params(cache_size=0).fit(X, colour_labels).predict_proba(colour_images)
+    assert sum(X.reads) >= 3 * 12
+    np.testing.assert_array_equal(again, once)
+
+
+def test_what_has_no_room_is_read_again(colour_images):
+    X = CountingDataset(colour_images[:6])
+    room = Room(2 * 3 * 16 * 16)  # of two crops
+    all_batches(as_images(X), EvaluationTransform(CONFIG), room=room, epochs=3, num_workers=0)
+    assert X.reads[1:] == [1, 3, 1, 3, 3]  # the first two that are read have room
+    assert X.reads[0] == 1 + 3  # it tells the kind of X too
+
+
+def test_room_is_what_the_machine_has(monkeypatch):
+    memory = {"free": 10 * 2**30}
+
+    def two_views():
+        yield memory["free"], 16 * 2**30
+        yield 8 * 2**30, 8 * 2**30
+
+    monkeypatch.setattr(_room, "_memory", two_views)
+    room = Room("auto")
+    assert room.take(2**30)
+    memory["free"] = 4 * 2**30
+    assert not room.take(2**30)
+    memory["free"] = 10 * 2**30
+    assert not room.take(1)  # or what is kept would be another in each epoch
+    monkeypatch.setattr(_room, "_memory", lambda: iter(()))
+    assert Room("auto").take(2**30)
+    assert not Room("auto").take(2**30 + 1)
+    assert all(0 < free <= total for free, total in list(_room._memory()))
+
+
+def test_an_error_in_a_thread_names_the_image(colour_images, tmp_path):
+    paths = save_images(colour_images, tmp_path)
+    images = PartOfImages(as_images(paths), range(3, 9))
+    (tmp_path / "7.png").write_bytes(b"broken")
+    with pytest.raises(ValueError, match=r"X\[7\]: '.*7.png' can't be read"):
+        all_batches(images, EvaluationTransform(CONFIG), num_workers=2)
+
+
+def test_crops_come_from_the_whole_picture():
+    """The ends of a wide picture are bright: its central square never sees them."""
+    wide = np.zeros((20, 30, 3), np.uint8)
+    wide[:, :3] = wide[:, -3:] = 255
+    images = as_images(wide[None])
+    assert EvaluationTransform(CONFIG)(images.picture(0)).max() == 0
+    dataset = LabelledImages(images, RandomCrops(CONFIG))
+    torch.manual_seed(0)
+    crops, _ = dataset.__getitems__([0] * 40)
+    left, right = crops[:, :, :, 0].amax((1, 2)), crops[:, :, :, -1].amax((1, 2))
+    assert 3 < (left > 0.4).sum() < 35
+    assert 3 < (right > 0.4).sum() < 35
+    assert len(torch.unique(crops, dim=0)) > 15  # of which some are all black
+
+
+def test_the_picture_is_kept_at_the_resolution_that_crops_need(photos):
+    crops = RandomCrops(CONFIG)
+    kept = crops(as_images(photos).picture(0))  # 427 x 640
+    height, width = kept.shape[1:]
+    assert height * width == pytest.approx(2 * 16**2, rel=0.1)
+    assert width / height == pytest.approx(640 / 427, rel=0.1)
+    small = torch.zeros(3, 12, 14, dtype=torch.uint8)
+    assert crops(small) is small or torch.equal(crops(small), small)
+
+
+@pytest.mark.parametrize("shape", [(1, 4000), (4000, 1), (3, 500), (1, 1)])
+@pytest.mark.parametrize("mode", ["center", "squash"])
+def test_strips_take_no_memory_to_speak_of(shape, mode):
+    config = BackboneConfig(name="any", image_size=224, crop_pct=0.875, crop_mode=mode)
+    strip = torch.zeros(3, *shape, dtype=torch.uint8)
+    assert EvaluationTransform(config)(strip).shape == (3, 224, 224)
+    crops = RandomCrops(config)
+    numbers = torch.rand(crops.n_numbers)
+    assert crops.finish(crops(strip), numbers).shape == (3, 224, 224)
+
+
+def test_crops_are_a_share_of_the_picture_and_stay_inside():
+    crops = RandomCrops(BackboneConfig(name="any"))
+    position = torch.arange(60 * 80).view(1, 60, 80).float() / 4800
+    torch.manual_seed(0)
+    for numbers in torch.rand(50, crops.n_numbers):
+        crop = crops.finish(position, numbers)
+        spans = (crop.amax() - crop.amin()) * 60  # height of the crop, about
+        assert 30 < spans < 61
+        assert crop.shape == (3, 60, 80)
+
+
+@pytest.mark.parametrize("verbose", [0, 1])
+def test_predicting_shows_a_bar_at_verbose_1(
+    verbose, tiny_backbone, colour_images, colour_labels, capsys, monkeypatch
+):
+    clf = CLCEClassifier(tiny_backbone, max_epochs=1, verbose=verbose, random_state=0)
+    clf.fit(colour_images, colour_labels)
+    capsys.readouterr()
+    monkeypatch.setattr("sys.stdout.isatty", lambda: True)
+    clf.predict(colour_images)
+    assert ("0/1 [" in capsys.readouterr().out) == bool(verbose)
