@@ -105,12 +105,12 @@ def write_table(results, path):
         "name",
         "side, px",
         "download, MB",
-        "licence of the weights",
-        "ImageNet top-1, %",
-        "features: pictures/s",
-        "fine-tuning: pictures/s",
-        f"memory, {results['batch_size']} pictures, MB",
-        "embedding",
+        "licence",
+        "top-1, %",
+        "features, pictures/s",
+        "training, pictures/s",
+        "memory, MB",
+        "width",
     ]
     with open(path, "w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file, lineterminator="\n")

@@ -64,7 +64,9 @@ def write_table(results, path):
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(header)
         for row in results["fits"]:
-            times = [f"{row[key]:.2g}" for key in ("fit_seconds", "predict_50_seconds")]
+            times = [
+                f"{float(f'{row[key]:.2g}'):g}" for key in ("fit_seconds", "predict_50_seconds")
+            ]
             name = f"trainable={row['trainable']!r}"
             writer.writerow([name, row["pictures"], row["epochs"], *times])
 

@@ -236,8 +236,8 @@ class CLCEClassifier(
     >>> digits = load_digits(n_class=2)
     >>> X, y = digits.images / 16, digits.target_names[digits.target]
     >>> clf = CLCEClassifier(image_size=32, trainable="head", random_state=0)
-    >>> clf.fit(X[:40], y[:40]).score(X[40:100], y[40:100]) > 0.9
-    True
+    >>> clf.fit(X[:40], y[:40]).score(X[40:100], y[40:100])
+    1.0
     >>> clf.transform(X[:2]).shape
     (2, 128)
     """

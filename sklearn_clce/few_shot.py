@@ -160,11 +160,9 @@ def few_shot_score(
     >>> score = few_shot_score(KNeighborsClassifier(1), X, y, k_shot=5, random_state=0)
     >>> score.scores.shape
     (100,)
-    >>> bool(score.mean > 0.8)
-    True
     >>> low, high = score.interval
-    >>> bool(low < score.mean < high)
-    True
+    >>> print(f"{score.mean:.2f}, between {low:.2f} and {high:.2f}")
+    0.92, between 0.91 and 0.93
     """
     indices_by_class = _indices_by_class(X, y, classes)
     if len(indices_by_class) < n_way:
