@@ -148,11 +148,18 @@ def inputs_to(name, n):
 
 # of the compiler of torch 2.6
 @pytest.mark.filterwarnings("ignore:.*should not be instantiated:DeprecationWarning")
-@pytest.mark.parametrize("name", ["both", pytest.param("learned", marks=pytest.mark.slow)])
-def test_it_compiles_with_a_free_batch_size(name):
+@pytest.mark.parametrize(
+    ("name", "backend"),
+    [
+        ("both", "eager"),
+        pytest.param("both", "aot_eager", marks=pytest.mark.slow),
+        pytest.param("learned", "aot_eager", marks=pytest.mark.slow),
+    ],
+)
+def test_it_compiles_with_a_free_batch_size(name, backend):
     torch._dynamo.reset()
     criterion = CRITERIA[name]
-    compiled = torch.compile(criterion, dynamic=True, fullgraph=True, backend="aot_eager")
+    compiled = torch.compile(criterion, dynamic=True, fullgraph=True, backend=backend)
     for n in (12, 700):
         results = []
         for function in (criterion, compiled):
