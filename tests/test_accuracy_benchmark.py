@@ -35,7 +35,7 @@ from benchmarks.accuracy.metrics import (
     embedding_metrics,
 )
 from benchmarks.accuracy.pictures import COLLECTIONS, Collection, draw, resize_once
-from benchmarks.accuracy.report import measured_groups, page, settings_file, write_report
+from benchmarks.accuracy.report import goals, measured_groups, page, settings_file, write_report
 from benchmarks.accuracy.results import append, failed, finished, read_lines
 from benchmarks.accuracy.sources import CALTECH_TEST, CALTECH_TRAIN, CIFAR_FS, FC100, VARIABLE
 from benchmarks.accuracy.tables import PLUS_MINUS, plain_entries
@@ -465,13 +465,13 @@ def test_differences_are_paired_at_the_best_rate_of_each_method(measured):
 
 def test_the_page_holds_the_goals_against_the_numbers(measured):
     groups, lines = measured
-    text = page(lines, groups)
+    text = goals(measured_groups(lines, groups))
     met = re.findall(r"Few labels: (\w+).*,(met|missed)", text)
     assert met == [("mean", "met"), ("mean", "met"), ("best", "met"), ("worst", "met")]
     for line in lines:
         if line["configuration"]["method"] == "clce":
             line["metrics"]["accuracy"] -= 0.1
-    text = page(lines, groups)
+    text = goals(measured_groups(lines, groups))
     met = re.findall(r"Few labels: (\w+).*,(met|missed)", text)
     assert met == [(what, "missed") for what in ("mean", "mean", "best", "worst")]
 
@@ -492,7 +492,34 @@ def test_the_page_says_whether_hardness_helps(gains, verdict):
         line_of(one, 0.5 + gain[one.data] * (one.method == "clce"))
         for one in groups["few_labels"].configurations
     ]
-    assert re.search(rf"hard-negative weighting .*,{verdict}\n", page(lines, groups))
+    text = goals(measured_groups(lines, groups))
+    assert re.search(rf"hard-negative weighting .*,{verdict}\n", text)
+    told = "no clear" if verdict == "no clear difference" else "a clear"
+    assert f"; {told} difference.\n" in page(lines, groups)
+
+
+def test_the_page_begins_with_the_verdict_and_shows_plots_before_tables(measured):
+    groups, lines = measured
+    text = page(lines, groups)
+    assert text.index("- CLCE minus CE, in the mean") < text.index("Plots\n-----")
+    assert text.index(".. image::") < text.index(".. csv-table::")
+    assert "Goals" not in text
+
+
+def test_the_verdict_names_the_extremes():
+    both = {"data": ["digits"], "method": ["ce", "clce"], "seed": [0, 1]}
+    groups = {
+        "batch_size": group("Batch size", "", both | {"batch_size": [8, 256]}),
+        "longer": group("Longer", "", both | {"batch_size": [256], "max_epochs": [15, 105]}),
+    }
+
+    def accuracy(one):
+        lead = 0.06 if one.batch_size == 256 and one.max_epochs < 100 else 0.01
+        return 0.5 + lead * (one.method == "clce")
+
+    runs = dict.fromkeys(run for one in groups.values() for run in one.configurations)
+    text = page([line_of(one, accuracy(one)) for one in runs], groups)
+    assert "- Where it matters most: +6.0 in batches of 256 that leave few steps; +1.0 in" in text
 
 
 def test_the_summary_counts_the_cases_that_leave_no_doubt(measured):
@@ -501,8 +528,8 @@ def test_the_summary_counts_the_cases_that_leave_no_doubt(measured):
     accuracy = "+3.0 (1 better, 0 worse)"  # digits clearly; the interval of Fashion-MNIST holds 0
     calibration = "+0.3 (0 better, 1 worse)"  # a higher error is worse
     cells = ",".join([f'"{accuracy}",', f'"{calibration}",,'])
-    assert f"Few labels,CLCE less CE,2,{cells}\n" in text
-    assert "Few labels,CLCE less logistic regression,1," in text
+    assert f"Few labels,CLCE minus CE,2,{cells}\n" in text
+    assert "Few labels,CLCE minus logistic regression,1," in text
     not_evidence = {"few_labels": replace(groups["few_labels"], evidence=False)}
     assert "All cases together" not in page(lines, not_evidence)
 
@@ -521,7 +548,7 @@ def test_partial_results_make_a_page(measured):
     for n in (1, 4, 13):
         assert f"Few labels,{n},27,0\n" in page(lines[:n], groups)
     only_clce = [line for line in lines if line["configuration"]["method"] == "clce"]
-    assert "less CE" in page(only_clce, groups)
+    assert "minus CE" in page(only_clce, groups)
     lost = {"configuration": lines[1]["configuration"], "error": "MemoryError: none left"}
     text = page([lines[0] | {"warnings": ["fit was cut short"]}, lost], groups)
     assert "``fit was cut short``,1\n" in text
@@ -599,7 +626,7 @@ def test_the_page_says_in_words_what_the_numbers_are():
     assert "by budget: +5.2 after 10 epochs at 0.001, +5.2 after 20 epochs at 0.001. CE" in text
     assert "CE itself is at 51.0, 52.0 % there" in text
     assert "Most depends on the budget" not in text  # nothing of transfer
-    assert "CLCE less CE" not in page([], groups)
+    assert "CLCE minus CE" not in page([], groups)
 
 
 def test_the_page_names_the_case_that_depends_most_on_the_budget():
@@ -628,7 +655,7 @@ def test_batch_sizes_are_drawn(tmp_path):
     write_report(lines, tmp_path, groups)
     assert b"batch size" in (tmp_path / "results" / "batch_size.svg").read_bytes()
     text = (tmp_path / "results.rst").read_text()
-    assert 'batch,CLCE less CE,"CE, MiB","CE + SupCon, MiB","CLCE, MiB"' in text
+    assert 'batch,CLCE minus CE,"CE, MiB","CE + SupCon, MiB","CLCE, MiB"' in text
     assert "   8,+8.0,100,,100\n   16,+16.0,100,,100\n" in text
 
 

@@ -23,7 +23,6 @@ def findings(plain_of):
     """
     few = plain_of.get("few_labels", {})
     items = [
-        lead_by_group(plain_of),
         lead_by_budget("with 20 images a class", few),
         lead_by_batch_size(plain_of.get("batch_size", {})),
         lead_by_budget("in batches of 256", plain_of.get("longer", {})),
@@ -44,6 +43,59 @@ def findings(plain_of):
     return "".join(f"- {item}\n" for item in items if item)
 
 
+def verdict(plain_of):
+    """Say in three sentences what the criterion gives, where that matters most, and of what it is.
+
+    Parameters
+    ----------
+    plain_of : dict of str to dict
+        By name of the group, see :func:`~.tables.plain_entries`.
+
+    Returns
+    -------
+    str
+        A list of at most three sentences, with every number from the lines.
+    """
+    items = [lead_by_group(plain_of), extremes(plain_of), hardness(plain_of)]
+    return "".join(f"- {item}\n" for item in items if item)
+
+
+def extremes(plain_of):
+    """Name the widest lead, what more epochs leave of it, and the lead on classes that are new."""
+    told = []
+    of_size = by_batch_size(plain_of.get("batch_size", {}))
+    if sizes := [size for size, plain in of_size.items() if leads(plain)]:
+        lead = points(mean_over_data(leads(of_size[max(sizes)])))
+        told.append(f"{lead} in batches of {max(sizes)} that leave few steps")
+    longer = plain_of.get("longer", {})
+    if budgets := [budget for budget in budgets_of(longer) if leads(at_budget(longer, budget))]:
+        lead = points(mean_over_data(leads(at_budget(longer, max(budgets)))))
+        told.append(f"{lead} in such batches {after(max(budgets))}")
+    if new := leads(plain_of.get("few_shot", {})):
+        told.append(
+            f"{points(mean_over_data(new))} for new classes from a backbone that was fine-tuned on "
+            "others"
+        )
+    return f"Where it matters most: {'; '.join(told)}." if told else ""
+
+
+def hardness(plain_of):
+    """Say whether hard-negative weighting makes a difference."""
+    found = {
+        name: mean_over_data(cases)
+        for group, name in (("few_labels", "few labels"), ("transfer", "all labels"))
+        if (cases := differences(plain_of.get(group, {}), "clce", "supcon"))
+    }
+    if not found:
+        return ""
+    clear = any(one.low * one.high > 0 for one in found.values())
+    told = ", ".join(f"{points(one)} with {name}" for name, one in found.items())
+    return (
+        "Hard-negative weighting, which CLCE has beyond the supervised contrastive loss (CLCE "
+        f"minus CE + SupCon): {told}; {'a' if clear else 'no'} clear difference."
+    )
+
+
 def lead_by_group(plain_of):
     """Compare CLCE with cross-entropy where the estimator trains on the classes that it names."""
     names = {
@@ -59,7 +111,7 @@ def lead_by_group(plain_of):
     cases = [case for of_group in found.values() for case in of_group.values()]
     better, worse = sum(one.low > 0 for one in cases), sum(one.high < 0 for one in cases)
     return (
-        f"CLCE less CE, in the mean over data sets: {', '.join(told)}. Of these {len(cases)} "
+        f"CLCE minus CE, in the mean over data sets: {', '.join(told)}. Of these {len(cases)} "
         f"cases {better} are clearly better and {worse} clearly worse."
     )
 
@@ -67,7 +119,7 @@ def lead_by_group(plain_of):
 def lead_by_batch_size(plain):
     """Compare batch sizes."""
     by_size = {f"at {size}": of_size for size, of_size in by_batch_size(plain).items()}
-    return lead_by("CLCE less CE with the same epochs, by batch size", by_size)
+    return lead_by("CLCE minus CE with the same epochs, by batch size", by_size)
 
 
 def lead_by_budget(where, plain):
@@ -78,7 +130,7 @@ def lead_by_budget(where, plain):
         name: {case: of_budget[case] for case in everywhere}
         for name, of_budget in by_budget.items()
     }
-    return lead_by(f"CLCE less CE {where}, by budget", same)
+    return lead_by(f"CLCE minus CE {where}, by budget", same)
 
 
 def lead_by(what, plain_by):
@@ -122,7 +174,7 @@ def lead_by_choice(usually, usual, changed, other):
         if both:
             data = ", ".join(dict.fromkeys(COLLECTIONS[case.data].title for case in both))
             told = [points(mean_over_data({case: one[case] for case in both})) for one in found]
-            return f"CLCE less CE {after(budget)} on {data}: {told[0]} {usual}, {told[1]} {other}."
+            return f"CLCE minus CE {after(budget)} on {data}: {told[0]} {usual}, {told[1]} {other}."
     return ""
 
 

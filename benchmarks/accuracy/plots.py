@@ -51,7 +51,9 @@ def plot_differences(plain, path):
         names = [", ".join(case_cells(case)[:3]) for case in plain]
         axes.set_yticks(range(len(names)), names)
         axes.invert_yaxis()
-        axes.set_xlabel("accuracy less that of CE, points, 95 % interval over seeds")
+        axes.set_xlabel(
+            "accuracy minus that of CE, points; right of 0 is better, 95 % interval over seeds"
+        )
         axes.legend(loc="lower left", bbox_to_anchor=(0, 1), **LEGEND)
         save(figure, path)
 

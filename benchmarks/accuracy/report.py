@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from .comparison import entries_of, estimate_mean, results_of
 from .configuration import Configuration, from_record
-from .findings import findings
+from .findings import findings, verdict
 from .groups import GROUPS, TUNING_DATA, Group
 from .pictures import COLLECTIONS
 from .results import failed, finished
@@ -59,6 +59,8 @@ def write_report(lines, docs, groups=GROUPS):
             plot(plain, docs / FOLDER / f"{name}.svg")
     (docs / FOLDER / "settings.csv").write_text(settings_file(lines), encoding="utf-8")
     (docs / PAGE).write_text(page(lines, groups), encoding="utf-8")
+    text = goals(measured_groups(lines, groups))
+    (docs / FOLDER / "goals.inc").write_text(text, encoding="utf-8")
 
 
 def measured_groups(lines, groups):
@@ -99,12 +101,15 @@ def page(lines, groups=GROUPS):
         reStructuredText.
     """
     measured = measured_groups(lines, groups)
+    plain_of = {name: one.plain for name, one in measured.items()}
     parts = [
         heading("Results", "="),
-        introduction(),
-        goals(measured),
-        findings({name: one.plain for name, one in measured.items()}),
+        "Accuracy of CLCE minus that of cross-entropy (CE), in points:\n",
+        verdict(plain_of),
+        findings_section(plain_of),
+        plots_section(measured),
         summary(measured),
+        introduction(),
         *(section(name, *one) for name, one in measured.items()),
         progress(lines, groups),
         reproduction(lines, measured),
@@ -117,12 +122,33 @@ def heading(text, line="-"):
     return f"{text}\n{line * len(text)}\n"
 
 
+def findings_section(plain_of):
+    """Say what the differences depend on."""
+    text = findings(plain_of)
+    return heading("What it depends on") + "\n" + text if text else ""
+
+
+def plots_section(measured):
+    """Show the plots of the evidence, before any table."""
+    parts = [
+        f"**{group.title}.** {group.about}\n\n{picture(name, group)}"
+        for name, (group, _, plain) in measured.items()
+        if group.evidence and plain
+    ]
+    return "\n".join([heading("Plots"), *parts]) if parts else ""
+
+
+def picture(name, group):
+    """Refer to the plot of a group."""
+    return f".. image:: {FOLDER}/{name}.svg\n   :alt: {group.title}\n"
+
+
 def introduction():
     """Say what the numbers are."""
     tuned = " and ".join(COLLECTIONS[name].title for name in TUNING_DATA)
-    return (
-        "What CLCE gives against cross-entropy (CE), and against CE with a supervised contrastive "
-        "term without hardness (CE + SupCon). All three train through ``CLCEClassifier`` with the "
+    return heading("What was measured, and how") + (
+        "\nCLCE against cross-entropy (CE), and against CE with a supervised contrastive term "
+        "without hardness (CE + SupCon). All three train through ``CLCEClassifier`` with the "
         "same pictures, weights, batches and budget; logistic regression on the features of the "
         "frozen backbone is the floor. A seed fixes classes, images, initialisation and order, "
         "and differences are paired by seed. Intervals are 95 % intervals after Student's t, of "
@@ -150,8 +176,8 @@ def goals(measured):
     ]
     if not rows:
         return ""
-    header = ["``CLCEClassifier`` at its defaults less CE, points", "goal", "measured", ""]
-    return heading("Goals") + "\n" + table("Goals and what was measured", header, rows)
+    header = ["``CLCEClassifier`` at its defaults minus CE, points", "goal", "measured", ""]
+    return table("Goals and what was measured", header, rows)
 
 
 def summary(measured):
@@ -184,7 +210,8 @@ def section(name, group, entries, plain):
     """
     parts = [heading(group.title), f"{group.about} {choices_of(entries)}\n"]
     if plain:
-        parts.append(f".. image:: {FOLDER}/{name}.svg\n")
+        if not group.evidence:  # the others are shown together, before all tables
+            parts.append(picture(name, group))
         parts += [write(plain) for write in (batch_table, method_table, budget_table, metric_table)]
     shown = {id(entry) for methods in plain.values() for entry in methods.values()}
     if any(id(entry) not in shown for entry in entries):

@@ -1,4 +1,4 @@
-"""What the page of results begins with: goals, and how often which method is better."""
+"""Goals, and how often which method is better."""
 
 from .comparison import differences, mean_over_data
 from .configuration import DEFAULT_METHOD
@@ -7,7 +7,7 @@ from .tables import (
     METRICS,
     POINTS,
     change,
-    less,
+    minus,
     number,
     short_name,
     table,
@@ -39,7 +39,7 @@ def summary_table(plain_of_groups):
                 cells = [
                     summary_cell(differences(plain, one, other, name), name) for name in SCORES
                 ]
-                rows.append([title, less((one, other)), str(len(cases)), *cells])
+                rows.append([title, minus((one, other)), str(len(cases)), *cells])
     header = ["", "", "cases", *(name for name, _, _ in SCORES.values())]
     title = (
         "Differences in the mean over data sets; in brackets the number of cases that are "
@@ -123,5 +123,5 @@ def hardness_rows(title, plain):
     mean = mean_over_data(cases)
     clear = mean.low * mean.high > 0
     verdict = ("helps" if mean.mean > 0 else "harms") if clear else "no clear difference"
-    what = "hard-negative weighting (CLCE less CE + SupCon), mean over data sets"
+    what = "hard-negative weighting (CLCE minus CE + SupCon), mean over data sets"
     return [[f"{title}: {what}", "", number(mean, signed=True), verdict]]

@@ -178,7 +178,7 @@ def method_table(plain):
     columns = {pair: differences(plain, *pair) for pair in compared(plain)}
     has_floor = any("logistic" in methods for methods in plain.values())
     header = [*columns_of_case.header, *[METHOD_NAMES["logistic"]] * has_floor, "CE"]
-    header += [*map(less, columns), "seeds"]
+    header += [*map(minus, columns), "seeds"]
     rows = []
     for case, methods in plain.items():
         floor = methods.get("logistic")
@@ -199,10 +199,10 @@ def compared(plain):
     return [pair for pair in COMPARED if differences(plain, *pair)]
 
 
-def less(pair):
+def minus(pair):
     """Name the difference of two methods."""
     one, other = pair
-    return f"{METHOD_NAMES[one]} less {METHOD_NAMES[other]}"
+    return f"{METHOD_NAMES[one]} minus {METHOD_NAMES[other]}"
 
 
 def budget_table(plain):
@@ -229,7 +229,7 @@ def budget_table(plain):
             accuracy = number(same[case]["ce"].mean())
             cells = [*columns_of_case.cells(case), budget_cell(budget), accuracy]
             rows.append([*cells, *map(change, found)])
-    header = [*columns_of_case.header, "epochs, rate", "CE", *map(less, pairs)]
+    header = [*columns_of_case.header, "epochs, rate", "CE", *map(minus, pairs)]
     title = "All methods with the same epochs and learning rate: accuracy in per cent, and points"
     return table(title + columns_of_case.shared, header, rows)
 
@@ -256,7 +256,7 @@ def batch_table(plain):
         memory = [mean_cost(of_size, method, "fit_memory") for method in METHODS]
         means = [change(mean_over_data(one)) if one else "" for one in found]
         rows.append([str(size), *means, *memory])
-    header = ["batch", *map(less, pairs), *(f"{METHOD_NAMES[one]}, MiB" for one in METHODS)]
+    header = ["batch", *map(minus, pairs), *(f"{METHOD_NAMES[one]}, MiB" for one in METHODS)]
     return table("Points and memory by batch size, in the mean over data sets", header, rows)
 
 
@@ -337,7 +337,7 @@ def metric_table(plain):
     measured = [method for method in METHODS[1:] if differences(plain, method, "ce")]
     for method in measured:
         cells = [metric_mean(plain, method, name) for name in shown]
-        name = f"{METHOD_NAMES[method]} less CE"
+        name = f"{METHOD_NAMES[method]} minus CE"
         rows.append([*columns_of_case.title("**mean over data sets**"), name, *cells])
     header = [*columns_of_case.header, "method", *(METRICS[name][0] for name in shown)]
     title = "Calibration and embedding; in brackets the difference to CE"
@@ -380,7 +380,7 @@ def variant_table(entries, plain):
     """
     cases = list(dict.fromkeys(entry.case for entry in entries))
     columns_of_case = CaseColumns(cases)
-    header = [*columns_of_case.header, "variant", "epochs, rate", "accuracy", "less CE"]
+    header = [*columns_of_case.header, "variant", "epochs, rate", "accuracy", "minus CE"]
     header += ["seconds", "MiB"]
     rows = [
         columns_of_case.cells(case) + variant_cells(entry, plain.get(case, {}).get("ce"))
