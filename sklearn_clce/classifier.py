@@ -63,9 +63,9 @@ class CLCEClassifier(
         True: the weights bundled with ``"efficientnet_lite0"``, else timm's cache or
         hub. False: random weights. A path: a ``.safetensors`` or ``.pth`` file.
     trainable : {"all", "head"} or int, default="all"
-        What trains: everything; a head on the features of the frozen backbone, which
-        then runs once for each image; or head and last blocks, this many, of a timm
-        backbone.
+        What trains: everything that requires gradients; a head on the features of the
+        frozen backbone, which then runs once for each image; or head and last blocks, this
+        many, of a timm backbone. What is frozen in a module that is handed in stays so.
     weight : float, default=0.5
         Share of the contrastive term, in [0, 1]. 0 is plain cross-entropy.
     temperature : float, default=0.5
@@ -135,7 +135,9 @@ class CLCEClassifier(
     tol : float, default=1e-4
         Least rise of the validation accuracy.
     warm_start : bool, default=False
-        A further ``fit`` goes on from the weights of the last one.
+        A further ``fit`` goes on where the last one ended: in its weights, its random
+        stream, and what it set aside. Changed parameters take effect, except those that
+        the network is built with, which are refused.
     device : str or torch.device, default="auto"
         Where to compute. "auto": CUDA where there is one, else the CPU.
     precision : {"auto", "float32", "bfloat16"}, default="auto"
@@ -172,7 +174,7 @@ class CLCEClassifier(
         those of a search, keep each fit in a folder of its own beneath. State of
         ``callbacks`` is not kept.
     callbacks : list of skorch callbacks, default=None
-        Handed to skorch.
+        Handed to skorch. Labels that they see are indices into ``classes_``.
     skorch_params : dict, default=None
         Further arguments of :class:`skorch.NeuralNet`, such as
         ``{"optimizer": torch.optim.SGD}``, or ``{"callbacks__lr_scheduler": None}`` to
@@ -191,7 +193,8 @@ class CLCEClassifier(
     n_iter_ : int
         Number of epochs run.
     validation_scores_ : list of float or None
-        Accuracy on the samples set aside, by epoch; None without early stopping.
+        Accuracy on the samples set aside, which count with their weights, by epoch of the
+        last fit; None without early stopping.
     best_validation_score_ : float or None
         The highest of them.
     backbone_config_ : BackboneConfig or None
@@ -324,8 +327,10 @@ class CLCEClassifier(
     ) -> Self:
         """Train for one more pass over some labelled images.
 
-        The learning rate stays at its peak. Parameters of the criterion and rates that
-        have changed since the last call take effect.
+        The learning rate stays at its peak. k calls are k epochs of one long fit: none
+        draws what another drew. Parameters that have changed since the last call take
+        effect, except ``backbone``, ``pretrained``, ``image_size`` and ``projection_dim``,
+        which are refused.
 
         Parameters
         ----------

@@ -5,7 +5,7 @@ import pytest
 import torch
 from numpy.testing import assert_allclose
 from sklearn.metrics import get_scorer
-from skorch.callbacks import BatchScoring, EpochScoring
+from skorch.callbacks import BatchScoring, Checkpoint, EarlyStopping, EpochScoring
 
 from sklearn_clce import CLCEClassifier
 from small_fits import Recorder, head
@@ -114,3 +114,18 @@ def test_callbacks_see_labels_beside_samples(clouds):
     label_of = dict(zip(X[:, 0].astype(np.float32).tolist(), codes.tolist(), strict=True))
     for first, labels in batches.seen:
         assert [label_of[value] for value in first.tolist()] == labels.tolist()
+
+
+def test_skorchs_early_stopping_ends_a_fit_and_is_no_interruption(clouds):
+    stop = EarlyStopping(monitor="train_loss", patience=2, threshold=1e9, load_best=True)
+    clf = head(callbacks=[stop], max_epochs=20).fit(*clouds)  # a warning would be an error
+    assert clf.n_iter_ == 3
+
+
+def test_skorchs_checkpoint_gives_the_best_weights_back(clouds, tmp_path):
+    kept = Checkpoint(monitor="valid_acc_best", dirname=tmp_path, load_best=True)
+    params = {"early_stopping": True, "validation_fraction": 0.3, "max_epochs": 3}
+    clf = head(callbacks=[kept], **params).fit(*clouds)
+    assert_allclose(
+        clf.predict_proba(clouds[0]), head(**params).fit(*clouds).predict_proba(clouds[0])
+    )

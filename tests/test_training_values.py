@@ -128,7 +128,7 @@ def test_features_too_large_to_compute_with(clouds):
     for method in (clf.predict, clf.predict_proba, clf.decision_function, clf.transform):
         with pytest.raises(ValueError, match=r"X\[3\] gives scores that are not finite"):
             method(huge)
-    with pytest.raises(ValueError, match="X: its features are too large for float32"):
+    with pytest.raises(ValueError, match="X: its features are not finite, or too large"):
         head().fit(np.sign(X) * 3e38, codes)
 
 
@@ -250,3 +250,12 @@ def test_torchscript_is_named(trainable, digits):
 def test_true_is_not_a_number(name, clouds):
     with pytest.raises(ValueError, match=f"{name}=True: .*number.* is required"):
         head(**{name: True}).fit(*clouds)
+
+
+def test_a_backbone_whose_features_are_not_finite_is_named(digits):
+    class Broken(nn.Module):
+        def forward(self, images):
+            return images.mean(dim=(2, 3)) / 0
+
+    with pytest.raises(ValueError, match="backbone: its features are not finite"):
+        on_images(Broken(), trainable="head").fit(*digits)

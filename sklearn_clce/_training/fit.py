@@ -91,7 +91,8 @@ def fit_net(
             if after is None:
                 net.module_.standardize.adapt(features, torch.from_numpy(weights))
             if not net.module_.standardize(features).isfinite().all():
-                raise ValueError("X: its features are too large for float32; scale them")
+                source = "X" if isinstance(samples, Tensor) else "backbone"
+                raise ValueError(f"{source}: its features are not finite, or too large, in float32")
             if augment is None:
                 samples = features
         room = Room(parameters.cache_size)

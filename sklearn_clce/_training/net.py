@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import traceback
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,11 +12,13 @@ from itertools import chain
 from typing import Any
 
 import numpy as np
+import skorch
 import torch
 from sklearn.base import ClassifierMixin
 from sklearn.exceptions import ConvergenceWarning
 from skorch import NeuralNet
 from skorch.callbacks import EpochTimer, PassthroughScoring
+from skorch.history import History
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
@@ -41,6 +44,7 @@ from .callbacks import (
     WarmupCosine,
 )
 from .course import Course, epoch_seed
+from .epochs import pack, unpack
 from .fit_tasks import EpochTasks
 from .micro_batches import backward_in_parts
 from .optim import parameter_groups
@@ -124,7 +128,13 @@ class CLCENet(ClassifierMixin, NeuralNet):
             X, (labels, _) = kwargs["batch"]
             n_outputs = len(kwargs["y_pred"][0]) if "y_pred" in kwargs else len(labels)
             kwargs["batch"] = X, labels.repeat(n_outputs // len(labels))
-        super().notify(method_name, **kwargs)
+        try:
+            super().notify(method_name, **kwargs)
+        except KeyboardInterrupt as error:  # skorch's early stopping raises what Ctrl-C raises
+            *_, (frame, _) = traceback.walk_tb(error.__traceback__)
+            if frame.f_code is not skorch.callbacks.EarlyStopping.on_epoch_end.__code__:
+                raise
+            self.run.stopped = True
 
     def get_params_for_optimizer(self, prefix: str, named_parameters: Any) -> tuple[list, dict]:
         """Group parameters by layer, unless the user has grouped them."""
@@ -367,13 +377,14 @@ class CLCENet(ClassifierMixin, NeuralNet):
             if not self.keep_optimizer and hasattr(self, "optimizer_"):
                 hidden["optimizer_"] = self.optimizer_
                 del self.optimizer_
-            return super().__getstate__()
+            state = super().__getstate__()
+            return state | {"history_": pack(state.get("history_", []))}
         finally:
             self.__dict__ |= hidden
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         """Point both names at the one module again."""
-        super().__setstate__(state)
+        super().__setstate__(state | {"history_": History(unpack(state["history_"]))})
         self.module = getattr(self, "module_", None)
 
 
