@@ -376,3 +376,15 @@ def test_a_warm_start_with_a_checkpoint(clouds, tmp_path):
     for (_, proba), (_, expected), (_, given_back) in zip(fits, without, again, strict=True):
         assert_array_equal(proba, expected)
         assert_array_equal(proba, given_back)
+
+
+@pytest.mark.parametrize("trainable", ["head", 1])
+def test_a_fit_draws_the_same_whether_its_backbone_was_loaded_before(
+    trainable, colour_images, colour_labels, monkeypatch
+):
+    from sklearn_clce.backbones import _frozen
+
+    monkeypatch.setattr(_frozen, "_loaded", type(_frozen._loaded)())
+    clf = CLCEClassifier(trainable=trainable, image_size=32, max_epochs=1, random_state=0)
+    first = weights_of(clf.fit(colour_images, colour_labels))
+    assert same_weights(first, weights_of(clf.fit(colour_images, colour_labels)))

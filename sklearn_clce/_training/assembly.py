@@ -33,7 +33,7 @@ from ..data import (
 )
 from ..features import features_of, open_store
 from ..losses import CLCELoss
-from .course import Course, begin
+from .course import Course, begin, mix_seed
 from .module import CLCEModule, trains
 from .net import CLCENet, already_a_batch, probabilities
 from .optim import fixed_in, freeze
@@ -46,7 +46,11 @@ Samples = Tensor | Images  # features, or images
 
 
 def make_module(
-    parameters: CLCEParameters, samples: Samples, n_classes: int, device: torch.device
+    parameters: CLCEParameters,
+    samples: Samples,
+    n_classes: int,
+    device: torch.device,
+    seed: int,
 ) -> tuple[CLCEModule, Tensor | None]:
     """Build the network on the CPU, and return the samples' features if its backbone is frozen."""
     backbone: nn.Module | None = None
@@ -78,6 +82,7 @@ def make_module(
     projection_dim = parameters.projection_dim
     if projection_dim == "auto":
         projection_dim = None if features is None else FROZEN_PROJECTION_DIM
+    torch.manual_seed(mix_seed(seed))  # whether or not the backbone had to be loaded
     module = CLCEModule(
         backbone,
         config,

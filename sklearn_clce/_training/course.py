@@ -122,7 +122,7 @@ def keep_split(
     return replace(course, split=split, began=True)
 
 
-def epoch_seed(seed: int, epoch: int, process: int) -> int:
-    """Mix a seed for what one process draws in one epoch, whatever call that falls into."""
-    mixed = np.random.SeedSequence([seed, epoch, process])
+def mix_seed(seed: int, *place: int) -> int:
+    """Mix the seed of what is drawn at one place, such as an epoch and a process."""
+    mixed = np.random.SeedSequence(seed, spawn_key=place)
     return int(mixed.generate_state(1, np.uint64)[0])

@@ -81,7 +81,7 @@ def fit_net(
         course = replace(course, seed=checkpoint.seed_or(course.seed))
     with checkpoint or nullcontext(), seeded_torch(course.seed, device):
         if after is None:
-            module, features = make_module(parameters, samples, len(classes), device)
+            module, features = make_module(parameters, samples, len(classes), device, course.seed)
             net = make_net(parameters, module, device)
         else:
             net = continued_net(parameters, after, device)

@@ -43,7 +43,7 @@ from .callbacks import (
     ValidationAccuracy,
     WarmupCosine,
 )
-from .course import Course, epoch_seed
+from .course import Course, mix_seed
 from .epochs import pack, unpack
 from .fit_tasks import EpochTasks
 from .micro_batches import backward_in_parts
@@ -238,7 +238,7 @@ class CLCENet(ClassifierMixin, NeuralNet):
         assert self.run.batch_sampler is not None
         epoch = self.run.epochs_before + self.run.epochs_done
         self.run.batch_sampler.epoch = epoch
-        torch.manual_seed(epoch_seed(self.course.seed, epoch, rank()))
+        torch.manual_seed(mix_seed(self.course.seed, epoch, rank()))
 
     def run_single_epoch(
         self, iterator: Any, training: bool, prefix: str, step_fn: Any, **fit_params: Any
