@@ -57,8 +57,8 @@ pipeline = make_pipeline(
 )
 pipeline.fit(X_train, y_train)
 calibrated = CalibratedClassifierCV(FrozenEstimator(pipeline), method="isotonic")
-calibrated.fit(X_calibration, y_calibration)
 models = {"as trained": pipeline, "calibrated": calibrated}
+calibrated.fit(X_calibration, y_calibration)
 
 # %%
 # What it does to the probabilities

@@ -3,6 +3,7 @@
 Skipped where it has not been built, ``make -C docs html``, or there is no Chromium.
 """
 
+import json
 import threading
 from functools import partial
 from html.parser import HTMLParser
@@ -12,6 +13,7 @@ from urllib.parse import unquote, urlsplit
 
 import pytest
 
+import sklearn_clce
 from browser import CHROMIUM, Browser
 
 SITE = Path(__file__).parents[1] / "docs" / "_build" / "html"
@@ -126,6 +128,56 @@ def test_pages_show_without_an_error_and_fit_their_width(address, browser, width
         seen = browser.evaluate("document.documentElement.scrollWidth")
         assert seen <= width, f"{page} is {seen} pixels wide"
         assert browser.evaluate("[...document.images].every(image => image.naturalWidth > 0)"), page
+
+
+@needs_browser
+@pytest.mark.parametrize("page", ["index.html", "backbones.html", "training.html", "faq.html"])
+def test_code_fits_beside_the_navigation(address, browser, page):
+    browser.open(f"{address}/{page}", width=1440)
+    wide = "[...document.querySelectorAll('pre')].filter(e => e.scrollWidth > e.clientWidth + 1)"
+    assert browser.evaluate(f"{wide}.map(e => e.textContent.slice(0, 80))") == []
+
+
+@needs_browser
+def test_the_page_of_the_classifier_is_whole_on_a_phone(address, browser):
+    browser.open(f"{address}/generated/sklearn_clce.CLCEClassifier.html", width=390)
+    outside = (
+        "[...document.querySelectorAll('dl.py dt, dl.py dd, dl.py p')]"
+        ".filter(e => e.getBoundingClientRect().right > 391).map(e => e.textContent.slice(0, 80))"
+    )
+    assert browser.evaluate(outside) == []
+
+
+@needs_browser
+def test_every_page_names_the_version(address, browser):
+    browser.open(f"{address}/index.html")
+    bar = browser.evaluate("document.querySelector('.navbar-brand').textContent")
+    assert sklearn_clce.__version__ in bar
+
+
+def test_the_picture_of_an_estimator_leads_to_its_page():
+    page = SITE / "auto_examples" / "plot_pipeline_calibration.html"
+    assert 'href="../generated/sklearn_clce.CLCEClassifier.html"' in page.read_text("utf-8")
+
+
+def test_notebooks_install_what_they_need_where_it_is_missing():
+    notebooks = list(SITE.rglob("*.ipynb"))
+    assert len(notebooks) > 8
+    for path in notebooks:
+        first = "".join(json.loads(path.read_text("utf-8"))["cells"][0]["source"])
+        assert "%pip install --quiet sklearn_clce-*.whl" in first, path.name
+
+
+@needs_browser
+def test_limits_of_a_sum_stand_under_it(address, browser):
+    browser.open(f"{address}/criterion.html")
+    below = (
+        "(() => { const sum = [...document.querySelectorAll('div.math munder')]"
+        ".find(e => e.textContent.includes('\\u2211'));"
+        "const [sign, limit] = [...sum.children].map(e => e.getBoundingClientRect());"
+        "return limit.top >= sign.bottom - 2 })()"
+    )
+    assert browser.evaluate(below) is True
 
 
 @needs_browser
