@@ -1,28 +1,34 @@
-"""Several processes that train one model: the share of each, and what all have together.
+"""Several processes and threads: the share of each, and turns at what only one may have.
 
-There is more than one where the script has called
-``torch.distributed.init_process_group``; each runs the whole script. Alone, everything
-here gives back what it gets.
+Several processes train one model where the script has called
+``torch.distributed.init_process_group``; each runs the whole script. Alone, they give back
+what they get. Others, of a search, know nothing of each other and take turns.
 """
 
 from __future__ import annotations
 
+import gc
 import multiprocessing
 import os
 import tempfile
+import threading
 import warnings
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
 import torch
 import torch.distributed as dist
-from filelock import FileLock, Timeout
+from filelock import FileLock
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-_claims: dict[str, FileLock] = {}  # held until the process ends
+CPU = torch.device("cpu")
+START_METHODS = ("fork", "forkserver", "spawn")
+
+_turns: dict[str, FileLock] = {}  # by GPU
+_generators = threading.RLock()
 
 
 def n_processes() -> int:
@@ -166,32 +172,63 @@ class _Gather(torch.autograd.Function):
         return gradient[ctx.own] * dist.get_world_size()
 
 
-def claim_gpu(device: torch.device) -> None:
-    """Refuse to share a GPU with another worker process of a parallel search.
+@contextmanager
+def own_turn(device: torch.device) -> Iterator[None]:
+    """Compute while no other worker process of a parallel search computes on the same GPU.
 
-    Several fits on one GPU end in out-of-memory errors and killed workers. The main
-    process claims nothing.
+    Several fits on one GPU end in out-of-memory errors and killed workers. A worker waits
+    for its turn, and gives the memory back that torch would keep for its next one.
     """
-    if device.type != "cuda" or multiprocessing.parent_process() is None:
-        return
-    name = _physical_name(device.index or 0)
-    if name in _claims:
+    if (gpu := _shared_gpu(device)) is None:
+        yield
         return
     user = os.getuid() if os.name == "posix" else ""  # others' folders of Windows are apart
-    path = Path(tempfile.gettempdir()) / f"sklearn_clce-{user}-gpu-{name}.lock"
-    claim = FileLock(path, mode=0o600, timeout=0)
-    try:
-        claim.acquire()
-    except Timeout:
-        raise RuntimeError(
-            f"device={str(device)!r}: another worker process computes on GPU {name}. n_jobs=1 is "
-            "required for one GPU; for several, as many workers as GPUs, each with a "
-            "CUDA_VISIBLE_DEVICES of its own"
-        ) from None
-    _claims[name] = claim
+    path = Path(tempfile.gettempdir()) / f"sklearn_clce-{user}-gpu-{gpu}.lock"
+    with _turns.setdefault(gpu, FileLock(path, mode=0o600)) as turn:  # within it, taken again
+        try:
+            yield
+        finally:
+            if turn.lock_counter == 1:
+                gc.collect()
+                torch.cuda.empty_cache()
+
+
+def _shared_gpu(device: torch.device) -> str | None:
+    """Name the GPU that other workers may want; None in a main process or a joint training."""
+    in_worker = multiprocessing.parent_process() is not None and n_processes() == 1
+    return _physical_name(device.index or 0) if device.type == "cuda" and in_worker else None
 
 
 def _physical_name(index: int) -> str:
     """Name the GPU behind an index, which each process may count in its own way."""
     visible = [name for name in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if name]
     return visible[index] if index < len(visible) else str(index)
+
+
+@contextmanager
+def seeded_torch(seed: int, device: torch.device = CPU) -> Iterator[None]:
+    """Seed torch's global generators, and put them back; one thread at a time has them.
+
+    New weights, dropout and augmentation know no other generators.
+    """
+    is_cuda = device.type == "cuda"
+    with _generators, torch.random.fork_rng(devices=[device.index or 0] if is_cuda else []):
+        torch.default_generator.manual_seed(seed)  # manual_seed seeds all devices, for good
+        if is_cuda:
+            with torch.cuda.device(device):
+                torch.cuda.manual_seed(seed)
+        yield
+
+
+def loader_processes(number: int) -> dict[str, Any]:
+    """Return the arguments of a DataLoader for so many processes.
+
+    joblib's workers would start theirs in a way that torch can't use; those of other kinds
+    may have no children, and read images themselves.
+    """
+    if number == 0 or multiprocessing.current_process().daemon:
+        return {"num_workers": 0}
+    method = multiprocessing.get_start_method()
+    if method not in START_METHODS:
+        method = next(m for m in multiprocessing.get_all_start_methods() if m in START_METHODS)
+    return {"num_workers": number, "multiprocessing_context": method}

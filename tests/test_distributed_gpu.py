@@ -1,35 +1,64 @@
-"""Worker processes do not share a GPU; no GPU is needed to test the claim."""
+"""Worker processes take turns on a GPU; none is needed to test that."""
 
+import multiprocessing
 import os
+import subprocess
+import sys
 import time
+from pathlib import Path
 
-import joblib
 import pytest
 import torch
 
-from sklearn_clce._distributed import claim_gpu
+from sklearn_clce._distributed import own_turn
+
+SEARCH = """
+import numpy as np, simulated_gpu
+from sklearn.datasets import load_digits
+from sklearn.model_selection import GridSearchCV
+from sklearn_clce import CLCEClassifier
+
+X, y = load_digits(n_class=3, return_X_y=True)
+X, y = X[:60].reshape(-1, 8, 8) / 16, y[:60]
+clf = CLCEClassifier(simulated_gpu.OnSimulatedGPU(), max_epochs=1, random_state=0, batch_size=16)
+grid = {"temperature": [0.1, 0.5], "trainable": ["all", "head"]}
+one, two = (GridSearchCV(clf, grid, cv=2, n_jobs=n, refit=False).fit(X, y) for n in (1, 2))
+np.testing.assert_array_equal(*(s.cv_results_["mean_test_score"] for s in (one, two)))
+assert np.isfinite(two.cv_results_["mean_test_score"]).all()
+"""
 
 
-def claim_in_worker(device, visible):
+def take_turn(device, visible, started, turns):
     os.environ["CUDA_VISIBLE_DEVICES"] = visible
-    try:
-        claim_gpu(torch.device(device))
-        claim_gpu(torch.device(device))  # its own claim does not stand in its way
-        time.sleep(2)
-    except RuntimeError as error:
-        return str(error)
-    return ""
+    started.wait(60)
+    with own_turn(torch.device(device)), own_turn(torch.device(device)):  # within its own
+        begin = time.time()
+        time.sleep(0.3)
+        turns.put((begin, time.time()))
 
 
-def claims(*devices_and_visible):
-    jobs = (joblib.delayed(claim_in_worker)(*pair) for pair in devices_and_visible)
-    return sorted(joblib.Parallel(n_jobs=2)(jobs))
+def overlap(*devices_and_visible):
+    """Tell how long two workers computed at the same time."""
+    context = multiprocessing.get_context("fork")
+    started, turns = context.Barrier(2), context.Queue()
+    workers = [
+        context.Process(target=take_turn, args=(*pair, started, turns))
+        for pair in devices_and_visible
+    ]
+    for worker in workers:
+        worker.start()
+    begins, ends = zip(*(turns.get(timeout=60) for _ in workers), strict=True)
+    for worker in workers:
+        worker.join(60)
+    return min(ends) - max(begins)
 
 
-def test_two_workers_on_one_gpu():
-    free, refused = claims(("cuda", "gpu-a"), ("cuda:0", "gpu-a"))
-    assert free == ""
-    assert "another worker process computes on GPU gpu-a. n_jobs=1 is required" in refused
+pytestmark = pytest.mark.skipif(os.name != "posix", reason="the tests need fork")
+
+
+@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
+def test_two_workers_on_one_gpu_take_turns():
+    assert overlap(("cuda", "gpu-a"), ("cuda:0", "gpu-a")) < 0
 
 
 @pytest.mark.parametrize(
@@ -40,11 +69,29 @@ def test_two_workers_on_one_gpu():
         [("cpu", "gpu-f"), ("cpu", "gpu-f")],
     ],
 )
-def test_workers_with_a_device_each(pairs):
-    assert claims(*pairs) == ["", ""]
+@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
+def test_workers_with_a_device_each_do_not_wait(pairs):
+    assert overlap(*pairs) > 0
 
 
-def test_the_main_process_claims_nothing(monkeypatch, tmp_path):
+def test_the_main_process_takes_no_turns(monkeypatch, tmp_path):
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
-    claim_gpu(torch.device("cuda"))
-    assert list(tmp_path.iterdir()) == []
+    with own_turn(torch.device("cuda")):
+        assert list(tmp_path.iterdir()) == []
+
+
+def test_a_search_in_two_processes_over_one_gpu_scores_as_in_one(tmp_path):
+    """The GPU is simulated: whoever computes beside another process is out of memory."""
+    helpers = Path(__file__).parent / "helpers"
+    environment = os.environ | {"TMPDIR": str(tmp_path), "OMP_NUM_THREADS": "1"}
+    path = os.pathsep.join([str(helpers), os.environ.get("PYTHONPATH", "")])
+    with open(tmp_path / "errors", "w+") as errors:
+        done = subprocess.run(
+            [sys.executable, "-c", SEARCH],
+            env=environment | {"PYTHONPATH": path},
+            cwd=Path(__file__).parents[1],
+            stderr=errors,
+            timeout=300,
+        )
+        errors.seek(0)
+        assert done.returncode == 0, errors.read()[-3000:]

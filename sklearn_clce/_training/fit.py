@@ -12,7 +12,7 @@ from sklearn.model_selection import StratifiedShuffleSplit
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from .._distributed import claim_gpu, is_main, warn_if_not_joined
+from .._distributed import is_main, own_turn, seeded_torch, warn_if_not_joined
 from .._parameters import CLCEParameters
 from .._validation import check_default_dtype, resolve_device
 from ..data import PartOfImages, Room
@@ -29,7 +29,7 @@ from .assembly import (
 from .checkpoint import checkpoint_of
 from .course import Split, begin, go_on, keep_split
 from .fit_tasks import FitTask
-from .net import CLCENet, seeded_torch
+from .net import CLCENet
 from .run import BatchSampler, Run
 
 
@@ -65,7 +65,6 @@ def fit_net(
     warn_if_not_joined()
     check_default_dtype()
     device = resolve_device(parameters.device)
-    claim_gpu(device)
     checkpoint = None
     if after is None:
         course = begin(parameters)
@@ -79,7 +78,7 @@ def fit_net(
         )
     if checkpoint is not None:
         course = replace(course, seed=checkpoint.seed_or(course.seed))
-    with checkpoint or nullcontext(), seeded_torch(course.seed, device):
+    with checkpoint or nullcontext(), own_turn(device), seeded_torch(course.seed, device):
         if after is None:
             module, features = make_module(parameters, samples, len(classes), device, course.seed)
             net = make_net(parameters, module, device)
@@ -116,6 +115,7 @@ def fit_net(
             augment=augment,
             validation=validation,
             checkpoint=checkpoint,
+            is_of_clone=parameters._is_clone,
             fit_task=fit_task,
         )
         net.train_on(dataset, run)
@@ -126,9 +126,10 @@ def fit_net(
 
 def infer(parameters: CLCEParameters, net: CLCENet, samples: Samples) -> tuple[Tensor, Tensor]:
     """Return logits (n, n_classes) and embeddings (n, n_embedding), float32 on the CPU."""
-    features = features_for(parameters, net, samples)
-    dataset = make_dataset(net.module_, samples if features is None else features)
-    logits, embeddings = net.infer_batches(dataset)
+    with own_turn(torch.device(net.device)):
+        features = features_for(parameters, net, samples)
+        dataset = make_dataset(net.module_, samples if features is None else features)
+        logits, embeddings = net.infer_batches(dataset)
     finite = logits.isfinite().all(dim=1) & embeddings.isfinite().all(dim=1)  # (n,)
     if not finite.all():
         raise ValueError(

@@ -6,7 +6,6 @@ import math
 import traceback
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import replace
 from itertools import chain
 from typing import Any
@@ -165,9 +164,12 @@ class CLCENet(ClassifierMixin, NeuralNet):
         """Train, from the weights and the history that are there."""
         self.run = run
         try:
-            return self.partial_fit(dataset)
+            self.partial_fit(dataset)
         finally:
             self.run = run.ended()
+        if run.interrupted:  # skorch would end training as if it had come to its end
+            raise KeyboardInterrupt
+        return self
 
     def get_split_datasets(
         self, X: Dataset, y: Any = None, **fit_params: Any
@@ -260,9 +262,14 @@ class CLCENet(ClassifierMixin, NeuralNet):
         self.history.record(f"{prefix}_batch_count", n_batches)
 
     def _interrupted(self) -> None:
-        """Keep the weights of the moment, if they can be used."""
+        """Keep what can be used for a user at the prompt; end a search, whose fit this is."""
+        run = self.run
+        batches = [batch for row in self.history_[run.epochs_before :] for batch in row["batches"]]
+        if run.is_of_clone or not (run.epochs_done or "train_loss" in (batches or [{}])[0]):
+            run.interrupted = True
+            return
         try:
-            check_weights(self.module_, self.optimizer_, epoch=self.run.epochs_done + 1)
+            check_weights(self.module_, self.optimizer_, epoch=run.epochs_done + 1)
         except NonFiniteError as error:
             self._fall_back(error)
         else:
@@ -410,15 +417,3 @@ class Views:
 def already_a_batch(batch: Any) -> Any:
     """Collate nothing: the datasets of :mod:`sklearn_clce.batches` give whole batches."""
     return batch
-
-
-@contextmanager
-def seeded_torch(seed: int, device: torch.device) -> Iterator[None]:
-    """Seed torch's global generators, and put them back afterwards.
-
-    Weight initialisation, dropout and augmentation know no other generators.
-    """
-    devices = [device.index or 0] if device.type == "cuda" else []
-    with torch.random.fork_rng(devices=devices):
-        torch.manual_seed(seed)
-        yield

@@ -33,6 +33,8 @@ class Run:
     epochs_before: int = 0  # of earlier calls, in the history
     epochs_done: int = 0
     stopped: bool = False
+    is_of_clone: bool = False  # a search, or something like it, has begun it
+    interrupted: bool = False
 
     @property
     def n_steps(self) -> int:

@@ -14,6 +14,7 @@ from threadpoolctl import ThreadpoolController
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
+from .._distributed import loader_processes
 from ._batches import LabelledImages, Targets
 from ._pixels import as_float
 
@@ -118,7 +119,7 @@ class ImageBatches:
         loader = DataLoader(
             _Pictures(self.dataset),
             batch_sampler=missing,
-            num_workers=self.num_workers,
+            **loader_processes(self.num_workers),
             collate_fn=_as_it_is,
             generator=torch.Generator(),  # or it would draw from the global one
         )

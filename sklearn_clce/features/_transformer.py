@@ -15,7 +15,7 @@ from sklearn.utils._param_validation import HasMethods, Interval, StrOptions
 from sklearn.utils.validation import validate_data
 from torch import nn
 
-from .._distributed import claim_gpu
+from .._distributed import own_turn, seeded_torch
 from .._validation import resolve_device, resolve_precision, suggests_parameters
 from ..backbones import FrozenBackbone, count_features, frozen_backbone
 from ..data import Images, as_images
@@ -204,17 +204,18 @@ class BackboneFeatures(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEs
         """
         images = self._read(X, reset=False)
         device = resolve_device(self.device)
-        claim_gpu(device)
-        return features_of(
-            images,
-            self._load(),
-            store=open_store(self.memory),
-            batch_size=self.batch_size,
-            device=device,
-            precision=resolve_precision(self.precision, device),
-            num_workers=self.num_workers,
-            verbose=self.verbose,
-        ).numpy()
+        with own_turn(device):
+            features = features_of(
+                images,
+                self._load(),
+                store=open_store(self.memory),
+                batch_size=self.batch_size,
+                device=device,
+                precision=resolve_precision(self.precision, device),
+                num_workers=self.num_workers,
+                verbose=self.verbose,
+            )
+        return features.numpy()
 
     @property
     def _n_features_out(self) -> int:
@@ -236,8 +237,7 @@ class BackboneFeatures(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEs
 
     def _load(self) -> FrozenBackbone:
         """Load the backbone; random weights must be the same at each call."""
-        with torch.random.fork_rng(devices=[]):
-            torch.default_generator.manual_seed(0)
+        with seeded_torch(0):
             return frozen_backbone(
                 self.backbone, pretrained=self.pretrained, image_size=self.image_size
             )

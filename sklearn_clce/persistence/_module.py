@@ -8,9 +8,9 @@ from functools import partial
 from types import NoneType
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
+from .._distributed import seeded_torch
 from .._training import CLCEModule
 from ..backbones import BackboneConfig, load_backbone
 from ._backbone import MAX_NUMBER, check_fits, check_tensors, describe_backbone, rebuild_backbone
@@ -83,7 +83,7 @@ def restore_module(
 ) -> CLCEModule:
     """Make a network again."""
     build = partial(build_module, description, n_classes, backbone)
-    with torch.random.fork_rng(devices=[]):  # random weights come first
+    with seeded_torch(0):  # random weights come first
         if backbone is None:
             check_fits(build, tensors)
         module = build()
