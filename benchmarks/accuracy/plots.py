@@ -1,10 +1,15 @@
 """Plots of the page of results, as SVG files that are the same for the same lines."""
 
-from .comparison import METHOD_NAMES, difference
+from .comparison import difference
 from .tables import METHODS, POINTS, case_cells
 
 COLOURS = {"ce": "#555555", "supcon": "#1b7fb5", "clce": "#d1541f"}
-LEGEND = {"ncols": 3, "frameon": False}  # above, where it covers nothing
+LEGENDS = {
+    "ce": "cross-entropy (CE)",
+    "supcon": "CE + supervised contrastive term (SupCon)",
+    "clce": "CLCE: the same, hard negatives weighted",
+}
+LEGEND = {"ncols": 1, "frameon": False}  # above, where it covers nothing
 STYLE = {"svg.hashsalt": "sklearn-clce", "svg.fonttype": "none", "font.size": 9}
 
 
@@ -45,14 +50,14 @@ def plot_differences(plain, path):
                 fmt="o",
                 capsize=3,
                 color=COLOURS[method],
-                label=METHOD_NAMES[method],
+                label=LEGENDS[method],
             )
         axes.axvline(0, color=COLOURS["ce"], linewidth=1)
         names = [", ".join(case_cells(case)[:3]) for case in plain]
         axes.set_yticks(range(len(names)), names)
         axes.invert_yaxis()
         axes.set_xlabel(
-            "accuracy minus that of CE, points; right of 0 is better, 95 % interval over seeds"
+            "accuracy minus that of CE, points, 95 % interval over seeds; right of 0 is better"
         )
         axes.legend(loc="lower left", bbox_to_anchor=(0, 1), **LEGEND)
         save(figure, path)
@@ -94,7 +99,7 @@ def plot_batch_sizes(plain, path):
 def _draw_series(panels, series, method):
     sizes = [size for size, _ in series]
     means = [entry.mean() for _, entry in series]
-    style = {"color": COLOURS[method], "label": METHOD_NAMES[method], "marker": "o"}
+    style = {"color": COLOURS[method], "label": LEGENDS[method], "marker": "o"}
     shift = 1 + 0.06 * (METHODS.index(method) - 1)  # so that intervals do not cover each other
     panels[0].errorbar(
         [size * shift for size in sizes],
