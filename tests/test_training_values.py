@@ -167,6 +167,8 @@ def test_an_argument_of_skorch_without_effect_is_refused(name, instead, clouds):
         ("predict_nonlinearity", "predict_nonlinearity, which has no effect"),
         ("optimiser", "no effect here. Did you mean 'optimizer'?"),
         ("iterator_train__bla", "iterator_train__bla, which has no effect"),
+        ("callbacks__valid_acc", "callbacks__valid_acc: fit itself needs this callback"),
+        ("callbacks__last_good_weights", "last_good_weights: fit itself needs this callback"),
     ],
 )
 def test_an_argument_that_nothing_replaces_is_refused(name, message, clouds):

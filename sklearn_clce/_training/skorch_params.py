@@ -23,6 +23,7 @@ LOADER_OPTIONS = [
 TAKEN = {"optimizer", "use_caching", "torch_load_kwargs", *LOADERS}
 TAKEN |= {f"{loader}__{option}" for loader in LOADERS for option in LOADER_OPTIONS}
 TAKEN_PREFIXES = ("optimizer__", "callbacks__")
+NEEDED = ("callbacks__fit_tasks", "callbacks__last_good_weights", "callbacks__valid_acc")
 
 BATCHES = dict.fromkeys(("batch_sampler", "drop_last", "sampler", "shuffle"), "sampler")
 BATCHES |= {"batch_size": "batch_size", "num_workers": "num_workers"}
@@ -54,6 +55,8 @@ def check_skorch_params(skorch_params: dict[str, Any], parameters: Iterable[str]
                     f"skorch_params sets {name}, which has no effect here; the estimator's own "
                     f"parameter is {instead}"
                 )
+        if name in NEEDED:
+            raise ValueError(f"skorch_params sets {name}: fit itself needs this callback as it is")
         if name not in TAKEN and not name.startswith(TAKEN_PREFIXES):
             raise ValueError(
                 f"skorch_params sets {name}, which has no effect here.{suggestion(name, TAKEN)} "
