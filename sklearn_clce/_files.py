@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import stat
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -32,25 +33,34 @@ def digest_file(path: str | os.PathLike[str]) -> bytes:
 
 def state_of(path: str | os.PathLike[str]) -> FileState:
     """Look at a file, without reading it."""
-    stat = os.stat(path)
-    return FileState(stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns, stat.st_ino)
+    found = os.stat(path)
+    return FileState(found.st_size, found.st_mtime_ns, found.st_ctime_ns, found.st_ino)
 
 
 def write_atomically(path: Path, write: Callable[[IO[bytes]], object]) -> None:
-    """Replace a file in one step: a crash leaves the old one or the new one."""
-    if not path.parent.is_dir():
-        raise FileNotFoundError(f"path={str(path)!r}: there is no folder {str(path.parent)!r}")
+    """Replace a file in one step: a crash leaves the old one or the new one.
+
+    A link stays and what it leads to is replaced; the new file has the mode of the old one.
+    """
+    target = Path(os.path.realpath(path))
+    if not target.parent.is_dir():
+        raise FileNotFoundError(f"path={str(path)!r}: there is no folder {str(target.parent)!r}")
+    mode = stat.S_IMODE(target.stat().st_mode) if target.exists() else None
+    if mode is not None and not target.is_file():
+        raise ValueError(f"path={str(path)!r} is a folder or a device: a file is required")
     writer = f"{os.getpid()}-{threading.get_ident()}"
-    unfinished = path.with_name(f".{path.name}.{writer}.unfinished")
+    unfinished = target.with_name(f".{target.name}.{writer}.unfinished")
     try:
         with open(unfinished, "wb") as file:
+            if mode is not None:
+                os.chmod(unfinished, mode)
             write(file)
             file.flush()
             os.fsync(file.fileno())
-        os.replace(unfinished, path)
+        os.replace(unfinished, target)
     finally:
         unfinished.unlink(missing_ok=True)
-    _sync_folder(path.parent)
+    _sync_folder(target.parent)
 
 
 def _sync_folder(folder: Path) -> None:

@@ -2,6 +2,8 @@
 
 import copy
 import json
+import os
+import stat
 import subprocess
 import sys
 from dataclasses import replace
@@ -176,3 +178,70 @@ def test_killed_at_any_moment_the_file_is_the_old_one_or_the_new_one(tmp_path):
     assert outcome["killed"] == 20
     assert outcome["loaded"] == 20
     assert outcome["while writing"] > 0
+
+
+def test_a_link_stays_and_the_file_behind_it_keeps_its_mode(fitted_head, tmp_path):
+    (tmp_path / "models").mkdir()
+    target, link = tmp_path / "models" / "2.safetensors", tmp_path / "newest"
+    target.write_bytes(b"the old one")
+    target.chmod(0o640)
+    link.symlink_to(target)
+    fitted_head.save(link)
+    assert link.is_symlink()
+    assert target.stat().st_mode & 0o777 == 0o640
+    assert_same_model(CLCEClassifier.load(target), fitted_head, vectors())
+    ahead = tmp_path / "ahead"
+    ahead.symlink_to(tmp_path / "models" / "3.safetensors")  # of a file to come
+    fitted_head.save(ahead)
+    assert ahead.is_symlink()
+    assert sorted(path.name for path in (tmp_path / "models").iterdir()) == [
+        "2.safetensors",
+        "3.safetensors",
+    ]
+
+
+def test_what_is_not_a_file_is_not_replaced(fitted_head, tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "link").symlink_to("/dev/null")
+    for place in (tmp_path, tmp_path / "pipe", tmp_path / "link", "/dev/null"):
+        with pytest.raises(ValueError, match=r"is a folder or a device: a file is required"):
+            fitted_head.save(place)
+    assert stat.S_ISFIFO((tmp_path / "pipe").stat().st_mode)
+    assert stat.S_ISCHR(os.stat("/dev/null").st_mode)
+
+
+def test_a_file_that_is_cut_off_while_it_loads_does_no_harm(fitted_head, tmp_path, monkeypatch):
+    path = tmp_path / "model"
+    fitted_head.save(path)
+    digest = _file._digest
+
+    def cut_off(*args):
+        os.truncate(path, 100)  # memory that is mapped to the file is gone
+        return digest(*args)
+
+    monkeypatch.setattr(_file, "_digest", cut_off)
+    assert_same_model(CLCEClassifier.load(path), fitted_head, vectors())
+
+
+@pytest.mark.parametrize("escaped", [False, True])
+def test_brackets_in_a_description_are_counted_before_they_are_parsed(
+    fitted_head, tmp_path, monkeypatch, escaped
+):
+    path = tmp_path / "model"
+    fitted_head.save(path)
+    # few commas and many lists
+    description = "[" + ",".join(["[[[[]]]]"] * 200_000) + "]"
+    rewritten(path, sklearn_clce=description)
+    if escaped:
+        content = path.read_bytes()
+        length = int.from_bytes(content[:8], "little")
+        header = content[8 : 8 + length].replace(b"[[[[", b"\\u005b" * 4)
+        path.write_bytes(len(header).to_bytes(8, "little") + header + content[8 + length :])
+    loads = json.loads
+    monkeypatch.setattr(
+        _file.json,
+        "loads",
+        lambda text: loads(text) if text != description else pytest.fail("parsed"),
+    )
+    with pytest.raises(ValueError, match=r"values, and at most"):
+        CLCEClassifier.load(path)

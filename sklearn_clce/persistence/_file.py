@@ -16,8 +16,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save
+from safetensors import SafetensorError
+from safetensors.torch import load, save
 from torch import Tensor
 
 from .._files import write_atomically
@@ -50,23 +50,25 @@ def write_model_file(
         DIGEST: _digest(str(FORMAT_VERSION), text, own),
     }
     content = save(own, metadata)
-    _check_header(content[8 : 8 + int.from_bytes(content[:8], "little")], path)
+    _check_description(content[8 : 8 + int.from_bytes(content[:8], "little")], path)
     write_atomically(Path(path), lambda file: file.write(content))
 
 
 def read_model_file(path: str | os.PathLike[str]) -> tuple[dict[str, Any], dict[str, Tensor]]:
     """Read a file that :func:`write_model_file` wrote."""
-    _check_header(_read_header(Path(path)), path)
+    content, header = _read(Path(path))
+    _check_description(header, path)
     try:
-        with safe_open(path, framework="pt", device="cpu") as file:
-            metadata = file.metadata() or {}
-            _check_metadata(metadata, path)
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    except (SafetensorError, AttributeError, KeyError, TypeError) as error:
+        tensors = load(content)  # copies
+        del content
+        metadata = json.loads(header).get("__metadata__", {})
+    except (SafetensorError, ValueError, RecursionError, KeyError, TypeError) as error:
         raise _no_model_file(path, f"it is damaged ({error})") from error
+    _check_metadata(metadata, path)
     text = metadata[MODEL]
     if _digest(metadata[VERSION], text, tensors) != metadata[DIGEST]:
         raise _no_model_file(path, "its content is not what was written: it is damaged")
+    _check_description(text.encode(), path)
     try:
         model = json.loads(text)
     except (ValueError, RecursionError) as error:
@@ -76,8 +78,8 @@ def read_model_file(path: str | os.PathLike[str]) -> tuple[dict[str, Any], dict[
     return _upgraded(model, int(metadata[VERSION]), path), tensors
 
 
-def _read_header(path: Path) -> bytes:
-    """Read the JSON header, if its length is possible."""
+def _read(path: Path) -> tuple[bytes, bytes]:
+    """Read a file, which may be cut off meanwhile, and in it the JSON header."""
     if not path.exists():
         raise FileNotFoundError(f"path={str(path)!r}: there is no such file")
     if not path.is_file():
@@ -96,16 +98,17 @@ def _read_header(path: Path) -> bytes:
             raise _no_model_file(path, f"it is too short, or not a safetensors file ({length=})")
         if length > MAX_HEADER_BYTES:
             raise _no_model_file(path, f"its header takes {length} bytes")
-        return file.read(length)
+        content = start + file.read(available)
+    return content, content[8 : 8 + length]
 
 
-def _check_header(header: bytes, path: str | os.PathLike[str]) -> None:
-    """Refuse what would take much more memory to parse than it takes on disk."""
-    n_values = header.count(b",")
-    if len(header) > MAX_HEADER_BYTES or n_values > MAX_HEADER_VALUES:
+def _check_description(description: bytes, path: str | os.PathLike[str]) -> None:
+    """Refuse JSON that would take much more memory to parse than it takes on disk."""
+    n_values = sum(map(description.count, (b",", b"[", b"{")))
+    if len(description) > MAX_HEADER_BYTES or n_values > MAX_HEADER_VALUES:
         raise _no_model_file(
             path,
-            f"its header takes {len(header)} bytes for {n_values} values, and at most "
+            f"its header takes {len(description)} bytes for {n_values} values, and at most "
             f"{MAX_HEADER_BYTES} for {MAX_HEADER_VALUES} are read",
         )
 
