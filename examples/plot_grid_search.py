@@ -11,7 +11,7 @@ backbone runs once for each image, and what is left are fits of a small head.
 # %%
 # The search
 # ----------
-# Pictures of 40 x 40 pixels, cut from six photographs, twenty of each.
+# Pictures of 20 x 20 pixels, cut from nine photographs, fifteen of each.
 import tempfile
 import time
 
@@ -25,20 +25,23 @@ from sklearn_clce import CLCEClassifier
 
 photographs = {
     "brick": data.brick(),
+    "cat": data.cat(),
     "coffee": data.coffee(),
     "grass": data.grass(),
     "gravel": data.gravel(),
     "retina": data.retina(),
+    "rocket": data.rocket(),
+    "stars": data.hubble_deep_field(),
     "tissue": data.immunohistochemistry(),
 }
-X, y = [], np.repeat(list(photographs), 20)
+X, y = [], np.repeat(list(photographs), 15)
 for photograph in photographs.values():
-    X.extend(extract_patches_2d(photograph, (40, 40), max_patches=20, random_state=0))
+    X.extend(extract_patches_2d(photograph, (20, 20), max_patches=15, random_state=0))
 
-grid = {"temperature": [0.05, 0.1, 0.2, 0.5, 1.0], "weight": [0.25, 0.5, 0.75, 0.9]}
+grid = {"temperature": [0.05, 0.2, 0.5, 1.0], "weight": [0.0, 0.5, 0.9]}
 with tempfile.TemporaryDirectory() as folder:
     clf = CLCEClassifier(
-        trainable="head", memory=folder, image_size=64, max_epochs=10, random_state=0
+        trainable="head", memory=folder, image_size=64, max_epochs=30, random_state=0
     )
     search = GridSearchCV(clf, grid, cv=StratifiedKFold(3, shuffle=True, random_state=0))
     start = time.perf_counter()
