@@ -66,14 +66,18 @@ def _add_global(
     digest: Digest, reads: Reads, namespace: dict[str, Any], name: str, attributes: list[str]
 ) -> None:
     """Describe what ``name.attribute.attribute`` is, as far as that is a matter of modules."""
-    value = namespace.get(name, vars(builtins).get(name))
+    value: Any = namespace.get(name, vars(builtins).get(name))
     reaches_out = any(value is function for function in REACHES_OUT)
     if reaches_out or (value is open and not WRITING_MODES & reads.strings):
         raise digest.refusal(f"it calls {name}, which may read anything")
     digest.write(name)
     while attributes and isinstance(value, types.ModuleType):
-        name = f".{attributes.pop(0)}"
-        value = getattr(value, name[1:], None)
+        module, name = value, f".{attributes.pop(0)}"
+        value = getattr(module, name[1:], None)
+        release = isinstance(value, types.FunctionType) and _release_of(value)
+        if release and release_of(module.__name__):  # torch puts wrappers in their places
+            digest.write(module.__name__, value.__module__, value.__qualname__, release)
+            return
     if not reads.is_log(name, value):
         digest.add(value, name)
     while attributes and isinstance(value, type):
