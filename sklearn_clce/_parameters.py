@@ -40,6 +40,7 @@ class CLCEParameters(BaseEstimator):
         "image_size": [Interval(Integral, 1, None, closed="left"), None],
         "image_shape": [tuple, list, None],
         "white": [Interval(Real, 0, None, closed="neither"), None],
+        "n_channels": [Interval(Integral, 1, None, closed="left"), None],
         "batch_size": [Interval(Integral, 1, None, closed="left")],
         "micro_batch_size": [Interval(Integral, 1, None, closed="left"), None],
         "max_epochs": [Interval(Integral, 1, None, closed="left")],
@@ -88,6 +89,7 @@ class CLCEParameters(BaseEstimator):
         image_size: int | None = None,
         image_shape: tuple[int, ...] | list[int] | None = None,
         white: float | None = None,
+        n_channels: int | None = None,
         batch_size: int = 32,
         micro_batch_size: int | None = None,
         max_epochs: int = 20,
@@ -129,6 +131,7 @@ class CLCEParameters(BaseEstimator):
         self.image_size = image_size
         self.image_shape = image_shape
         self.white = white
+        self.n_channels = n_channels
         self.batch_size = batch_size
         self.micro_batch_size = micro_batch_size
         self.max_epochs = max_epochs

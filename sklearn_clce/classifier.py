@@ -88,6 +88,11 @@ class CLCEClassifier(
     white : float, default=None
         Value of white in images of integers. None: 255, or the highest value of the dtype
         where that has 16 bits, as ``uint16`` (65535) has.
+    n_channels : int, default=None
+        Channels of each image, such as bands of a satellite, all of which are kept. None
+        finds it: 1 is grey, 3 RGB, 4 RGB and alpha, and of other arrays the shorter of the
+        first and the last axis. Mean and deviation of each channel are the mean of those
+        of RGB, and timm adapts the first layer of pretrained weights.
     batch_size : int, default=32
         Samples in a batch, of all processes together. The contrastive term compares the
         samples of one batch. No batch is left with one sample: of an odd number in twos,
@@ -469,7 +474,21 @@ class CLCEClassifier(
             refuse_pictures(X)
             X = validate_data(self, X, dtype=np.float32, reset=reset)
             return torch.from_numpy(np.require(X, requirements="W"))  # torch takes no read-only one
-        images = as_images(X, image_shape=self.image_shape, white=self.white)
+        n_channels, colour = self.n_channels, None
+        if not reset:
+            config = self.backbone_config_
+            if config is not None and config.n_channels not in (1, 3):
+                n_channels = config.n_channels
+            colour = getattr(self, "_saw_colour", None)  # a file does not tell
+        images = as_images(
+            X,
+            image_shape=self.image_shape,
+            white=self.white,
+            n_channels=n_channels,
+            colour=colour,
+        )
+        if reset:
+            self._saw_colour = not images.in_grey
         if getattr(images, "flattened", False):
             validate_data(self, X, skip_check_array=True, reset=reset)
         return images

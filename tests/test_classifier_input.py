@@ -5,11 +5,12 @@ from functools import partial
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from numpy.testing import assert_array_equal
 from sklearn.model_selection import cross_val_score
 
 from image_kinds import KINDS
-from sklearn_clce import CLCEClassifier
+from sklearn_clce import BackboneFeatures, CLCEClassifier
 
 
 @pytest.fixture
@@ -154,3 +155,43 @@ def test_unknown_parameter():
         CLCEClassifier(**{misspelt: 1})
     with pytest.raises(ValueError, match=f"Invalid parameter '{misspelt}'"):
         CLCEClassifier().set_params(**{misspelt: 1})
+
+
+@pytest.mark.parametrize("trainable", ["all", "head"])
+@pytest.mark.parametrize("n_channels", [4, 5])
+def test_bands_reach_the_backbone_and_the_file(trainable, n_channels, tmp_path):
+    X = np.random.default_rng(0).random((8, n_channels, 12, 12))
+    clf = CLCEClassifier(
+        "resnet10t",
+        pretrained=False,
+        trainable=trainable,
+        image_size=64,
+        n_channels=4 if n_channels == 4 else None,
+        max_epochs=1,
+        random_state=0,
+    ).fit(X, ["field", "forest"] * 4)
+    assert clf.backbone_config_.n_channels == n_channels
+    assert len(set(clf.backbone_config_.mean)) == 1
+    clf.save(tmp_path / "bands.safetensors")
+    loaded = CLCEClassifier.load(tmp_path / "bands.safetensors")
+    np.testing.assert_allclose(loaded.predict_proba(X), clf.predict_proba(X), atol=1e-6)
+    with pytest.raises(ValueError, match="is one picture"):
+        loaded.predict(X[0])
+
+
+def test_pretrained_weights_are_adapted_to_bands():
+    images = np.random.default_rng(0).random((2, 16, 16, 5))
+    assert BackboneFeatures(image_size=64, device="cpu").transform(images).shape == (2, 1280)
+
+
+@pytest.mark.parametrize("kind", ["array", "paths"])
+def test_a_classifier_of_colour_knows_one_picture(
+    kind, on_images, colour_images, colour_labels, tmp_path
+):
+    X = colour_images if kind == "array" else KINDS["list of paths"](colour_images, tmp_path)
+    clf = on_images(max_epochs=1).fit(X, colour_labels)
+    picture = torch.from_numpy(colour_images[0])
+    for one in (picture, picture.permute(2, 0, 1)):
+        with pytest.raises(ValueError, match=r"is one picture: hand in X\[None\]"):
+            clf.predict(one)
+        assert len(clf.predict(one[None])) == 1

@@ -60,14 +60,20 @@ def make_module(
         features, n_features = samples, samples.shape[1]
     elif parameters.trainable == "head" or _is_frozen(parameters.backbone):
         shared = frozen_backbone(
-            parameters.backbone, pretrained=parameters.pretrained, image_size=parameters.image_size
+            parameters.backbone,
+            pretrained=parameters.pretrained,
+            image_size=parameters.image_size,
+            n_channels=samples.n_channels,
         )
         features = kept_features(parameters, samples, shared, device, parameters.verbose)
         backbone, config = copy.deepcopy(shared.module), shared.config
         n_features = features.shape[1]
     else:
         backbone, config = load_backbone(
-            parameters.backbone, pretrained=parameters.pretrained, image_size=parameters.image_size
+            parameters.backbone,
+            pretrained=parameters.pretrained,
+            image_size=parameters.image_size,
+            n_channels=samples.n_channels,
         )
         freeze(backbone, parameters.trainable, fixed_in(backbone))
         if parameters.memory is not None:

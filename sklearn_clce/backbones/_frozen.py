@@ -64,6 +64,7 @@ def frozen_backbone(
     *,
     pretrained: bool | str | os.PathLike[str] = True,
     image_size: int | None = None,
+    n_channels: int | None = None,
 ) -> FrozenBackbone:
     """Load a backbone for inference, or take the one that this process has loaded.
 
@@ -72,12 +73,14 @@ def frozen_backbone(
     """
 
     def load() -> FrozenBackbone:
-        module, config = load_backbone(backbone, pretrained=pretrained, image_size=image_size)
+        module, config = load_backbone(
+            backbone, pretrained=pretrained, image_size=image_size, n_channels=n_channels
+        )
         return FrozenBackbone(module.requires_grad_(False), config)
 
     if isinstance(backbone, nn.Module) or pretrained is False:
         return load()
-    key = (backbone, _source(pretrained), image_size)
+    key = (backbone, _source(pretrained), image_size, n_channels)
     with _loaded_lock:
         if key not in _loaded:
             _loaded[key] = load()

@@ -96,8 +96,13 @@ def load_backbone(
     *,
     pretrained: bool | str | os.PathLike[str] = True,
     image_size: int | None = None,
+    n_channels: int | None = None,
 ) -> tuple[nn.Module, BackboneConfig]:
-    """Build a feature extractor with its weights."""
+    """Build a feature extractor with its weights.
+
+    For images that are neither grey nor colour, ``n_channels`` says how many channels they have;
+    timm then adapts the first layer of pretrained weights.
+    """
     check_default_dtype()
     if isinstance(backbone, torch.jit.ScriptModule):
         raise TypeError(
@@ -117,11 +122,11 @@ def load_backbone(
     else:
         name = ALIASES.get(backbone, backbone)
         _check_known(backbone, name)
-        module = _create(backbone, name, pretrained, image_size)
+        module = _create(backbone, name, pretrained, image_size, n_channels)
         cfg = module.pretrained_cfg
     if prefers_channels_last(module):
         module.to(memory_format=torch.channels_last)
-    return module.eval(), _image_config(name, cfg, image_size)
+    return module.eval(), _image_config(name, cfg, image_size, n_channels)
 
 
 def _check_known(backbone: str, name: str) -> None:
@@ -142,18 +147,24 @@ def _check_known(backbone: str, name: str) -> None:
 
 
 def _create(
-    backbone: str, name: str, pretrained: bool | str | os.PathLike[str], image_size: int | None
+    backbone: str,
+    name: str,
+    pretrained: bool | str | os.PathLike[str],
+    image_size: int | None,
+    n_channels: int | None,
 ) -> nn.Module:
     """Build the timm model, with weights from the package, a file, or timm's own sources."""
     if pretrained is False and not name.startswith(HUB):
-        return _timm_model(name, image_size)
+        return _timm_model(name, image_size, n_channels)
     if not isinstance(pretrained, bool):
-        return _from_state_dict(name, image_size, read_weights(pretrained), pretrained)
+        weights = read_weights(pretrained)
+        return _from_state_dict(name, image_size, n_channels, weights, pretrained)
     if name == ALIASES[BUNDLED]:
-        return _from_state_dict(name, image_size, bundled_weights(), "the bundled weights")
+        weights = bundled_weights()
+        return _from_state_dict(name, image_size, n_channels, weights, "the bundled weights")
     with hub_if_it_answers() as answers:
         try:
-            return _timm_model(name, image_size, pretrained=pretrained)
+            return _timm_model(name, image_size, n_channels, pretrained=pretrained)
         except (OSError, RuntimeError) as error:
             reason = error if answers else "the hub does not answer"
             raise OSError(_unreachable(backbone, name, reason)) from error
@@ -166,7 +177,9 @@ def _pretrained_cfg(name: str) -> Any:
     return timm.get_pretrained_cfg(name)
 
 
-def _timm_model(name: str, image_size: int | None, **kwargs: Any) -> Any:
+def _timm_model(
+    name: str, image_size: int | None, n_channels: int | None = None, **kwargs: Any
+) -> Any:
     """Call timm; a backbone of fixed input size is told the size that is wanted."""
     import timm
 
@@ -177,6 +190,8 @@ def _timm_model(name: str, image_size: int | None, **kwargs: Any) -> Any:
         fixed = cfg.get("fixed_input_size")
     elif image_size is not None:
         fixed = _pretrained_cfg(name).fixed_input_size
+    if n_channels is not None:
+        args = {**args, "in_chans": n_channels}
     if image_size is None or not fixed:
         return build_timm(name, args, **kwargs)
     try:
@@ -197,7 +212,11 @@ def build_timm(name: str, args: Mapping[str, Any], **kwargs: Any) -> nn.Module:
 
 
 def _from_state_dict(
-    name: str, image_size: int | None, weights: Mapping[str, Tensor], source: Any
+    name: str,
+    image_size: int | None,
+    n_channels: int | None,
+    weights: Mapping[str, Tensor],
+    source: Any,
 ) -> nn.Module:
     """Build the model and put weights into it; every tensor must find its place."""
     cfg = _pretrained_cfg(name)
@@ -206,7 +225,9 @@ def _from_state_dict(
     headless = {k: v for k, v in weights.items() if not k.startswith(prefixes or "\0")}
     overlay = {"state_dict": headless, "num_classes": 0, "label_offset": 0, "custom_load": False}
     try:
-        model = _timm_model(name, image_size, pretrained=True, pretrained_cfg_overlay=overlay)
+        model = _timm_model(
+            name, image_size, n_channels, pretrained=True, pretrained_cfg_overlay=overlay
+        )
     except (RuntimeError, KeyError, AttributeError, IndexError, TypeError) as error:
         reason = str(error).strip().replace("\n", " ")[:400]
         raise ValueError(f"{source} does not hold weights of {name!r}: {reason}") from error
@@ -268,14 +289,18 @@ def _unreachable(backbone: str, name: str, error: Exception | str) -> str:
     )
 
 
-def _image_config(name: str, cfg: Any, image_size: int | None) -> BackboneConfig:
+def _image_config(
+    name: str, cfg: Any, image_size: int | None, n_channels: int | None
+) -> BackboneConfig:
     """Read timm's preprocessing config; without one images stay as they are, in 0..1."""
     if not cfg:
-        return BackboneConfig(name=name, image_size=image_size)
+        n = n_channels or 3
+        return BackboneConfig(name, image_size, n, mean=(0.0,) * n, std=(1.0,) * n)
     from timm.data import resolve_data_config
 
     data = resolve_data_config({}, pretrained_cfg=dict(cfg))
     channels, height, _ = data["input_size"]
+    channels = n_channels or channels
     if image_size is not None and image_size < SMALLEST <= height:
         warnings.warn(
             f"image_size={image_size!r}: {name} was made for {height} pixels, and below {SMALLEST} "
@@ -297,7 +322,7 @@ def _image_config(name: str, cfg: Any, image_size: int | None) -> BackboneConfig
 
 
 def _per_channel(values: tuple[float, ...], n_channels: int) -> tuple[float, ...]:
-    """Return a value for each channel; a grey backbone takes the mean of RGB's."""
+    """Return a value for each channel; other channels than RGB take the mean of RGB's."""
     if len(values) == n_channels:
         return tuple(values)
     return (sum(values) / len(values),) * n_channels

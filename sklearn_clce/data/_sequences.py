@@ -22,6 +22,7 @@ from ._pixels import (
 )
 from ._reading import bare, decoding, is_image, name_of, read_picture
 
+SMALL = 64  # pixels of the shorter side of a picture that is only looked at
 LOOKED_AT = 32  # images, spread over all, that speak for the others
 
 
@@ -56,6 +57,11 @@ class Images(Sequence[Tensor]):
     def n_channels(self) -> int | None:
         """Channels of each image, where they are neither grey, RGB nor RGBA."""
         return self.rules.n_channels
+
+    @property
+    def in_grey(self) -> bool:
+        """Whether the first image has one channel."""
+        return len(self.picture(0, SMALL)) == 1
 
     @property
     def layout(self) -> str:

@@ -51,6 +51,11 @@ class BackboneFeatures(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEs
     white : float, default=None
         Value of white in images of integers. None: 255, or the highest value of a 16-bit
         dtype.
+    n_channels : int, default=None
+        Channels of each image, such as bands of a satellite, all of which are kept. None
+        finds it: 1 is grey, 3 RGB, 4 RGB and alpha, and of other arrays the shorter of the
+        first and the last axis. Mean and deviation of each channel are the mean of those
+        of RGB, and timm adapts the first layer of pretrained weights.
     batch_size : int, default=32
         Images in a batch.
     device : str or torch.device, default="auto"
@@ -115,6 +120,7 @@ class BackboneFeatures(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEs
         "image_size": [Interval(Integral, 1, None, closed="left"), None],
         "image_shape": [tuple, list, None],
         "white": [Interval(Real, 0, None, closed="neither"), None],
+        "n_channels": [Interval(Integral, 1, None, closed="left"), None],
         "batch_size": [Interval(Integral, 1, None, closed="left")],
         "device": [str, torch.device],
         "precision": [StrOptions({"auto", "float32", "bfloat16"})],
@@ -132,6 +138,7 @@ class BackboneFeatures(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEs
         image_size: int | None = None,
         image_shape: tuple[int, ...] | list[int] | None = None,
         white: float | None = None,
+        n_channels: int | None = None,
         batch_size: int = 32,
         device: str | torch.device = "auto",
         precision: Literal["auto", "float32", "bfloat16"] = "auto",
@@ -144,6 +151,7 @@ class BackboneFeatures(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEs
         self.image_size = image_size
         self.image_shape = image_shape
         self.white = white
+        self.n_channels = n_channels
         self.batch_size = batch_size
         self.device = device
         self.precision = precision
@@ -207,7 +215,7 @@ class BackboneFeatures(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEs
         with own_turn(device):
             features = features_of(
                 images,
-                self._load(),
+                self._load(images.n_channels),
                 store=open_store(self.memory),
                 batch_size=self.batch_size,
                 device=device,
@@ -219,7 +227,7 @@ class BackboneFeatures(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEs
 
     @property
     def _n_features_out(self) -> int:
-        backbone = self._load()
+        backbone = self._load(self.n_channels)
         size = backbone.config.image_size or PROBE_SIZE
         return count_features(backbone.module, torch.zeros(backbone.config.n_channels, size, size))
 
@@ -230,16 +238,21 @@ class BackboneFeatures(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEs
                 "backbone='precomputed': X would hold features already; leave BackboneFeatures out "
                 "of the pipeline, or name a backbone"
             )
-        images = as_images(X, image_shape=self.image_shape, white=self.white)
+        images = as_images(
+            X, image_shape=self.image_shape, white=self.white, n_channels=self.n_channels
+        )
         if getattr(images, "flattened", False):
             validate_data(self, X, skip_check_array=True, reset=reset)
         return images
 
-    def _load(self) -> FrozenBackbone:
+    def _load(self, n_channels: int | None) -> FrozenBackbone:
         """Load the backbone; random weights must be the same at each call."""
         with seeded_torch(0):
             return frozen_backbone(
-                self.backbone, pretrained=self.pretrained, image_size=self.image_size
+                self.backbone,
+                pretrained=self.pretrained,
+                image_size=self.image_size,
+                n_channels=n_channels,
             )
 
     def __sklearn_tags__(self) -> Tags:

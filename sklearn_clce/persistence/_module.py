@@ -149,7 +149,7 @@ def _config(saved: Any) -> BackboneConfig:
     numbers = [*config.mean, *config.std]
     possible = (
         (config.image_size is None or 1 <= config.image_size <= MAX_NUMBER)
-        and config.n_channels in (1, 3)
+        and 1 <= config.n_channels <= MAX_NUMBER
         and {len(config.mean), len(config.std)} == {config.n_channels}
         and all(type(number) in (int, float) and math.isfinite(number) for number in numbers)
         and all(config.std)
