@@ -378,6 +378,13 @@ def test_a_method_of_torch_that_was_replaced_is_another(monkeypatch, decorator):
     assert len({before, pooling, describe(nn.Flatten())}) == 3
 
 
+def test_a_function_of_torch_that_torch_wraps_stays_the_same(monkeypatch):
+    net = network("torch.manual_seed(0)\n        return x")
+    before = describe(net)
+    monkeypatch.setattr(torch, "manual_seed", torch.no_grad()(torch.manual_seed))
+    assert describe(net) == before
+
+
 def test_functions_that_refer_to_each_other_have_a_description():
     def one(x, n=3):
         return other(x, n - 1) if n else x

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import builtins
 import importlib
+import inspect
 import sys
 import types
 from collections.abc import Iterator
@@ -35,11 +36,13 @@ def add_function(digest: Digest, function: types.FunctionType) -> None:
     """Describe code and what it reads: defaults, closure, globals; not its names and lines."""
     release = _release_of(function)
     digest.write("function", release)
+    inner = inspect.unwrap(function)  # packages wrap their own functions while they run
+    is_packages = release and isinstance(inner, types.FunctionType) and _release_of(inner)
+    if is_packages and not inner.__closure__:
+        digest.write(inner.__module__, inner.__qualname__)
+        return
     add_code(digest, function.__code__)
     cells = function.__closure__ or ()
-    if release and not cells:
-        digest.write(function.__module__, function.__qualname__)
-        return
     digest.add(function.__defaults__, "defaults")
     digest.add(function.__kwdefaults__, "defaults")
     digest.add(vars(function))
