@@ -541,3 +541,15 @@ def test_a_weight_on_its_way_through_a_file_stays_the_same():
     loaded = Linear()
     loaded.load_state_dict(torch.load(file))
     assert describe(loaded) == describe(net)
+
+
+def test_a_function_that_a_user_wraps_in_another_way_is_another(monkeypatch):
+    net = network("return wrapped(x)")
+    namespace = type(net).forward.__globals__
+    descriptions = set()
+    for axis in (0, 1):
+        monkeypatch.setitem(
+            namespace, "wrapped", torch.vmap(torch.nn.functional.normalize, in_dims=axis)
+        )
+        descriptions.add(describe(net))
+    assert len(descriptions) == 2

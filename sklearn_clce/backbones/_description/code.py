@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import builtins
 import importlib
-import inspect
 import sys
 import types
 from collections.abc import Iterator
@@ -36,13 +35,11 @@ def add_function(digest: Digest, function: types.FunctionType) -> None:
     """Describe code and what it reads: defaults, closure, globals; not its names and lines."""
     release = _release_of(function)
     digest.write("function", release)
-    inner = inspect.unwrap(function)  # packages wrap their own functions while they run
-    is_packages = release and isinstance(inner, types.FunctionType) and _release_of(inner)
-    if is_packages and not inner.__closure__:
-        digest.write(inner.__module__, inner.__qualname__)
-        return
     add_code(digest, function.__code__)
     cells = function.__closure__ or ()
+    if release and not cells:
+        digest.write(function.__module__, function.__qualname__)
+        return
     digest.add(function.__defaults__, "defaults")
     digest.add(function.__kwdefaults__, "defaults")
     digest.add(vars(function))
@@ -78,7 +75,7 @@ def _add_global(
         module, name = value, f".{attributes.pop(0)}"
         value = getattr(module, name[1:], None)
         release = isinstance(value, types.FunctionType) and _release_of(value)
-        if release and release_of(module.__name__):  # torch puts wrappers in their places
+        if release and release_of(module.__name__):  # packages wrap their own as they run
             digest.write(module.__name__, value.__module__, value.__qualname__, release)
             return
     if not reads.is_log(name, value):
