@@ -139,8 +139,13 @@ def test_code_fits_beside_the_navigation(address, browser, page):
 
 
 @needs_browser
-def test_the_page_of_the_classifier_is_whole_on_a_phone(address, browser):
-    browser.open(f"{address}/generated/sklearn_clce.CLCEClassifier.html", width=390)
+@pytest.mark.parametrize(
+    "name", ["CLCEClassifier", "BackboneFeatures", "ClassBalancedBatchSampler"]
+)
+def test_a_page_of_the_api_is_whole_on_a_phone(address, browser, name):
+    browser.open(f"{address}/generated/sklearn_clce.{name}.html", width=390)
+    title = "document.querySelector('h1')"
+    assert browser.evaluate(f"{title}.scrollWidth <= {title}.clientWidth")
     outside = (
         "[...document.querySelectorAll('dl.py dt, dl.py dd, dl.py p')]"
         ".filter(e => e.getBoundingClientRect().right > 391).map(e => e.textContent.slice(0, 80))"
