@@ -12,11 +12,11 @@ from sklearn.utils import Tags
 from sklearn.utils.validation import check_is_fitted, validate_data
 from skorch.history import History
 
-from ._parameters import CLCEParameters
 from ._training import (
     CallbackSupportMixin,
     CLCEModule,
     CLCENet,
+    CLCEParameters,
     FitTask,
     Samples,
     fit_net,

@@ -6,6 +6,7 @@ from .fit import FittedNet, fit_net, infer
 from .fit_tasks import CallbackSupportMixin, FitTask, with_callbacks
 from .module import CLCEModule
 from .net import CLCENet
+from .parameters import CLCEParameters
 
 __all__ = [
     "fit_net",
@@ -15,6 +16,7 @@ __all__ = [
     "Samples",
     "CLCEModule",
     "CLCENet",
+    "CLCEParameters",
     "Course",
     "Split",
     "CallbackSupportMixin",

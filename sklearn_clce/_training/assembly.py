@@ -11,7 +11,6 @@ import torch
 from skorch.history import History
 from torch import Tensor, nn
 
-from .._parameters import CLCEParameters
 from .._validation import resolve_device, resolve_precision
 from ..backbones import (
     BackboneConfig,
@@ -37,6 +36,7 @@ from .course import Course, begin, mix_seed
 from .module import CLCEModule, trains
 from .net import CLCENet, already_a_batch, probabilities
 from .optim import fixed_in, freeze
+from .parameters import CLCEParameters
 from .run import Augment
 from .skorch_params import check_skorch_params
 

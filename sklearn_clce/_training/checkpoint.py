@@ -16,11 +16,11 @@ import torch
 
 from .._distributed import from_all, is_main, rank, same_for_all
 from .._files import Lock, remove_unfinished, write_atomically
-from .._parameters import CLCEParameters
 from ..backbones import UndescribableError, describe
 from .callbacks import copy_weights
 from .identity import identity_of
 from .module import CLCEModule
+from .parameters import CLCEParameters
 
 FILE_NAME = "checkpoint.pt"
 MAGIC = b"sklearn-clce checkpoint 3\n"  # at the end, behind the digest of what stands before

@@ -11,7 +11,7 @@ from sklearn.utils import check_random_state
 from torch import nn
 
 from .._distributed import same_for_all
-from .._parameters import CLCEParameters
+from .parameters import CLCEParameters
 
 BUILT_WITH = ("backbone", "pretrained", "image_size", "projection_dim")
 CHANGEABLE = ("trainable", "gradient_checkpointing", "random_state")

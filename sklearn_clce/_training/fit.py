@@ -13,7 +13,6 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from .._distributed import is_main, own_turn, seeded_torch, warn_if_not_joined
-from .._parameters import CLCEParameters
 from .._validation import check_default_dtype, resolve_device
 from ..data import PartOfImages, Room
 from ..samplers import make_batch_sampler
@@ -30,6 +29,7 @@ from .checkpoint import checkpoint_of
 from .course import Split, begin, go_on, keep_split
 from .fit_tasks import FitTask
 from .net import CLCENet
+from .parameters import CLCEParameters
 from .run import BatchSampler, Run
 
 

@@ -10,12 +10,12 @@ from torch import Tensor
 
 from .._distributed import n_processes
 from .._files import digest_file
-from .._parameters import CLCEParameters
 from ..backbones import UndescribableError, describe, libraries
 from ..data import Images
 from ..features import image_digests
 from .callbacks import copy_weights
 from .module import CLCEModule
+from .parameters import CLCEParameters
 
 NOT_IDENTITY = (
     "cache_size",

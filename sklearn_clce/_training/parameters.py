@@ -19,8 +19,8 @@ from sklearn.utils._param_validation import (
 )
 from torch import Tensor, nn
 
-from ._validation import suggests_parameters
-from .features import EmbeddingStore
+from .._validation import suggests_parameters
+from ..features import EmbeddingStore
 
 TAKE_BOOL = {"boolean", "verbose", "random_state"}  # the last two as everywhere in scikit-learn
 
