@@ -172,7 +172,8 @@ def judge(loaded, error, X, original, may_differ):
 def alike(loaded, original):
     """Tell whether all is the same that predictions depend on besides weights."""
     names = ("backbone_config_", "n_features_in_", "feature_names_in_")
-    names += ("backbone", "batch_size", "compile", "image_shape", "num_workers", "precision")
+    names += ("backbone", "batch_size", "compile", "image_shape", "n_channels", "num_workers")
+    names += ("precision", "white")
     return all(getattr(loaded, name, 0) == getattr(original, name, 0) for name in names)
 
 
