@@ -170,13 +170,14 @@ if side == "timm":
     from timm.data import create_transform
     transform = create_transform((3, 224, 224), interpolation="bicubic", crop_pct=0.875)
     read = lambda: transform(Image.open(path).convert("RGB"))
+    transform(Image.new("RGB", (300, 300)))  # import everything
 else:
     from sklearn_clce.backbones import BackboneConfig
     from sklearn_clce.data import EvaluationTransform, as_images
     transform = EvaluationTransform(BackboneConfig("any", image_size=224, crop_pct=0.875))
     images = as_images([path])
     read = lambda: transform(images.picture(0, transform.at_least))
-Image.new("RGB", (300, 300)).resize((224, 224))
+    transform(as_images([Image.new("RGB", (300, 300))]).picture(0))
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 start = time.perf_counter()
 read()
