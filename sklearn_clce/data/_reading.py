@@ -167,7 +167,7 @@ def _decode(
         pass  # bands, of which none is alpha
     elif image.has_transparency_data:
         image = _on_white(image)
-    elif image.mode not in ("L", "F"):
+    elif image.mode not in ("L", "F", "RGB"):  # converted, RGB would be copied
         image = image.convert("RGB")
     if at_least is not None and image.mode in ("L", "RGB"):
         factor = min(image.size) // (GAP * at_least)
