@@ -28,9 +28,11 @@ from .assembly import (
 from .checkpoint import checkpoint_of
 from .course import Split, begin, go_on, keep_split
 from .fit_tasks import FitTask
+from .module import CLCEModule
 from .net import CLCENet
 from .parameters import CLCEParameters
 from .run import BatchSampler, Run
+from .start import start_head
 
 
 @dataclass(frozen=True)
@@ -86,14 +88,8 @@ def fit_net(
             net = continued_net(parameters, after, device)
             features = features_for(parameters, net, samples, parameters.verbose)
         augment = make_augmentation(parameters, net.module_, samples)
-        if features is not None:
-            if after is None:
-                net.module_.standardize.adapt(features, torch.from_numpy(weights))
-            if not net.module_.standardize(features).isfinite().all():
-                source = "X" if isinstance(samples, Tensor) else "backbone"
-                raise ValueError(f"{source}: its features are not finite, or too large, in float32")
-            if augment is None:
-                samples = features
+        if features is not None and augment is None:
+            samples = features
         room = Room(parameters.cache_size)
         validation: Dataset | None = None
         training = np.flatnonzero(weights)  # a sample of weight 0 is as good as none
@@ -103,6 +99,10 @@ def fit_net(
             validation = make_dataset(
                 net.module_, part_of(samples, aside), labels[aside], weights[aside], room=room
             )
+        if features is not None:
+            if after is None:
+                start_head(net.module_, features[training], labels[training], weights[training])
+            check_finite(net.module_, features)
         if len(training) < len(labels):
             samples = part_of(samples, training)
             labels, weights = labels[training], weights[training]
@@ -137,6 +137,14 @@ def infer(parameters: CLCEParameters, net: CLCENet, samples: Samples) -> tuple[T
             "size that the fit has seen are required"
         )
     return logits, embeddings
+
+
+def check_finite(module: CLCEModule, features: Tensor) -> None:
+    """Refuse features (n, n_features) whose standardised form float32 can't hold."""
+    device = module.standardize.mean.device
+    if not module.standardize(features.to(device)).isfinite().all():
+        source = "X" if module.backbone is None else "backbone"
+        raise ValueError(f"{source}: its features are not finite, or too large, in float32")
 
 
 def _batches(parameters: CLCEParameters, labels: np.ndarray, seed: int) -> BatchSampler:

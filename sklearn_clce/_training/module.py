@@ -7,37 +7,51 @@ from torch import Tensor, nn
 
 from ..backbones import BackboneConfig, Normalize, run_backbone
 
+LENGTH = 8.0  # usual length of a standardised feature vector, whatever its width
+FLOOR = 1e-4  # share of the mean feature below which a root would be too steep to train through
+
 
 class Standardize(nn.Module):
-    """Centre and scale each feature by the statistics of the training features.
+    """Centre features and divide all of them by one number; of those never negative, the root.
 
-    Without :meth:`adapt` features pass as they are.
+    One number, because a few images say little about the deviation of a single feature. The
+    root makes the means of a ReLU's outputs, of which few are large, more even. Without
+    :meth:`adapt` features pass as they are.
     """
 
     mean: Tensor
     scale: Tensor
+    floor: float | None = None  # features below it count as it, before the root; None: no root
 
     def __init__(self, n_features: int) -> None:
         super().__init__()
         self.adapted = False
         self.register_buffer("mean", torch.zeros(n_features))
-        self.register_buffer("scale", torch.ones(n_features))
+        self.register_buffer("scale", torch.ones(n_features))  # earlier model files hold as many
 
     def adapt(self, features: Tensor, weights: Tensor) -> None:
-        """Take the weighted mean and standard deviation of features.
+        """Take the weighted mean and length of features.
 
         Shapes: features (n, n_features), weights (n,).
         """
         share = (weights.double() / weights.double().sum())[:, None]  # (n, 1)
-        mean = (share * features.double()).sum(dim=0)
-        scale = (share * (features.double() - mean) ** 2).sum(dim=0).sqrt()
+        features = features.double()
+        largest = features.abs().max()
+        if features.min() >= 0 and largest > 0:
+            self.floor = FLOOR * float((share * features).sum(dim=0).mean())
+            features, largest = features.clamp(min=self.floor).sqrt(), largest.sqrt()
+        mean = (share * features).sum(dim=0)
+        length = (share * (features - mean) ** 2).sum().sqrt()
         self.adapted = True
         self.mean.copy_(mean)
-        varies = scale > (1e-6 * mean.abs()).clamp(min=torch.finfo(self.scale.dtype).tiny)
-        self.scale.copy_(torch.where(varies, scale, 1))
+        varies = length > (1e-6 * largest).clamp(min=LENGTH * torch.finfo(self.scale.dtype).tiny)
+        self.scale.fill_(length / LENGTH if varies else 1)
 
     def forward(self, features: Tensor) -> Tensor:
         """Standardise a batch: features (n, n_features) -> (n, n_features)."""
+        features = features.to(torch.promote_types(features.dtype, self.mean.dtype))
+        if self.floor is not None:
+            features = features.clamp(min=self.floor).sqrt()
         return (features - self.mean) / self.scale
 
 

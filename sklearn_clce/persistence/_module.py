@@ -30,6 +30,7 @@ def describe_module(module: CLCEModule) -> dict[str, Any]:
         "n_features": len(module.standardize.mean),
         "projection_dim": None if module.projection is None else module.n_embedding,
         "standardized": module.standardize.adapted,
+        "floor": module.standardize.floor,
         "frozen": [name for name, p in parameters.items() if not p.requires_grad],
     }
 
@@ -117,6 +118,8 @@ def build_module(
         projection_dim=projection_dim,
     )
     module.standardize.adapted = take(description, "standardized", bool)
+    if "floor" in description:  # earlier files took no root
+        module.standardize.floor = _floor(take(description, "floor", float, NoneType))
     return module
 
 
@@ -125,6 +128,12 @@ def _freeze(backbone: nn.Module, frozen: list[Any]) -> None:
     names = {name for name in frozen if type(name) is str}
     for name, parameter in backbone.named_parameters():
         parameter.requires_grad_(f"backbone.{name}" not in names)
+
+
+def _floor(floor: float | None) -> float | None:
+    if floor is not None and not (math.isfinite(floor) and floor >= 0):
+        raise ValueError("floor is negative or not finite")
+    return floor
 
 
 def _width(description: dict[str, Any], name: str, *types: type) -> Any:

@@ -1,0 +1,146 @@
+"""Where the classifier starts: at a closed form, which few training images can't lead astray."""
+
+from __future__ import annotations
+
+import math
+import warnings
+
+import numpy as np
+import torch
+from scipy.optimize import minimize_scalar
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.linear_model import LogisticRegression
+from torch import Tensor
+from torch.nn.functional import cross_entropy, one_hot
+
+from .module import CLCEModule
+
+SHRINKAGE = 0.5  # towards one variance for all features; 0.3 to 0.7 are alike
+N_FOLDS = 5
+REGRESSION_C = 2.0
+# More samples make a start slower, and hardly another.
+MAX_SAMPLES = 10_000
+MAX_HELD_OUT = 2_000
+MAX_REGRESSED = 1_000
+ONE_SHOT_SPREAD = 1.5  # of the scores, where no image can be held out: usual with two of a class
+
+
+def start_head(
+    module: CLCEModule, features: Tensor, labels: np.ndarray, weights: np.ndarray
+) -> None:
+    """Fit to features (n, n_features) what of a head has a closed form: scale and classifier."""
+    module.standardize.adapt(features, torch.from_numpy(weights))
+    start_classifier(module, features, torch.from_numpy(labels), torch.from_numpy(weights))
+
+
+def start_classifier(module: CLCEModule, features: Tensor, labels: Tensor, weights: Tensor) -> None:
+    """Set the classifier to the mean of two linear ones, fitted to features (n, n_features).
+
+    Discriminant analysis leads where a class varies in few directions, as hands do, and logistic
+    regression where it doesn't; the mean was behind neither by much. Where a class has no sample
+    the classifier stays as it is.
+    """
+    n_classes = module.classifier.out_features
+    shares = torch.bincount(labels, weights.double(), minlength=n_classes) / weights.double().sum()
+    if n_classes < 2 or not shares.all():
+        return
+    kept = torch.argsort(place_in_class(labels, weights), stable=True)
+    kept = kept[weights[kept] > 0][:MAX_SAMPLES]
+    labels, weights = labels[kept], weights[kept].double()
+    with torch.no_grad():
+        device = module.classifier.weight.device
+        read = module.standardize(features[kept].to(device)).cpu().double()
+        variance = float(weights @ read.square().mean(dim=1) / weights.sum())
+        if not 0 < variance < math.inf:  # all samples are the same, or too large
+            return
+        basis = None
+        if len(read) < read.shape[1]:  # they span a smaller space, in which all is the same
+            basis = torch.linalg.qr(read.T).Q
+            read = read @ basis
+        found = [_tempered_discriminant(read, labels, weights, shares.log(), variance)]
+        if n_classes <= MAX_REGRESSED:
+            few = slice(MAX_REGRESSED)
+            found.append(_logistic_regression(read[few], labels[few], weights[few], n_classes))
+        weight, bias = (torch.stack(parts).mean(dim=0) for parts in zip(*found, strict=True))
+        weight = weight if basis is None else weight @ basis.T
+        module.classifier.weight[:, : weight.shape[1]].copy_(weight)
+        module.classifier.bias.copy_(bias)
+
+
+def discriminant(
+    features: Tensor, labels: Tensor, weights: Tensor, n_classes: int, variance: float
+) -> tuple[Tensor, Tensor]:
+    """Return weight (n_classes, n_features) and bias (n_classes,) of discriminant analysis.
+
+    The covariance is shrunken towards ``variance`` in all directions.
+    """
+    share = (weights / weights.sum())[:, None]  # (n, 1)
+    of_class = one_hot(labels, n_classes).to(features) * share  # (n, n_classes)
+    tiny = torch.finfo(features.dtype).tiny
+    means = of_class.T @ features / of_class.sum(dim=0)[:, None].clamp(min=tiny)
+    within = features - means[labels]
+    covariance = (1 - SHRINKAGE) * (share * within).T @ within
+    covariance.diagonal().add_(SHRINKAGE * variance)
+    weight = torch.linalg.solve(covariance, means.T).T
+    bias = -(weight * means).sum(dim=1) / 2
+    return weight - weight.mean(dim=0), bias - bias.mean()
+
+
+def _tempered_discriminant(
+    features: Tensor, labels: Tensor, weights: Tensor, log_shares: Tensor, variance: float
+) -> tuple[Tensor, Tensor]:
+    """Return weight and bias of a discriminant that is as sure as it may be."""
+    factor = _temper(features, labels, weights, log_shares, variance)
+    weight, bias = discriminant(features, labels, weights, len(log_shares), variance)
+    return factor * weight, factor * bias + log_shares - log_shares.mean()
+
+
+def _logistic_regression(
+    features: Tensor, labels: Tensor, weights: Tensor, n_classes: int
+) -> tuple[Tensor, Tensor]:
+    """Return weight and bias of regularised logistic regression."""
+    model = LogisticRegression(C=REGRESSION_C, tol=1e-3)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)  # it only begins
+        model.fit(features.numpy(), labels.numpy(), (weights / weights.mean()).numpy())
+    weight, bias = torch.from_numpy(model.coef_), torch.from_numpy(model.intercept_)
+    if n_classes == 2:
+        weight, bias = torch.cat([-weight, weight]) / 2, torch.cat([-bias, bias]) / 2
+    return weight, bias
+
+
+def _temper(
+    features: Tensor, labels: Tensor, weights: Tensor, log_shares: Tensor, variance: float
+) -> float:
+    """Return the factor of the scores at which samples that are held out have the least loss."""
+    features, labels, weights = (part[:MAX_HELD_OUT] for part in (features, labels, weights))
+    n_classes = len(log_shares)
+    place = place_in_class(labels, weights)
+    several = torch.bincount(labels, minlength=n_classes)[labels] > 1
+    fold = torch.where(several, place % N_FOLDS, -1)  # who is alone in a class is never held out
+    scores = torch.zeros(len(labels), n_classes, dtype=features.dtype)
+    for held_out in (fold == number for number in range(N_FOLDS)):
+        if held_out.any():
+            rest = ~held_out
+            weight, bias = discriminant(
+                features[rest], labels[rest], weights[rest], n_classes, variance
+            )
+            scores[held_out] = features[held_out] @ weight.T + bias
+    if not several.any():
+        weight, bias = discriminant(features, labels, weights, n_classes, variance)
+        return ONE_SHOT_SPREAD / float((features @ weight.T + bias).square().mean().sqrt())
+    scores, labels, weights = scores[several], labels[several], weights[several]
+    least = math.log(1e-3 / float(scores.square().mean().sqrt()))
+
+    def loss(log_factor: float) -> float:
+        logits = scores * math.exp(log_factor) + log_shares
+        return float(weights @ cross_entropy(logits, labels, reduction="none"))
+
+    best = minimize_scalar(loss, bounds=(least, least + math.log(1e5)), method="bounded")
+    return math.exp(best.x)
+
+
+def place_in_class(labels: Tensor, weights: Tensor) -> Tensor:
+    """Count, for each sample, those of its class that stand before it and weigh something."""
+    counts = one_hot(labels) * (weights > 0)[:, None]  # (n, n_classes)
+    return (counts.cumsum(dim=0) - counts).gather(1, labels[:, None]).squeeze(1)

@@ -1,0 +1,130 @@
+"""Where a head starts: the scale of features, and a classifier of closed form."""
+
+import numpy as np
+import pytest
+import torch
+from sklearn.datasets import load_digits
+from torch.nn.functional import cross_entropy
+
+from sklearn_clce import CLCEClassifier
+from sklearn_clce._training import CLCEModule
+from sklearn_clce._training.module import LENGTH, Standardize
+from sklearn_clce._training.start import SHRINKAGE, discriminant, place_in_class, start_head
+
+DIGITS, LABELS = load_digits(return_X_y=True)
+DIGITS = torch.from_numpy(DIGITS).float()
+
+
+def adapted(features, weights=None):
+    standardize = Standardize(features.shape[1])
+    standardize.adapt(features, torch.ones(len(features)) if weights is None else weights)
+    return standardize
+
+
+def started(features, labels, weights=None, n_classes=10):
+    module = CLCEModule(
+        None, None, n_features=features.shape[1], n_classes=n_classes, projection_dim=3
+    )
+    weights = np.ones(len(features)) if weights is None else weights
+    start_head(module, features, np.asarray(labels), weights)
+    return module.eval()
+
+
+@pytest.mark.parametrize("shift", [0, -8])  # never negative, and both signs
+def test_all_features_have_one_scale_whatever_their_deviation(shift):
+    standardize = adapted(DIGITS + shift)
+    assert len(standardize.scale.unique()) == 1
+    length = standardize(DIGITS + shift).square().sum(dim=1).mean().sqrt()
+    torch.testing.assert_close(length, torch.tensor(LENGTH))
+    torch.testing.assert_close(
+        standardize(DIGITS + shift).mean(dim=0), torch.zeros(64), atol=1e-5, rtol=0
+    )
+
+
+def test_the_root_is_taken_of_features_that_are_never_negative():
+    assert adapted(DIGITS - 1).floor is None
+    standardize = adapted(DIGITS)
+    steps = standardize(torch.tensor([[0.0], [1.0], [4.0], [9.0]]).expand(4, 64)).diff(dim=0)
+    torch.testing.assert_close(steps[1], steps[2], rtol=1e-4, atol=0)
+    assert standardize(torch.full((1, 64), -5.0)).isfinite().all()
+
+
+def test_a_root_can_be_trained_through_at_zero():
+    features = torch.zeros(1, 64, requires_grad=True)
+    adapted(DIGITS)(features).sum().backward()
+    assert features.grad.isfinite().all()
+
+
+@pytest.mark.parametrize("value", [0.0, 3.0, -3.0])
+def test_features_that_are_all_the_same_become_zero(value):
+    features = torch.full((6, 4), value)
+    assert not adapted(features)(features).any()
+    assert not started(features, [0, 1, 2] * 2, n_classes=3).classifier.weight.any()
+
+
+@pytest.mark.parametrize("factor", [1e-3, 1e3])
+@pytest.mark.parametrize("shift", [0, -8])
+def test_the_unit_of_the_features_does_not_matter(factor, shift):
+    features, labels = DIGITS[:60] + shift, LABELS[:60]
+    logits = [started(f, labels)(f)[0] for f in (features, features * factor)]
+    torch.testing.assert_close(*logits, rtol=1e-3, atol=1e-3)
+
+
+def test_the_start_beats_zeros_and_generalises():
+    module = started(DIGITS[:100], LABELS[:100])
+    with torch.no_grad():
+        logits, _ = module(DIGITS[100:])
+    labels = torch.from_numpy(LABELS[100:])
+    assert (logits.argmax(dim=1) == labels).float().mean() > 0.75
+    assert cross_entropy(logits, labels) < 1 < np.log(10)
+
+
+def test_the_discriminant_points_from_mean_to_mean_and_turns_from_where_classes_vary():
+    # two classes at -1 and 1 on the first axis; the second varies within both
+    features = torch.tensor([[-1.0, 2], [-1, -2], [1, 2], [1, -2]]).double()
+    labels, weights = torch.tensor([0, 0, 1, 1]), torch.ones(4).double()
+    weight, bias = discriminant(features, labels, weights, 2, variance=2.5)
+    slope = 1 / (SHRINKAGE * 2.5)
+    torch.testing.assert_close(weight, torch.tensor([[-slope, 0], [slope, 0]]).double())
+    torch.testing.assert_close(bias, torch.zeros(2).double())
+    turned = features + torch.tensor([0.5, 0]) * (features[:, 1:] / 2)  # they vary along (.5, 2)
+    (_, toward), _ = discriminant(turned, labels, weights, 2, variance=2.5)
+    assert toward[0] > 0 > toward[1]
+
+
+def test_the_share_of_a_class_counts():
+    features = torch.cat([torch.zeros(9, 2), torch.ones(1, 2)]) + torch.randn(10, 2) * 0.01
+    module = started(features, [0] * 9 + [1], n_classes=2)
+    with torch.no_grad():
+        logits, _ = module(torch.full((1, 2), 0.5))
+    assert logits.argmax() == 0
+
+
+def test_samples_that_weigh_nothing_say_nothing():
+    weights = np.r_[np.ones(60), np.zeros(20)]
+    mine, theirs = (started(DIGITS[:n], LABELS[:n], w) for n, w in ((60, None), (80, weights)))
+    torch.testing.assert_close(mine.classifier.weight, theirs.classifier.weight)
+
+
+def test_a_class_without_samples_leaves_the_classifier_at_zero():
+    assert not started(DIGITS[:30], LABELS[:30], n_classes=11).classifier.weight.any()
+
+
+def test_one_sample_of_each_class_is_enough():
+    first = [np.flatnonzero(label == LABELS)[0] for label in range(10)]
+    with torch.no_grad():
+        logits, _ = started(DIGITS[first], LABELS[first])(DIGITS[first])
+    assert (logits.argmax(dim=1).numpy() == LABELS[first]).all()
+
+
+def test_places_count_those_of_the_class_before():
+    labels, weights = torch.tensor([0, 1, 0, 0, 1]), torch.tensor([1, 1, 0, 1, 1])
+    assert place_in_class(labels, weights).tolist() == [0, 0, 1, 1, 1]
+
+
+def test_a_root_is_saved(tmp_path):
+    clf = CLCEClassifier("precomputed", max_epochs=1, random_state=0)
+    clf.fit(DIGITS[:60].numpy(), LABELS[:60]).save(tmp_path / "clf.safetensors")
+    loaded = CLCEClassifier.load(tmp_path / "clf.safetensors")
+    assert loaded.module_.standardize.floor == clf.module_.standardize.floor > 0
+    np.testing.assert_array_equal(*(c.predict_proba(DIGITS[60:90]) for c in (clf, loaded)))
