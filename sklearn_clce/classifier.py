@@ -21,6 +21,7 @@ from ._training import (
     Samples,
     fit_net,
     infer,
+    trained_blocks,
     with_callbacks,
 )
 from ._validation import (
@@ -62,10 +63,13 @@ class CLCEClassifier(
     pretrained : bool or path, default=True
         True: the weights bundled with ``"efficientnet_lite0"``, else timm's cache or
         hub. False: random weights. A path: a ``.safetensors`` or ``.pth`` file.
-    trainable : {"all", "head"} or int, default="all"
+    trainable : {"auto", "all", "head"} or int, default="auto"
         What trains: everything that requires gradients; a head on the features of the
         frozen backbone, which then runs once for each image; or head and last blocks, this
-        many, of a timm backbone. What is frozen in a module that is handed in stays so.
+        many, of a timm backbone. "auto": the upper two thirds of the blocks of a timm
+        backbone with pretrained weights, which is faster and keeps what few images can't
+        teach, and everything of another. What is frozen in a module that is handed in
+        stays so.
     weight : float, default=0.5
         Share of the contrastive term, in [0, 1]. 0 is plain cross-entropy.
     temperature : float, default=0.5
@@ -78,7 +82,7 @@ class CLCEClassifier(
     projection_dim : int, None or "auto", default="auto"
         Width of the projection head, a small network from features to the embedding;
         the classifier reads both. None: the features are the embedding. "auto": None
-        where the backbone trains, 128 where it is frozen.
+        where a backbone without pretrained weights trains, else 128.
     image_size : int, default=None
         Side of the backbone's input in pixels; None takes its own. A smaller one is
         faster.
@@ -105,10 +109,13 @@ class CLCEClassifier(
     max_epochs : int, default=20
         Passes over the training data.
     learning_rate : float, default=1e-3
-        Peak rate of AdamW for new layers: a linear warm-up, then a cosine down to 0.
+        Peak rate of AdamW for new layers: a linear warm-up, then a cosine down to 0. A
+        backbone with pretrained weights learns at 0.3 of it, and keeps its batch
+        statistics.
     layer_decay : float or "auto", default="auto"
         Each block of the backbone learns at this share of the rate of the one above.
-        "auto": 0.75 for a backbone with attention, such as BEiT, else 1.
+        "auto": 0.75 for a timm backbone with attention, such as BEiT, 0.95 for another of
+        timm, else 1.
     weight_decay : float, default=0.05
         Weight decay of AdamW, for all but norms, biases and position embeddings.
     warmup : float, default=0.1
@@ -169,8 +176,8 @@ class CLCEClassifier(
         its losses, its time and the time that is left.
     memory : path, joblib.Memory or None, default=None
         Folder in which the features of a frozen backbone are kept, for each image, so
-        that a grid search or another process does not compute them again. Used with
-        ``trainable="head"``.
+        that a grid search or another process does not compute them again. A head starts
+        from them also where a pretrained backbone trains.
     checkpoint : path, default=None
         Folder in which ``fit`` keeps its state after each epoch, and from which the
         same ``fit`` goes on after a crash, to the same result. A folder is for one fit;
@@ -191,6 +198,8 @@ class CLCEClassifier(
         The labels, sorted; the order of the columns of every output.
     net_ : skorch.NeuralNet
         The net that trained.
+    trainable_ : "all", "head" or int
+        What of the backbone trained: all, nothing, or this many of its last blocks.
     module_ : nn.Module
         The trained network; maps images in 0..1 to logits and embeddings.
     history_ : skorch.history.History
@@ -443,6 +452,11 @@ class CLCEClassifier(
     def module_(self) -> CLCEModule:
         """The trained network."""
         return self.net_.module_
+
+    @property
+    def trainable_(self) -> str | int:
+        """What of the backbone trained."""
+        return trained_blocks(self.module_)
 
     @property
     def history_(self) -> History:

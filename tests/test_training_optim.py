@@ -13,10 +13,13 @@ from torch import nn
 
 from sklearn_clce._training import CLCEModule
 from sklearn_clce._training.optim import (
+    PRETRAINED_RATE,
     blocks_of,
     freeze,
     layer_decay_of,
     parameter_groups,
+    settled_trainable,
+    trained_blocks,
     warmup_cosine,
 )
 from sklearn_clce.backbones import BackboneConfig
@@ -25,7 +28,7 @@ from small_fits import Recorder, head
 BACKBONES = ["tf_efficientnet_lite0", "vit_tiny_patch16_224", "resnet18", "convnext_atto"]
 
 
-def make_module(name, trainable="all", projection_dim=None):
+def make_module(name, trainable="all", projection_dim=None, pretrained=False):
     backbone = timm.create_model(name, num_classes=0)
     freeze(backbone, trainable)
     return CLCEModule(
@@ -34,6 +37,7 @@ def make_module(name, trainable="all", projection_dim=None):
         n_features=backbone.num_features,
         n_classes=3,
         projection_dim=projection_dim,
+        pretrained=pretrained,
     )
 
 
@@ -119,6 +123,41 @@ def test_batch_statistics_of_frozen_blocks_stay_still():
     assert moved == {"backbone.layer4.1.bn1.running_mean", "backbone.layer4.1.bn2.running_mean"}
 
 
+@pytest.mark.parametrize("name", BACKBONES)
+def test_a_pretrained_backbone_learns_more_slowly_and_its_head_does_not(name):
+    mine, others = (rates(make_module(name, pretrained=p)) for p in (True, False))
+    for parameter, (rate, decay) in mine.items():
+        share = PRETRAINED_RATE if parameter.startswith("backbone.") else 1
+        assert_allclose((rate, decay), (others[parameter][0] * share, others[parameter][1]))
+
+
+def test_a_pretrained_backbone_keeps_its_batch_statistics():
+    module = make_module("resnet18", pretrained=True).train()
+    before = {k: v.clone() for k, v in module.state_dict().items()}
+    module(torch.randn(4, 3, 64, 64))
+    assert all(torch.equal(v, before[k]) for k, v in module.state_dict().items())
+    assert module.backbone.layer1[0].training
+    assert all(p.requires_grad for p in module.backbone.parameters())
+
+
+@pytest.mark.parametrize("name", BACKBONES)
+def test_auto_trains_the_upper_blocks_of_a_pretrained_backbone(name):
+    backbone = timm.create_model(name, num_classes=0)
+    n_blocks = len(blocks_of(backbone))
+    settled = settled_trainable("auto", backbone, pretrained=True)
+    assert n_blocks / 2 < settled < n_blocks
+    assert settled_trainable("auto", backbone, pretrained=False) == "all"
+    assert settled_trainable("auto", nn.Conv2d(3, 4, 3), pretrained=True) == "all"
+
+
+@pytest.mark.parametrize("trainable", ["all", "head", 1, 3, "auto"])
+def test_what_is_asked_for_is_settled_and_told(trainable):
+    backbone = timm.create_model("resnet18", num_classes=0)
+    settled = settled_trainable(trainable, backbone, pretrained=True)
+    assert trainable in (settled, "auto")
+    assert trained_blocks(make_module("resnet18", trainable=settled)) == settled
+
+
 def test_more_blocks_than_there_are():
     with pytest.raises(ValueError, match="trainable=99: the backbone has 13 blocks"):
         make_module("vit_tiny_patch16_224", trainable=99)
@@ -131,12 +170,12 @@ def test_a_module_without_blocks():
 
 @pytest.mark.parametrize(
     ("name", "factor"),
-    [("tf_efficientnet_lite0", 1.0), ("resnet18", 1.0), ("vit_tiny_patch16_224", 0.75)],
+    [("tf_efficientnet_lite0", 0.95), ("resnet18", 0.95), ("vit_tiny_patch16_224", 0.75)],
 )
 def test_auto_layer_decay(name, factor):
     module = make_module(name)
     assert rates(module, layer_decay="auto") == rates(module, layer_decay=factor)
-    assert layer_decay_of(None, "auto") == 1
+    assert layer_decay_of(None, "auto") == layer_decay_of(nn.Conv2d(3, 4, 3), "auto") == 1
 
 
 def test_warm_up_and_cosine():

@@ -18,7 +18,8 @@ def test_verbose_says_how_much_there_is_to_do_and_leaves_a_line_for_each_epoch(c
     shown, red = capfd.readouterr()
     first, *epochs = shown.splitlines()
     assert first == (
-        "training 17,813 of 17,813 parameters on 54 samples, on cpu: up to 2 epochs of 6 steps"
+        "training 17,813 of 17,813 parameters (trainable='head') on 54 samples, on cpu: "
+        "up to 2 epochs of 6 steps"
     )
     assert len(epochs) == 2
     assert re.fullmatch(r"epoch 1/2: .*, [\d.]+ s, [\d.]+ s left", epochs[0])

@@ -6,6 +6,7 @@ from .fit import FittedNet, fit_net, infer
 from .fit_tasks import CallbackSupportMixin, FitTask, with_callbacks
 from .module import CLCEModule
 from .net import CLCENet
+from .optim import trained_blocks
 from .parameters import CLCEParameters
 
 __all__ = [
@@ -19,6 +20,7 @@ __all__ = [
     "CLCEParameters",
     "Course",
     "Split",
+    "trained_blocks",
     "CallbackSupportMixin",
     "FitTask",
     "with_callbacks",

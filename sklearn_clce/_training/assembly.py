@@ -35,12 +35,12 @@ from ..losses import CLCELoss
 from .course import Course, begin, mix_seed
 from .module import CLCEModule, trains
 from .net import CLCENet, already_a_batch, probabilities
-from .optim import fixed_in, freeze
+from .optim import fixed_in, freeze, settled_trainable
 from .parameters import CLCEParameters
 from .run import Augment
 from .skorch_params import check_skorch_params
 
-FROZEN_PROJECTION_DIM = 128
+PROJECTION_DIM = 128
 
 Samples = Tensor | Images  # features, or images
 
@@ -52,22 +52,25 @@ def make_module(
     device: torch.device,
     seed: int,
 ) -> tuple[CLCEModule, Tensor | None]:
-    """Build the network on the CPU, and return the samples' features if its backbone is frozen."""
+    """Build the network on the CPU, and return what is known of the samples' features.
+
+    A pretrained backbone runs once over the images even if it trains: the head starts from that.
+    """
     backbone: nn.Module | None = None
     config: BackboneConfig | None = None
     features: Tensor | None = None
+    shared: FrozenBackbone | None = None
+    pretrained = is_pretrained(parameters)
     if isinstance(samples, Tensor):
-        features, n_features = samples, samples.shape[1]
-    elif parameters.trainable == "head" or _is_frozen(parameters.backbone):
+        features = samples
+    elif parameters.trainable == "head" or pretrained or _is_frozen(parameters.backbone):
         shared = frozen_backbone(
             parameters.backbone,
             pretrained=parameters.pretrained,
             image_size=parameters.image_size,
             n_channels=samples.n_channels,
         )
-        features = kept_features(parameters, samples, shared, device, parameters.verbose)
         backbone, config = copy.deepcopy(shared.module), shared.config
-        n_features = features.shape[1]
     else:
         backbone, config = load_backbone(
             parameters.backbone,
@@ -75,7 +78,6 @@ def make_module(
             image_size=parameters.image_size,
             n_channels=samples.n_channels,
         )
-        freeze(backbone, parameters.trainable, fixed_in(backbone))
         if parameters.memory is not None:
             warnings.warn(
                 f"memory={parameters.memory!r}: nothing is kept, because the backbone trains "
@@ -83,11 +85,19 @@ def make_module(
                 UserWarning,
                 stacklevel=2,
             )
-        checkpoint_gradients(backbone, parameters.gradient_checkpointing)
+    if backbone is not None:
+        set_what_trains(parameters, backbone)
+    if shared is not None and not isinstance(samples, Tensor):
+        features = kept_features(parameters, samples, shared, device, parameters.verbose)
+    if features is not None:
+        n_features = features.shape[1]
+    else:
+        assert backbone is not None
+        assert config is not None
         n_features = count_features(backbone, EvaluationTransform(config)(samples[0]))
     projection_dim = parameters.projection_dim
     if projection_dim == "auto":
-        projection_dim = None if features is None else FROZEN_PROJECTION_DIM
+        projection_dim = PROJECTION_DIM if pretrained or features is not None else None
     torch.manual_seed(mix_seed(seed))  # whether or not the backbone had to be loaded
     module = CLCEModule(
         backbone,
@@ -95,6 +105,7 @@ def make_module(
         n_features=n_features,
         n_classes=n_classes,
         projection_dim=projection_dim,
+        pretrained=pretrained,
     )
     if parameters.compile:
         module.compile()
@@ -130,6 +141,22 @@ def features_for(
         return samples if isinstance(samples, Tensor) else None
     backbone = FrozenBackbone(net.module_.eval().backbone, net.module_.config)
     return kept_features(parameters, samples, backbone, net.device, verbose)
+
+
+def is_pretrained(parameters: CLCEParameters) -> bool:
+    """Tell whether a backbone comes with weights that know more than the images can teach."""
+    named = isinstance(parameters.backbone, str) and parameters.backbone != "precomputed"
+    return named and parameters.pretrained is not False
+
+
+def set_what_trains(parameters: CLCEParameters, backbone: nn.Module) -> None:
+    """Freeze what is not to train, and save memory where the rest does."""
+    trainable = settled_trainable(
+        parameters.trainable, backbone, pretrained=is_pretrained(parameters)
+    )
+    freeze(backbone, trainable, fixed_in(parameters.backbone))
+    if trains(backbone):
+        checkpoint_gradients(backbone, parameters.gradient_checkpointing)
 
 
 def _is_frozen(backbone: str | nn.Module) -> bool:
@@ -204,7 +231,10 @@ def continued_net(parameters: CLCEParameters, net: CLCENet, device: torch.device
     module = copy.deepcopy(net.module_)
     if module.backbone is not None:
         if net.course.changed(parameters, "trainable"):
-            freeze(module.backbone, parameters.trainable, fixed_in(parameters.backbone))
+            trainable = settled_trainable(
+                parameters.trainable, module.backbone, pretrained=module.pretrained
+            )
+            freeze(module.backbone, trainable, fixed_in(parameters.backbone))
             module.settle_what_trains()
         if net.course.changed(parameters, "gradient_checkpointing") and not module.frozen:
             checkpoint_gradients(module.backbone, parameters.gradient_checkpointing)

@@ -88,7 +88,7 @@ def fit_net(
             net = continued_net(parameters, after, device)
             features = features_for(parameters, net, samples, parameters.verbose)
         augment = make_augmentation(parameters, net.module_, samples)
-        if features is not None and augment is None:
+        if features is not None and augment is None and net.module_.frozen:
             samples = features
         room = Room(parameters.cache_size)
         validation: Dataset | None = None

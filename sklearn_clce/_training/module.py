@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from ..backbones import BackboneConfig, Normalize, run_backbone
 
-LENGTH = 8.0  # usual length of a standardised feature vector, whatever its width
+LENGTH = 4.0  # usual length of a standardised feature vector, whatever its width
 FLOOR = 1e-4  # share of the mean feature below which a root would be too steep to train through
 
 
@@ -97,8 +97,10 @@ class CLCEModule(nn.Module):
         n_features: int,
         n_classes: int,
         projection_dim: int | None,
+        pretrained: bool = False,
     ) -> None:
         super().__init__()
+        self.pretrained = pretrained
         self.backbone = backbone
         self.config = config
         self.normalize = None if config is None else Normalize(config.mean, config.std)
@@ -133,6 +135,8 @@ class CLCEModule(nn.Module):
                 child.train(mode)
         if mode and self.backbone is not None and not self.frozen and not self.trains_whole:
             _evaluate_where_frozen(self.backbone)
+        if mode and not self.frozen and self.pretrained and self.backbone is not None:
+            _keep_batch_statistics(self.backbone)
         return self
 
     def features(self, batch: Tensor) -> Tensor:
@@ -170,3 +174,10 @@ def _evaluate_where_frozen(module: nn.Module) -> None:
     for child in module.children():
         if next(child.parameters(), None) is not None:
             _evaluate_where_frozen(child)
+
+
+def _keep_batch_statistics(backbone: nn.Module) -> None:
+    """Normalise as the backbone was trained to: a few images have other statistics."""
+    for layer in backbone.modules():
+        if isinstance(layer, nn.modules.batchnorm._BatchNorm):
+            layer.eval()

@@ -10,6 +10,9 @@ from torch import nn
 
 from .module import CLCEModule
 
+PRETRAINED_RATE = 0.3  # share of the learning rate at which a pretrained backbone learns
+TRAINED_SHARE = 2 / 3  # of the blocks of a pretrained backbone, from the top
+
 
 def blocks_of(backbone: Any) -> list[list[str]]:
     """List the names of a timm backbone's parameters, block by block."""
@@ -53,14 +56,33 @@ def fixed_in(backbone: Any) -> frozenset[str]:
     return frozenset(name for name, p in backbone.named_parameters() if not p.requires_grad)
 
 
+def settled_trainable(trainable: str | int, backbone: nn.Module, *, pretrained: bool) -> str | int:
+    """Settle "auto": the upper blocks of a pretrained backbone that knows its blocks, else all."""
+    if trainable != "auto":
+        return trainable
+    if not pretrained or not hasattr(backbone, "group_matcher"):
+        return "all"
+    return math.ceil(TRAINED_SHARE * len(blocks_of(backbone)))
+
+
+def trained_blocks(module: CLCEModule) -> str | int:
+    """Tell what trains, as ``trainable`` would ask for it."""
+    if module.frozen or module.backbone is None:
+        return "head"
+    if module.trains_whole:
+        return "all"
+    training = {name for name, p in module.backbone.named_parameters() if p.requires_grad}
+    return sum(not training.isdisjoint(block) for block in blocks_of(module.backbone))
+
+
 def layer_decay_of(backbone: nn.Module | None, layer_decay: float | str) -> float:
     """Settle the factor between the learning rates of two blocks."""
     if not isinstance(layer_decay, str):
         return layer_decay
-    has_attention = backbone is not None and any(
-        "Attention" in type(part).__name__ for part in backbone.modules()
-    )
-    return 0.75 if has_attention else 1.0
+    if backbone is None or not hasattr(backbone, "group_matcher"):
+        return 1.0
+    has_attention = any("Attention" in type(part).__name__ for part in backbone.modules())
+    return 0.75 if has_attention else 0.95
 
 
 def parameter_groups(
@@ -69,8 +91,9 @@ def parameter_groups(
     """Group parameters by learning rate and weight decay.
 
     New layers learn at ``learning_rate``; each block of the backbone at ``layer_decay``
-    times the rate of the one above it, as in BEiT's fine-tuning [1]_. Norms, biases and
-    what timm names beside (position embeddings) do not decay.
+    times the rate of the one above it, as in BEiT's fine-tuning [1]_, and all of a
+    pretrained one at a share of that. Norms, biases and what timm names beside (position
+    embeddings) do not decay.
 
     References
     ----------
@@ -79,7 +102,9 @@ def parameter_groups(
     groups = _as_groups(module.new_layers(), weight_decay)
     if module.backbone is not None and not module.frozen:
         factor = layer_decay_of(module.backbone, layer_decay)
-        groups += _backbone_groups(module.backbone, weight_decay, factor)
+        share = PRETRAINED_RATE if module.pretrained else 1.0
+        for group in _backbone_groups(module.backbone, weight_decay, factor):
+            groups.append(group | {"lr_scale": group["lr_scale"] * share})
     merged: dict[tuple[float, float], list[nn.Parameter]] = {}
     for group in groups:  # few groups, because an optimizer steps group by group
         trained = [p for p in group["params"] if p.requires_grad]

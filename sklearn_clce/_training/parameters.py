@@ -31,7 +31,10 @@ class CLCEParameters(BaseEstimator):
     _parameter_constraints: dict = {
         "backbone": [str, nn.Module],
         "pretrained": ["boolean", str, os.PathLike],
-        "trainable": [StrOptions({"all", "head"}), Interval(Integral, 1, None, closed="left")],
+        "trainable": [
+            StrOptions({"auto", "all", "head"}),
+            Interval(Integral, 1, None, closed="left"),
+        ],
         "weight": [Interval(Real, 0, 1, closed="both")],
         "temperature": [Interval(Real, 0, None, closed="neither")],
         "hardness": [Interval(Real, 0, None, closed="left")],
@@ -80,7 +83,7 @@ class CLCEParameters(BaseEstimator):
         backbone: str | nn.Module = "efficientnet_lite0",
         *,
         pretrained: bool | str | os.PathLike[str] = True,
-        trainable: Literal["all", "head"] | int = "all",
+        trainable: Literal["auto", "all", "head"] | int = "auto",
         weight: float = 0.5,
         temperature: float = 0.5,
         hardness: float = 1.0,

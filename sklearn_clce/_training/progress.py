@@ -9,6 +9,7 @@ from skorch.callbacks import Callback
 
 from .._distributed import is_main
 from .._progress import bar, duration, tell
+from .optim import trained_blocks
 
 SHOWN = {"train_loss": "loss", "valid_loss": "validation loss", "valid_acc": "validation accuracy"}
 
@@ -27,8 +28,10 @@ class Progress(Callback):
         trained = sum(p.numel() for p in parameters if p.requires_grad)
         total = sum(p.numel() for p in parameters)
         n_steps, n_epochs = len(net.run.batch_sampler), net.run.n_epochs
+        what = f"trainable={trained_blocks(net.module_)!r}"
         tell(
-            f"training {trained:,} of {total:,} parameters on {len(X):,} samples, on {net.device}: "
+            f"training {trained:,} of {total:,} parameters ({what}) "
+            f"on {len(X):,} samples, on {net.device}: "
             f"{'up to ' if net.patience else ''}{n_epochs} epochs of {n_steps} steps"
         )
         self.n_before_, self.start_ = net.run.epochs_done, time.monotonic()

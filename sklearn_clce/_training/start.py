@@ -17,11 +17,12 @@ from .module import CLCEModule
 
 SHRINKAGE = 0.5  # towards one variance for all features; 0.3 to 0.7 are alike
 N_FOLDS = 5
-REGRESSION_C = 2.0
+REGRESSION_C = 8.0
 # More samples make a start slower, and hardly another.
 MAX_SAMPLES = 10_000
 MAX_HELD_OUT = 2_000
 MAX_REGRESSED = 1_000
+LEAST = 1e-6  # what is smaller is rounding
 ONE_SHOT_SPREAD = 1.5  # of the scores, where no image can be held out: usual with two of a class
 
 
@@ -51,7 +52,7 @@ def start_classifier(module: CLCEModule, features: Tensor, labels: Tensor, weigh
         device = module.classifier.weight.device
         read = module.standardize(features[kept].to(device)).cpu().double()
         variance = float(weights @ read.square().mean(dim=1) / weights.sum())
-        if not 0 < variance < math.inf:  # all samples are the same, or too large
+        if not LEAST < variance * read.shape[1] < math.inf:  # all samples are alike, or too large
             return
         basis = None
         if len(read) < read.shape[1]:  # they span a smaller space, in which all is the same
@@ -128,16 +129,22 @@ def _temper(
             scores[held_out] = features[held_out] @ weight.T + bias
     if not several.any():
         weight, bias = discriminant(features, labels, weights, n_classes, variance)
-        return ONE_SHOT_SPREAD / float((features @ weight.T + bias).square().mean().sqrt())
+        return ONE_SHOT_SPREAD / max(_spread(features @ weight.T + bias), LEAST)
     scores, labels, weights = scores[several], labels[several], weights[several]
-    least = math.log(1e-3 / float(scores.square().mean().sqrt()))
+    least = math.log(1e-3 / max(_spread(scores), LEAST))
+    doubt = 1 / (len(labels) + 2)  # that all are right doesn't say that the next will be
 
     def loss(log_factor: float) -> float:
         logits = scores * math.exp(log_factor) + log_shares
-        return float(weights @ cross_entropy(logits, labels, reduction="none"))
+        losses = cross_entropy(logits, labels, reduction="none", label_smoothing=doubt)
+        return float(weights @ losses)
 
     best = minimize_scalar(loss, bounds=(least, least + math.log(1e5)), method="bounded")
     return math.exp(best.x)
+
+
+def _spread(scores: Tensor) -> float:
+    return float(scores.square().mean().sqrt())
 
 
 def place_in_class(labels: Tensor, weights: Tensor) -> Tensor:

@@ -31,6 +31,7 @@ def describe_module(module: CLCEModule) -> dict[str, Any]:
         "projection_dim": None if module.projection is None else module.n_embedding,
         "standardized": module.standardize.adapted,
         "floor": module.standardize.floor,
+        "pretrained": module.pretrained,
         "frozen": [name for name, p in parameters.items() if not p.requires_grad],
     }
 
@@ -116,6 +117,7 @@ def build_module(
         n_features=n_features,
         n_classes=n_classes,
         projection_dim=projection_dim,
+        pretrained="pretrained" in description and take(description, "pretrained", bool),
     )
     module.standardize.adapted = take(description, "standardized", bool)
     if "floor" in description:  # earlier files took no root
