@@ -160,7 +160,7 @@ def test_memory_without_a_frozen_backbone_warns(
     tiny_backbone, colour_images, colour_labels, tmp_path
 ):
     clf = CLCEClassifier(tiny_backbone, memory=tmp_path / "features", max_epochs=1, batch_size=6)
-    with pytest.warns(UserWarning, match=r"memory=.*nothing is kept.*trainable='all'"):
+    with pytest.warns(UserWarning, match=r"memory=.*nothing is kept.*trainable='auto'"):
         clf.fit(colour_images, colour_labels)
     assert not (tmp_path / "features").exists()
 

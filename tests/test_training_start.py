@@ -106,6 +106,19 @@ def test_samples_that_weigh_nothing_say_nothing():
     torch.testing.assert_close(mine.classifier.weight, theirs.classifier.weight)
 
 
+def test_copies_and_weights_are_the_same_and_order_does_not_matter():
+    weights, order = np.arange(60) % 4, np.random.default_rng(0).permutation(60)
+    features, labels = DIGITS[:60], LABELS[:60]
+    copies = started(
+        features.repeat_interleave(torch.from_numpy(weights), dim=0), labels.repeat(weights)
+    )
+    counted = weights > 0
+    weighted = started(features[counted], labels[counted], weights[counted])
+    torch.testing.assert_close(weighted.classifier.weight, copies.classifier.weight)
+    moved = started(features[order], labels[order])
+    torch.testing.assert_close(moved.classifier.weight, started(features, labels).classifier.weight)
+
+
 def test_a_class_without_samples_leaves_the_classifier_at_zero():
     assert not started(DIGITS[:30], LABELS[:30], n_classes=11).classifier.weight.any()
 

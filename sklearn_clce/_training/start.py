@@ -54,6 +54,7 @@ def start_classifier(module: CLCEModule, features: Tensor, labels: Tensor, weigh
         variance = float(weights @ read.square().mean(dim=1) / weights.sum())
         if not LEAST < variance * read.shape[1] < math.inf:  # all samples are alike, or too large
             return
+        read, labels, weights = _distinct(read, labels, weights)
         basis = None
         if len(read) < read.shape[1]:  # they span a smaller space, in which all is the same
             basis = torch.linalg.qr(read.T).Q
@@ -66,6 +67,14 @@ def start_classifier(module: CLCEModule, features: Tensor, labels: Tensor, weigh
         weight = weight if basis is None else weight @ basis.T
         module.classifier.weight[:, : weight.shape[1]].copy_(weight)
         module.classifier.bias.copy_(bias)
+
+
+def _distinct(features: Tensor, labels: Tensor, weights: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Make one sample of copies: one that is held out is to have none among the others."""
+    labelled = torch.cat([labels[:, None].to(features), features], dim=1)
+    distinct, place = labelled.unique(dim=0, return_inverse=True)
+    together = torch.zeros(len(distinct), dtype=weights.dtype).index_add(0, place, weights)
+    return distinct[:, 1:], distinct[:, 0].long(), together
 
 
 def discriminant(
