@@ -1,7 +1,7 @@
 """A GPU that is the CPU: its lock is the real one, and it has memory for one process alone.
 
-A process that imports this shares it; what torch would keep of its memory stays taken until
-``torch.cuda.empty_cache``.
+A process that has an :class:`OnSimulatedGPU` shares it; what torch would keep of its memory stays
+taken until ``torch.cuda.empty_cache``.
 """
 
 import fcntl
@@ -34,8 +34,10 @@ def empty_cache():
         taken.pop().close()
 
 
-_distributed._shared_gpu = lambda device: "simulated"
-torch.cuda.empty_cache = empty_cache
+def share():
+    """Not at import: collecting doctests imports every file."""
+    _distributed._shared_gpu = lambda device: "simulated"
+    torch.cuda.empty_cache = empty_cache
 
 
 class OnSimulatedGPU(nn.Module):
@@ -43,9 +45,14 @@ class OnSimulatedGPU(nn.Module):
 
     def __init__(self):
         super().__init__()
+        share()
         with torch.random.fork_rng():
             torch.manual_seed(0)
             self.layer = nn.Linear(16, 8)
+
+    def __setstate__(self, state):
+        super().__setstate__(state)
+        share()
 
     def forward(self, images):
         take_memory()
