@@ -493,7 +493,7 @@ class CLCEClassifier(
             config = self.backbone_config_
             if config is not None and config.n_channels not in (1, 3):
                 n_channels = config.n_channels
-            colour = getattr(self, "_saw_colour", None)  # a file does not tell
+            colour = getattr(self, "_saw_colour", None)  # a file of before does not tell
         images = as_images(
             X,
             image_shape=self.image_shape,

@@ -257,6 +257,7 @@ def test_beit_at_full_size(tmp_path, photos):
     clf = CLCEClassifier(
         "beit",
         pretrained=tmp_path / "beit.safetensors",
+        trainable="all",
         batch_size=4,
         max_epochs=1,
         random_state=0,

@@ -456,7 +456,9 @@ def loads(monkeypatch):
     monkeypatch.setattr(
         _frozen,
         "load_backbone",
-        lambda name, **kwargs: calls.append((name, *kwargs.values())) or load(name, **kwargs),
+        lambda name, *, n_channels, **kwargs: (
+            calls.append((name, *kwargs.values())) or load(name, n_channels=n_channels, **kwargs)
+        ),
     )
     return calls
 

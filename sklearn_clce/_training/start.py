@@ -8,7 +8,6 @@ import warnings
 import numpy as np
 import torch
 from scipy.optimize import minimize_scalar
-from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression
 from torch import Tensor
 from torch.nn.functional import cross_entropy, one_hot
@@ -70,11 +69,16 @@ def start_classifier(module: CLCEModule, features: Tensor, labels: Tensor, weigh
 
 
 def _distinct(features: Tensor, labels: Tensor, weights: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Make one sample of copies: one that is held out is to have none among the others."""
+    """Make one sample of copies: one that is held out is to have none among the others.
+
+    The first of each class come first, so that any beginning holds samples of all.
+    """
     labelled = torch.cat([labels[:, None].to(features), features], dim=1)
     distinct, place = labelled.unique(dim=0, return_inverse=True)
     together = torch.zeros(len(distinct), dtype=weights.dtype).index_add(0, place, weights)
-    return distinct[:, 1:], distinct[:, 0].long(), together
+    labels = distinct[:, 0].long()
+    order = torch.argsort(place_in_class(labels, together), stable=True)
+    return distinct[order, 1:], labels[order], together[order]
 
 
 def discriminant(
@@ -111,7 +115,8 @@ def _logistic_regression(
     """Return weight and bias of regularised logistic regression."""
     model = LogisticRegression(C=REGRESSION_C, tol=1e-3)
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ConvergenceWarning)  # it only begins
+        # it only begins, and there may be many classes for the samples
+        warnings.simplefilter("ignore", UserWarning)
         model.fit(features.numpy(), labels.numpy(), (weights / weights.mean()).numpy())
     weight, bias = torch.from_numpy(model.coef_), torch.from_numpy(model.intercept_)
     if n_classes == 2:

@@ -211,6 +211,7 @@ def describe(clf: Any) -> tuple[dict[str, Any], list[str]]:
         "validation_scores": clf.validation_scores_,
         "course": _describe_course(clf.net_.course),
         "n_features_in": getattr(clf, "n_features_in_", None),
+        "saw_colour": getattr(clf, "_saw_colour", None),
         "feature_names_in": None if columns is None else columns.tolist(),
     }
     return model, list(dict.fromkeys(left_out))
@@ -312,6 +313,8 @@ def _take_columns(clf: Any, model: dict[str, Any]) -> None:
     names = take(model, "feature_names_in", list, NoneType)
     if n_features is not None:
         clf.n_features_in_ = n_features
+    if "saw_colour" in model and model["saw_colour"] is not None:  # not in files of before
+        clf._saw_colour = take(model, "saw_colour", bool)
     if names is not None:
         if not all(type(name) is str for name in names):
             raise ValueError("its feature_names_in are not names")
