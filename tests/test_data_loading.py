@@ -1,5 +1,7 @@
 """Batches are read ahead, decoded once, and the same whoever reads them."""
 
+from concurrent.futures import ThreadPoolExecutor
+
 import numpy as np
 import pytest
 import torch
@@ -16,6 +18,7 @@ from sklearn_clce.data import (
     PartOfImages,
     RandomCrops,
     Room,
+    _loading,
     _room,
     as_images,
 )
@@ -176,3 +179,16 @@ def test_predicting_shows_a_bar_at_verbose_1(
     monkeypatch.setattr("sys.stdout.isatty", lambda: True)
     clf.predict(colour_images)
     assert ("0/1 [" in capsys.readouterr().out) == bool(verbose)
+
+
+def test_threads_that_read_compute_on_one_core_each_and_leave_the_others_alone():
+    before = torch.get_num_threads()
+    with ThreadPoolExecutor(1, initializer=_loading._compute_alone) as pool:
+        assert pool.submit(torch.get_num_threads).result() == 1
+    assert torch.get_num_threads() == before
+
+
+def test_no_thread_looks_for_libraries(colour_images, monkeypatch):
+    """While the main thread imports an extension, that would be a deadlock."""
+    monkeypatch.setattr(_loading, "ThreadpoolController", lambda: 1 / 0)
+    all_batches(as_images(colour_images), EvaluationTransform(CONFIG), num_workers=2)

@@ -21,6 +21,10 @@ from ._pixels import as_float
 AHEAD = 2  # batches that are read before they are asked for
 MOST_WORKERS = 16  # of "auto"
 
+# Looked for here, once: to look for libraries in one thread while another imports an extension
+# is a deadlock, of the loader's lock with Python's.
+_thread_pools = ThreadpoolController()
+
 Batch = tuple[Tensor, Targets]
 
 
@@ -149,4 +153,4 @@ def _as_it_is(pictures: list[Tensor]) -> list[Tensor]:
 def _compute_alone() -> None:
     """Let a thread that reads compute on one core: there are as many threads as cores."""
     torch.get_num_threads()  # or torch would set its number later
-    ThreadpoolController().limit(limits=1, user_api="openmp")
+    _thread_pools.limit(limits=1, user_api="openmp")
