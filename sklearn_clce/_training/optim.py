@@ -21,7 +21,7 @@ def blocks_of(backbone: Any) -> list[list[str]]:
     if not hasattr(backbone, "group_matcher"):
         raise ValueError(
             f"backbone={type(backbone).__name__} does not tell its blocks (timm's group_matcher): "
-            "trainable must be 'all' or 'head'"
+            "trainable must be 'auto', 'all' or 'head'"
         )
     groups = group_parameters(backbone, backbone.group_matcher(coarse=False))
     blocks = [groups[index] for index in sorted(groups)]

@@ -172,7 +172,9 @@ class CLCEParameters(BaseEstimator):
             kinds = [kind for kind in self._parameter_constraints[name] if isinstance(kind, str)]
             if isinstance(value, bool) and not TAKE_BOOL.intersection(kinds):
                 wanted = (
-                    "'all', 'head' or a number of blocks" if name == "trainable" else "a number"
+                    "'auto', 'all', 'head' or a number of blocks"
+                    if name == "trainable"
+                    else "a number"
                 )
                 raise InvalidParameterError(f"{name}={value!r}: {wanted} is required")
 
