@@ -456,7 +456,7 @@ def loads(monkeypatch):
     monkeypatch.setattr(
         _frozen,
         "load_backbone",
-        lambda name, *, n_channels, **kwargs: (
+        lambda name, *, n_channels=None, **kwargs: (
             calls.append((name, *kwargs.values())) or load(name, n_channels=n_channels, **kwargs)
         ),
     )
