@@ -113,7 +113,7 @@ class Checkpoint:
         net.optimizer_.load_state_dict(self.state["optimizer"])
         if callbacks["lr_scheduler"] is not None and self.state["scheduler"] is not None:
             callbacks["lr_scheduler"].scheduler_.load_state_dict(self.state["scheduler"])
-        vars(callbacks["early_stopping"]).update(self.state["early_stopping"])
+        callbacks["early_stopping"].__dict__.update(self.state["early_stopping"])
         callbacks["last_good_weights"].weights_ = self.state["weights"]
         net.history_[:] = json.loads(self.state["history"])
         net.run.epochs_done = self.state["epochs_done"]
@@ -214,7 +214,7 @@ class _Hashing:
 
 def write_state(state: dict[str, Any], file: IO[bytes]) -> None:
     """Write a state, then its digest."""
-    hashing = _Hashing(file)
+    hashing: Any = _Hashing(file)
     torch.save(state, hashing)
     file.write(hashing.sha256.digest() + MAGIC)
 
