@@ -23,11 +23,6 @@ class Augmentation:
     has cropped and mirrored them as they were read. Grey images, such as digits, letters
     and scans, are turned, moved and scaled a little and never mirrored, because a
     mirrored letter is another one.
-
-    Parameters
-    ----------
-    grey : bool
-        Whether the images are grey.
     """
 
     def __init__(self, grey: bool) -> None:
@@ -64,18 +59,7 @@ def move_a_little(images: Tensor) -> Tensor:
 
 
 def is_grey(image: Tensor) -> bool:
-    """Tell whether an image has no colour.
-
-    Parameters
-    ----------
-    image : Tensor of shape (C, H, W)
-        Pixels.
-
-    Returns
-    -------
-    bool
-        True for one channel, or where red, green and blue agree.
-    """
+    """Tell whether an image has no colour: image (C, H, W)."""
     return bool((image == image[:1]).all())
 
 

@@ -25,18 +25,7 @@ class LabelledImages(Dataset):
     What the transform makes of an image is kept while there is room; a random crop of it
     is cut anew each time.
 
-    Parameters
-    ----------
-    images : Images
-        Images of shape (C, H, W).
-    transform : EvaluationTransform
-        Maps a picture to what is kept of it, and that to what a batch stacks.
-    labels : ndarray of shape (n,), int64, default=None
-        Class indices; None for prediction.
-    weights : ndarray of shape (n,), float32, default=None
-        Weight of each sample.
-    room : Room, default=None
-        Memory for what is kept; None keeps nothing.
+    Shapes: labels (n,), weights (n,).
     """
 
     def __init__(
@@ -113,14 +102,7 @@ class LabelledImages(Dataset):
 class LabelledFeatures(Dataset):
     """Batches of features with their labels and weights, all on one device.
 
-    Parameters
-    ----------
-    features : Tensor of shape (n, n_features), float32
-        One row a sample.
-    labels : ndarray of shape (n,), int64, default=None
-        Class indices; None for prediction.
-    weights : ndarray of shape (n,), float32, default=None
-        Weight of each row.
+    Shapes: features (n, n_features), labels (n,), weights (n,).
     """
 
     def __init__(
@@ -139,18 +121,7 @@ class LabelledFeatures(Dataset):
         return self.features[indices], self.targets[indices]
 
     def to(self, device: torch.device) -> LabelledFeatures:
-        """Move everything to a device.
-
-        Parameters
-        ----------
-        device : torch.device
-            The device.
-
-        Returns
-        -------
-        LabelledFeatures
-            Itself.
-        """
+        """Move everything to a device."""
         self.features = self.features.to(device)
         self.targets.labels = self.targets.labels.to(device)
         self.targets.weights = self.targets.weights.to(device)
@@ -158,15 +129,7 @@ class LabelledFeatures(Dataset):
 
 
 class FeatureBatches:
-    """Batches of features for an epoch: rows of tensors, no worker, no row in Python.
-
-    Parameters
-    ----------
-    dataset : LabelledFeatures
-        On the device where the batches are wanted.
-    batch_sampler : Sampler or list of list of int
-        Rows of the batches.
-    """
+    """Batches of features for an epoch: rows of tensors, no worker, no row in Python."""
 
     def __init__(self, dataset: LabelledFeatures, batch_sampler: Any) -> None:
         self.dataset = dataset

@@ -25,38 +25,9 @@ def as_images(
     n_channels: int | None = None,
     colour: bool | None = None,
 ) -> Images:
-    """Read anything that a user calls images, as a sequence of tensors.
+    """Read anything that a user calls images, as a sequence of tensors (C, H, W) in 0..1.
 
-    Parameters
-    ----------
-    X : array, tensor, list, Series, one-column frame or map-style Dataset
-        Arrays and tensors of shape (n, H, W), (n, H, W, C) or (n, C, H, W); where both
-        fit, the last axis holds the channels. Arrays of shape (n, n_pixels) with
-        ``image_shape``. Sequences of paths, bytes, files, PIL images, arrays, dicts of
-        ``bytes`` and ``path``, or samples that begin with one. Pixels are integers up
-        to ``white``, floats in 0..1, or bool.
-    image_shape : sequence of 2 or 3 int, default=None
-        Shape of one image in X.
-    white : float, default=None
-        Value of white in integers; None: 255, or the highest value of a 16-bit dtype.
-    n_channels : int, default=None
-        Channels of each image where they are neither grey, RGB nor RGBA; None finds it.
-    colour : bool, default=None
-        Whether images that came before had colour, so that (3, H, W) is one of them.
-
-    Returns
-    -------
-    Images
-        A sequence of (C, H, W) tensors, float32 in 0..1, read when they are asked for.
-
-    Raises
-    ------
-    ValueError
-        If shape, dtype or range are not those of images; the message names the place.
-    TypeError
-        If X is nothing that holds images, or a single image.
-    FileNotFoundError
-        If there is no file at a path; the message names the place.
+    ``colour``: images that came before had colour, so that (3, H, W) is one picture.
     """
     rules = PixelRules(white, n_channels)
     X = _unwrapped(X)

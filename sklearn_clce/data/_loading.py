@@ -35,17 +35,6 @@ class ImageBatches:
     the user's own may not bear threads: it is read in this thread, or in processes if
     workers are asked for. Neither the number of workers nor what is kept changes a
     batch.
-
-    Parameters
-    ----------
-    dataset : LabelledImages
-        The images.
-    batch_sampler : Sampler or list of list of int
-        Indices of the batches.
-    num_workers : int or "auto", default="auto"
-        "auto": a thread for each core, up to 16; none for a Dataset of the user's own.
-    device : torch.device or str, default="cpu"
-        Where the batches are wanted.
     """
 
     def __init__(

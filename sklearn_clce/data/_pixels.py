@@ -15,18 +15,10 @@ ROUNDING = 1e-5  # how far float pixels may lie outside 0..1
 
 @dataclass(frozen=True)
 class PixelRules:
-    """How numbers are to be read as pixels.
+    """How numbers are to be read as pixels."""
 
-    Parameters
-    ----------
-    white : float or None, default=None
-        Value of white in integers; None: 255, or the highest value of a 16-bit dtype.
-    n_channels : int or None, default=None
-        Channels of each image, all of them kept; None: grey, RGB, or RGB and alpha.
-    """
-
-    white: float | None = None
-    n_channels: int | None = None
+    white: float | None = None  # of integers; None: 255, or the highest of a 16-bit dtype
+    n_channels: int | None = None  # all kept; None: grey, RGB, or RGB and alpha
 
     def white_of(self, dtype: np.dtype) -> float:
         """Return the value of white in an array of a dtype."""

@@ -25,31 +25,7 @@ _file_lock = threading.Lock()
 
 
 def read_image(item: Any, where: str, rules: PixelRules | None = None) -> Tensor:
-    """Read one image of any kind, all of its pixels.
-
-    Parameters
-    ----------
-    item : path, bytes, file, PIL image, array, tensor, or a sequence that begins with one
-        The image.
-    where : str
-        Its place, for messages, such as "X[3]".
-    rules : PixelRules, default=None
-        How its numbers are to be read.
-
-    Returns
-    -------
-    Tensor of shape (C, H, W), float32
-        Pixels in 0..1.
-
-    Raises
-    ------
-    ValueError
-        If it is not an image; the message begins with ``where``.
-    FileNotFoundError
-        If there is no file at the path.
-    TypeError
-        If it is none of the kinds above.
-    """
+    """Read one image of any kind, all of its pixels: -> (C, H, W)."""
     return as_float(read_picture(item, where, rules or PixelRules()))
 
 

@@ -14,13 +14,7 @@ CGROUP = Path("/sys/fs/cgroup")
 
 
 class Room:
-    """Memory that is taken until there is no more.
-
-    Parameters
-    ----------
-    size : int or "auto"
-        Bytes; "auto": as long as a quarter of the memory of machine or container is free.
-    """
+    """Memory that is taken until there is no more."""
 
     def __init__(self, size: int | str = "auto") -> None:
         self.automatic = size == "auto"

@@ -27,13 +27,7 @@ LOOKED_AT = 32  # images, spread over all, that speak for the others
 
 
 class Images(Sequence[Tensor]):
-    """Images by index: float32 tensors (C, H, W) in 0..1, read when they are asked for.
-
-    Parameters
-    ----------
-    rules : PixelRules
-        How numbers are to be read as pixels.
-    """
+    """Images by index: float32 tensors (C, H, W) in 0..1, read when they are asked for."""
 
     flattened = False
     bears_threads = True
@@ -70,17 +64,7 @@ class Images(Sequence[Tensor]):
 
 
 class ArrayImages(Images):
-    """Images of one size in one array.
-
-    Parameters
-    ----------
-    array : ndarray of shape (n, H, W), (n, H, W, C), (n, C, H, W) or (n, n_pixels)
-        Pixels.
-    image_shape : sequence of int or None
-        Shape of one image; required where ``array`` has two axes.
-    rules : PixelRules, default=None
-        How its numbers are to be read.
-    """
+    """Images of one size in one array (n, H, W), (n, H, W, C), (n, C, H, W) or (n, n_pixels)."""
 
     def __init__(
         self,
@@ -114,15 +98,7 @@ class ArrayImages(Images):
 
 
 class StoredImages(Images):
-    """Images of one size in an array on disk, such as one of h5py or zarr, read by batch.
-
-    Parameters
-    ----------
-    array : array-like of shape (n, H, W), (n, H, W, C) or (n, C, H, W)
-        Has ``shape`` and ``dtype``; a slice of it is an ndarray.
-    rules : PixelRules, default=None
-        How its numbers are to be read.
-    """
+    """Images of one size in an array on disk, such as one of h5py or zarr, read by batch."""
 
     bears_threads = False  # a file is read by one thread at a time anyhow
 
@@ -163,15 +139,6 @@ class ListImages(Images):
     """Images one by one: paths, bytes, PIL images, arrays of any size.
 
     Paths are looked for at once and read when they are asked for.
-
-    Parameters
-    ----------
-    items : sequence
-        The images, or what :func:`bare` takes them out of, or dicts of columns.
-    rules : PixelRules, default=None
-        How numbers are to be read as pixels.
-    checked : bool, default=True
-        Whether missing items and files raise an error at once.
     """
 
     def __init__(
@@ -212,15 +179,7 @@ class ListImages(Images):
 
 
 class PartOfImages(Images):
-    """Some of the images, by their indices.
-
-    Parameters
-    ----------
-    images : Images
-        All images.
-    indices : sequence of int
-        Which of them; messages name these places.
-    """
+    """Some of the images, by their indices."""
 
     def __init__(self, images: Images, indices: Sequence[int]) -> None:
         super().__init__(images.rules)

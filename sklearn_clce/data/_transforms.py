@@ -23,11 +23,6 @@ class EvaluationTransform:
 
     Normalisation by mean and standard deviation is left to the module, on the
     device.
-
-    Parameters
-    ----------
-    config : BackboneConfig
-        What the backbone wants.
     """
 
     config: BackboneConfig
@@ -40,18 +35,7 @@ class EvaluationTransform:
         return None if size is None else math.floor(size / self.config.crop_pct)
 
     def __call__(self, picture: Tensor) -> Tensor:
-        """Transform one picture.
-
-        Parameters
-        ----------
-        picture : Tensor of shape (C, H, W), uint8, or float32 in 0..1
-            C is 1 (grey), 3 (RGB), or what the backbone takes.
-
-        Returns
-        -------
-        Tensor of shape (n_channels, image_size, image_size)
-            Of the same dtype.
-        """
+        """Transform one picture: picture (C, H, W) -> (n_channels, image_size, image_size)."""
         if self.at_least is not None:
             picture = self._crop(self._resize(self._middle(picture), self.at_least))
         return to_channels(picture, self.config.n_channels).contiguous()

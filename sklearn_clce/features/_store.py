@@ -68,7 +68,7 @@ class EmbeddingStore:
     --------
     >>> import tempfile
     >>> import numpy as np
-    >>> from sklearn_clce.embedding_store import EmbeddingStore
+    >>> from sklearn_clce import EmbeddingStore
     >>> store = EmbeddingStore(tempfile.mkdtemp())
     >>> store.put({b"one": np.ones(3, dtype=np.float32)})
     >>> store.get([b"one", b"two"])
@@ -292,23 +292,7 @@ class _NothingKeptError(Exception):
 
 
 def open_store(memory: Any) -> EmbeddingStore | None:
-    """Return the store that a parameter ``memory`` stands for.
-
-    Parameters
-    ----------
-    memory : path, joblib.Memory, EmbeddingStore or None
-        A folder, or what knows one.
-
-    Returns
-    -------
-    EmbeddingStore or None
-        None where there is no folder.
-
-    Raises
-    ------
-    ValueError
-        If ``memory`` is none of these.
-    """
+    """Return the store that a parameter ``memory`` stands for."""
     if isinstance(memory, EmbeddingStore):
         return EmbeddingStore(memory.folder, size_limit=memory.size_limit, timeout=memory.timeout)
     folder = check_memory(os.fspath(memory) if isinstance(memory, os.PathLike) else memory).location

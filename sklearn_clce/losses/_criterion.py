@@ -84,7 +84,7 @@ def clce_loss(
     Raises
     ------
     ValueError
-        If the shapes do not fit each other, a label is no class, or a setting or weight
+        If the shapes do not fit each other, a label is not a class, or a setting or weight
         is out of its range.
     TypeError
         If an argument is not a tensor of the right dtype.
