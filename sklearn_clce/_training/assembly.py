@@ -56,45 +56,20 @@ def make_module(
 
     A pretrained backbone runs once over the images even if it trains: the head starts from that.
     """
+    pretrained = is_pretrained(parameters)
     backbone: nn.Module | None = None
     config: BackboneConfig | None = None
     features: Tensor | None = None
-    shared: FrozenBackbone | None = None
-    pretrained = is_pretrained(parameters)
     if isinstance(samples, Tensor):
-        features = samples
-    elif parameters.trainable == "head" or pretrained or _is_frozen(parameters.backbone):
-        shared = frozen_backbone(
-            parameters.backbone,
-            pretrained=parameters.pretrained,
-            image_size=parameters.image_size,
-            n_channels=samples.n_channels,
-        )
-        backbone, config = copy.deepcopy(shared.module), shared.config
+        features, n_features = samples, samples.shape[1]
     else:
-        backbone, config = load_backbone(
-            parameters.backbone,
-            pretrained=parameters.pretrained,
-            image_size=parameters.image_size,
-            n_channels=samples.n_channels,
-        )
-        if parameters.memory is not None:
-            warnings.warn(
-                f"memory={parameters.memory!r}: nothing is kept, because the backbone trains "
-                f"(trainable={parameters.trainable!r}); features are kept with trainable='head'",
-                UserWarning,
-                stacklevel=2,
-            )
-    if backbone is not None:
+        shared, backbone, config = _load(parameters, samples.n_channels)
         set_what_trains(parameters, backbone)
-    if shared is not None and not isinstance(samples, Tensor):
-        features = kept_features(parameters, samples, shared, device, parameters.verbose)
-    if features is not None:
-        n_features = features.shape[1]
-    else:
-        assert backbone is not None
-        assert config is not None
-        n_features = count_features(backbone, EvaluationTransform(config)(samples[0]))
+        if shared is None:
+            n_features = count_features(backbone, EvaluationTransform(config)(samples[0]))
+        else:
+            features = kept_features(parameters, samples, shared, device, parameters.verbose)
+            n_features = features.shape[1]
     projection_dim = parameters.projection_dim
     if projection_dim == "auto":
         projection_dim = PROJECTION_DIM if pretrained or features is not None else None
@@ -110,6 +85,29 @@ def make_module(
     if parameters.compile:
         module.compile()
     return module, features
+
+
+def _load(
+    parameters: CLCEParameters, n_channels: int | None
+) -> tuple[FrozenBackbone | None, nn.Module, BackboneConfig]:
+    """Load the backbone: what runs once over the images, if anything does, and one to train."""
+    settings: dict[str, Any] = {
+        "pretrained": parameters.pretrained,
+        "image_size": parameters.image_size,
+        "n_channels": n_channels,
+    }
+    backbone = parameters.backbone
+    if parameters.trainable == "head" or is_pretrained(parameters) or _is_frozen(backbone):
+        shared = frozen_backbone(backbone, **settings)
+        return shared, copy.deepcopy(shared.module), shared.config
+    if parameters.memory is not None:
+        warnings.warn(
+            f"memory={parameters.memory!r}: nothing is kept, because the backbone trains "
+            f"(trainable={parameters.trainable!r}); features are kept with trainable='head'",
+            UserWarning,
+            stacklevel=3,
+        )
+    return None, *load_backbone(backbone, **settings)
 
 
 def kept_features(

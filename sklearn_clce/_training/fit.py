@@ -26,7 +26,7 @@ from .assembly import (
     make_net,
 )
 from .checkpoint import checkpoint_of
-from .course import Split, begin, go_on, keep_split
+from .course import Course, Split, begin, go_on, keep_split
 from .fit_tasks import FitTask
 from .module import CLCEModule
 from .net import CLCENet
@@ -67,14 +67,10 @@ def fit_net(
     warn_if_not_joined()
     check_default_dtype()
     device = resolve_device(parameters.device)
+    before = None if after is None else after.module_
+    course = _course_of(parameters, after)
     checkpoint = None
-    if after is None:
-        course = begin(parameters)
-    else:
-        assert after.course is not None  # it has trained
-        course = go_on(parameters, after.course, after.module_.backbone)
     if not in_part:
-        before = None if after is None else after.module_
         checkpoint = checkpoint_of(
             parameters, samples, labels, weights, classes=classes, before=before
         )
@@ -122,6 +118,13 @@ def fit_net(
     epochs = net.history_[net.run.epochs_before :]
     scores = [epoch["valid_acc"] for epoch in epochs] if parameters.early_stopping else None
     return FittedNet(net, scores)
+
+
+def _course_of(parameters: CLCEParameters, after: CLCENet | None) -> Course:
+    if after is None:
+        return begin(parameters)
+    assert after.course is not None  # it has trained
+    return go_on(parameters, after.course, after.module_.backbone)
 
 
 def infer(parameters: CLCEParameters, net: CLCENet, samples: Samples) -> tuple[Tensor, Tensor]:
