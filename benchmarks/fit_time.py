@@ -67,7 +67,7 @@ def write_table(results, path):
             times = [
                 f"{float(f'{row[key]:.2g}'):g}" for key in ("fit_seconds", "predict_50_seconds")
             ]
-            name = f"trainable={row['trainable']!r}"
+            name = f'``trainable="{row["trainable"]}"``'
             writer.writerow([name, row["pictures"], row["epochs"], *times])
 
 

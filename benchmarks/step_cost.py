@@ -22,6 +22,7 @@ N_CLASSES = 10
 N_FEATURES = 1280
 IMAGE_SIZE = 64
 HEAD, WHOLE = "head on features", f"EfficientNet-Lite0, {IMAGE_SIZE} px"
+HEADER = ["network", "batch size", "cross-entropy, ms", "CLCE, ms", "ratio"]
 BATCH_SIZES = {WHOLE: [16, 32, 64, 128, 256], HEAD: [64, 256, 1024, 4096]}
 
 
@@ -100,7 +101,7 @@ def main():
     if options.csv:
         with open(options.csv, "w", newline="") as file:
             writer = csv.writer(file, lineterminator="\n")
-            writer.writerows([list(rows[0]), *(row.values() for row in rows)])
+            writer.writerows([HEADER, *(row.values() for row in rows)])
     if options.json:
         print(json.dumps({"device": options.device, "threads": options.threads, "rows": rows}))
 

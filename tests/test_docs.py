@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from docutils.core import publish_doctree
 from PIL import Image
 from sklearn.datasets import load_sample_image
 
@@ -40,3 +41,18 @@ def test_code_of_the_page_runs(page, folder_with_pictures):
     )
     assert result.attempted > 0
     assert result.failed == 0
+
+
+def test_the_changelog_is_a_page(monkeypatch):
+    monkeypatch.syspath_prepend(DOCS / "_ext")
+    from changes import as_rst
+
+    written = as_rst(
+        "# Changes\n\n## [1.0]\n\n### Added\n\n- `a=1`, see\n  [b c](https://d.e/f).\n"
+    )
+    assert "1.0\n---" in written
+    assert "Added\n~~~~~" in written
+    assert "- ``a=1``, see\n  `b c <https://d.e/f>`__." in written
+    document = publish_doctree(as_rst((DOCS.parent / "CHANGELOG.md").read_text("utf-8")))
+    assert not [node for node in document.findall() if node.tagname == "problematic"]
+    assert "`" not in document.astext()

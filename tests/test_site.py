@@ -154,6 +154,21 @@ def test_a_page_of_the_api_is_whole_on_a_phone(address, browser, name):
 
 
 @needs_browser
+def test_the_list_of_the_api_is_whole_on_a_phone(address, browser):
+    browser.open(f"{address}/api.html", width=390)
+    cut = "[...document.querySelectorAll('table')].filter(e => e.parentElement.scrollWidth > 358)"
+    assert browser.evaluate(f"{cut}.map(e => e.textContent.slice(0, 80))") == []
+
+
+@needs_browser
+def test_the_changelog_has_sections(address, browser):
+    browser.open(f"{address}/changelog.html")
+    titles = browser.evaluate("[...document.querySelectorAll('h2')].map(e => e.textContent)")
+    assert titles[0].startswith("Unreleased")
+    assert browser.evaluate("document.querySelectorAll('article pre').length") == 0
+
+
+@needs_browser
 def test_every_page_names_the_version(address, browser):
     browser.open(f"{address}/index.html")
     bar = browser.evaluate("document.querySelector('.navbar-brand').textContent")

@@ -22,7 +22,8 @@ def draw(layers):
             left += box_width(name) + GAP
     height = len(rows) * ROW - ROW + BOX
     return (
-        f'<svg class="house" viewBox="-1 -1 {width + 2:.0f} {height + 2}" role="img" '
+        f'<svg class="house" width="{width + 2:.0f}" viewBox="-1 -1 {width + 2:.0f} {height + 2}" '
+        'role="img" '
         f'aria-label="Modules in layers; each imports only from layers below it">'
         f"{''.join(parts)}</svg>"
     )
