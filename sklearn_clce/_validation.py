@@ -136,7 +136,12 @@ def known_classes(classes: Any, before: np.ndarray | None) -> np.ndarray:
     return classes
 
 
-def encode_known_labels(X: Any, y: Any, classes: np.ndarray) -> np.ndarray:
+def encode_known_labels(
+    X: Any,
+    y: Any,
+    classes: np.ndarray,
+    remedy: str = "name all classes in the first call to partial_fit",
+) -> np.ndarray:
     """Turn labels into class indices, where the classes are settled.
 
     Shapes: y (n_samples,), classes (n_classes,) -> (n_samples,).
@@ -145,8 +150,7 @@ def encode_known_labels(X: Any, y: Any, classes: np.ndarray) -> np.ndarray:
     unknown = np.setdiff1d(y, classes)
     if len(unknown):
         raise ValueError(
-            f"y holds labels that are not in classes: {unknown.tolist()[:5]!r}; name all classes "
-            "in the first call to partial_fit"
+            f"y holds labels that are not in classes: {unknown.tolist()[:5]!r}; {remedy}"
         )
     return np.searchsorted(classes, y).astype(np.int64)
 
@@ -253,6 +257,16 @@ def suggests_parameters(
         init(self, *args, **kwargs)
 
     return checked
+
+
+@contextmanager
+def naming(what: str) -> Iterator[None]:
+    """Say in errors of the block which arguments they are about."""
+    try:
+        yield
+    except (ValueError, TypeError) as error:
+        error.args = (f"{what}: {error}",)
+        raise
 
 
 @contextmanager

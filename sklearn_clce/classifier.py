@@ -19,6 +19,8 @@ from ._training import (
     CLCEParameters,
     FitTask,
     Samples,
+    ValidationSet,
+    chosen_validation_set,
     fit_net,
     infer,
     trained_blocks,
@@ -138,14 +140,19 @@ class CLCEClassifier(
         Weights of the classes, as in scikit-learn. "balanced" balances the samples of
         each call of ``partial_fit``.
     early_stopping : bool, default=False
-        Set samples aside, stop when the accuracy on them no longer rises, and give back
-        the weights that did best.
+        Set samples aside, or take ``X_val`` and ``y_val`` of :meth:`fit`, stop when the score
+        on them no longer rises, and give back the weights that did best.
+    scoring : str, callable or None, default="accuracy"
+        Score of the validation samples that ``early_stopping`` watches: a name of
+        :func:`sklearn.metrics.get_scorer_names`, a scorer ``(estimator, X, y)``, or "loss",
+        for the negative criterion. None: the accuracy.
     validation_fraction : float, default=0.1
         Share of the samples to set aside, in (0, 1), with the same share of each class.
+        Without effect where :meth:`fit` is given ``X_val``.
     n_iter_no_change : int, default=10
         Epochs without a rise of ``tol`` before training stops.
     tol : float, default=1e-4
-        Least rise of the validation accuracy.
+        Least rise of the validation score.
     warm_start : bool, default=False
         A further ``fit`` goes on where the last one ended: in its weights, its random
         stream, and what it set aside. Changed parameters take effect, except those that
@@ -207,8 +214,9 @@ class CLCEClassifier(
     n_iter_ : int
         Number of epochs run.
     validation_scores_ : list of float or None
-        Accuracy on the samples set aside, which count with their weights, by epoch of the
-        last fit; None without early stopping.
+        Score of the validation samples, which count with their weights, by epoch of the last
+        fit: higher is better, so that "loss" gives the negative one. None without early
+        stopping.
     best_validation_score_ : float or None
         The highest of them.
     backbone_config_ : BackboneConfig or None
@@ -278,7 +286,16 @@ class CLCEClassifier(
         def get_feature_names_out(self, input_features: Any = None) -> np.ndarray: ...
 
     @with_callbacks
-    def fit(self, X: Any, y: ArrayLike, sample_weight: ArrayLike | None = None) -> Self:
+    def fit(
+        self,
+        X: Any,
+        y: ArrayLike,
+        sample_weight: ArrayLike | None = None,
+        *,
+        X_val: Any = None,
+        y_val: ArrayLike | None = None,
+        sample_weight_val: ArrayLike | None = None,
+    ) -> Self:
         """Fine-tune on labelled images.
 
         Parameters
@@ -291,6 +308,13 @@ class CLCEClassifier(
         sample_weight : array-like of shape (n_samples,), default=None
             Non-negative weight of each sample in both terms of the criterion. Only their
             ratios count; a sample of weight 0 is left out.
+        X_val : array-like of images, or of shape (n_validation, n_features), default=None
+            Samples for ``early_stopping=True`` to watch, of the same kinds as X; none of X
+            is set aside then.
+        y_val : array-like of shape (n_validation,), default=None
+            Their labels, all of them in y.
+        sample_weight_val : array-like of shape (n_validation,), default=None
+            Non-negative weight of each in the score; ``class_weight`` does not count there.
 
         Returns
         -------
@@ -300,8 +324,8 @@ class CLCEClassifier(
         Raises
         ------
         ValueError
-            If a parameter, X, y or a weight is out of its range; the estimator is
-            then as it was before.
+            If a parameter, X, y or a weight is out of its range, or ``X_val`` comes without
+            ``y_val`` or without ``early_stopping``; the estimator is then as it was before.
         TypeError
             If X does not hold images.
         FileNotFoundError
@@ -327,7 +351,22 @@ class CLCEClassifier(
                 )
             self.classes_ = classes
             fit_task = task and FitTask(task, self, X, y)
-            self._train(samples, labels, sample_weight, goes_on=goes_on, fit_task=fit_task)
+            validation = chosen_validation_set(
+                X_val,
+                y_val,
+                sample_weight_val,
+                read=lambda X: self._read(X, reset=False, like=samples),
+                classes=classes,
+                early_stopping=self.early_stopping,
+            )
+            self._train(
+                samples,
+                labels,
+                sample_weight,
+                goes_on=goes_on,
+                validation=validation,
+                fit_task=fit_task,
+            )
         if task is not None:
             task.call_on_fit_task_end(estimator=self, X=X, y=y)
         return self
@@ -482,17 +521,20 @@ class CLCEClassifier(
     def _precomputed(self) -> bool:
         return isinstance(self.backbone, str) and self.backbone == "precomputed"
 
-    def _read(self, X: Any, *, reset: bool) -> Samples:
-        """Return X as a tensor of features, or as a sequence of images."""
+    def _read(self, X: Any, *, reset: bool, like: Any = None) -> Samples:
+        """Return X as a tensor of features, or as a sequence of images.
+
+        ``like``: samples of this fit, for others that come with them.
+        """
         if self._precomputed:
             refuse_pictures(X)
             X = validate_data(self, X, dtype=np.float32, reset=reset)
             return torch.from_numpy(np.require(X, requirements="W"))  # torch takes no read-only one
         n_channels, colour = self.n_channels, None
         if not reset:
-            config = self.backbone_config_
-            if config is not None and config.n_channels not in (1, 3):
-                n_channels = config.n_channels
+            settled = self.backbone_config_ if like is None else like
+            if settled is not None and settled.n_channels not in (None, 1, 3):
+                n_channels = settled.n_channels
             colour = getattr(self, "_saw_colour", None)  # a file of before does not tell
         images = as_images(
             X,
@@ -519,6 +561,7 @@ class CLCEClassifier(
         *,
         goes_on: bool,
         in_part: bool = False,
+        validation: ValidationSet | None = None,
         fit_task: FitTask | None = None,
     ) -> None:
         """Train, and store what the fit gave."""
@@ -531,6 +574,7 @@ class CLCEClassifier(
             classes=self.classes_,
             after=self.net_ if goes_on else None,
             in_part=in_part,
+            validation=validation,
             fit_task=fit_task,
         )
         self.net_ = fitted.net

@@ -61,7 +61,7 @@ def test_a_loss_that_does_not_gather_sees_its_own_samples_and_says_so(run):
         np.testing.assert_array_equal(found["n_warnings"], [1, 0, 0])
 
 
-@pytest.mark.parametrize("name", ["uneven_batches", "early_stopping", "probabilities"])
+@pytest.mark.parametrize("name", ["uneven_batches", "early_stopping", "scorer", "probabilities"])
 def test_a_whole_fit_of_two_processes_is_that_of_one(run, name):
     expected = getattr(fits, name)()
     for found in run[0]:

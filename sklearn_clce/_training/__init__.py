@@ -8,6 +8,7 @@ from .module import CLCEModule
 from .net import CLCENet
 from .optim import trained_blocks
 from .parameters import CLCEParameters
+from .validation import ValidationSet, chosen_validation_set
 
 __all__ = [
     "fit_net",
@@ -20,6 +21,8 @@ __all__ = [
     "CLCEParameters",
     "Course",
     "Split",
+    "ValidationSet",
+    "chosen_validation_set",
     "trained_blocks",
     "CallbackSupportMixin",
     "FitTask",

@@ -91,7 +91,7 @@ class ValidationAccuracy(PassthroughScoring):
 
 
 class EarlyStopping(Callback):
-    """Stop when the validation accuracy no longer rises, and go back to its best."""
+    """Stop when the validation score no longer rises, and go back to its best."""
 
     def __init__(self, patience: int | None, tol: float) -> None:
         self.patience = patience
@@ -107,7 +107,7 @@ class EarlyStopping(Callback):
         """Compare with the best so far, as scikit-learn's MLPClassifier does."""
         if self.patience is None:
             return
-        score = same_for_all(float(net.history[-1, "valid_acc"]))
+        score = same_for_all(float(net.history[-1, "valid_score"]))
         self.n_failed_ = self.n_failed_ + 1 if score < self.best_score_ + self.tol else 0
         if score > self.best_score_:
             self.best_score_ = score

@@ -21,6 +21,7 @@ from .callbacks import copy_weights
 from .identity import identity_of
 from .module import CLCEModule
 from .parameters import CLCEParameters
+from .validation import ValidationSet
 
 FILE_NAME = "checkpoint.pt"
 MAGIC = b"sklearn-clce checkpoint 3\n"  # at the end, behind the digest of what stands before
@@ -173,6 +174,7 @@ def checkpoint_of(
     *,
     classes: np.ndarray,
     before: CLCEModule | None,
+    validation: ValidationSet | None = None,
 ) -> Checkpoint | None:
     """Open the checkpoint of a fit; None without a folder, or, with a warning, an identity.
 
@@ -182,7 +184,7 @@ def checkpoint_of(
     if parameters.checkpoint is None:
         return None
     try:
-        identity = identity_of(parameters, samples, labels, weights, classes, before)
+        identity = identity_of(parameters, samples, labels, weights, classes, before, validation)
     except UndescribableError as error:
         warnings.warn(
             f"checkpoint={str(parameters.checkpoint)!r}: {error}, so this fit can't be told from "

@@ -100,10 +100,15 @@ def alike(module: nn.Module, other: nn.Module | None) -> bool:
 
 
 def keep_split(
-    course: Course, parameters: CLCEParameters, labels: np.ndarray, counted: np.ndarray
+    course: Course,
+    parameters: CLCEParameters,
+    labels: np.ndarray,
+    counted: np.ndarray,
+    *,
+    all_train: bool,
 ) -> Course:
     """Return the course with the split of this call, which must be that of the calls before."""
-    if not parameters.early_stopping:
+    if all_train:
         return replace(course, split=None, began=True)  # trains on samples that were set aside
     digest = hashlib.blake2b(np.concatenate([labels, counted]).tobytes(), digest_size=16)
     seed = course.seed if course.split is None else course.split.seed

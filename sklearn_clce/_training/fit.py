@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from .._distributed import is_main, own_turn, seeded_torch, warn_if_not_joined
-from .._validation import check_default_dtype, resolve_device
+from .._validation import check_default_dtype, naming, resolve_device
 from ..data import PartOfImages, Room
 from ..samplers import make_batch_sampler
 from .assembly import (
@@ -33,6 +33,7 @@ from .net import CLCENet
 from .parameters import CLCEParameters
 from .run import BatchSampler, Run
 from .start import start_head
+from .validation import ValidationScore, ValidationSet, set_aside
 
 
 @dataclass(frozen=True)
@@ -57,12 +58,14 @@ def fit_net(
     classes: np.ndarray,
     after: CLCENet | None = None,
     in_part: bool = False,
+    validation: ValidationSet | None = None,
     fit_task: FitTask | None = None,
 ) -> FittedNet:
     """Train a new net, or a copy of an earlier one, so that an error loses nothing.
 
     ``labels`` are indices into ``classes``. ``in_part``: one epoch at the peak learning rate.
-    ``fit_task`` is what scikit-learn's callbacks know the fit by.
+    ``validation``: samples to validate on, in place of some that are set aside. ``fit_task`` is
+    what scikit-learn's callbacks know the fit by.
     """
     warn_if_not_joined()
     check_default_dtype()
@@ -72,7 +75,13 @@ def fit_net(
     checkpoint = None
     if not in_part:
         checkpoint = checkpoint_of(
-            parameters, samples, labels, weights, classes=classes, before=before
+            parameters,
+            samples,
+            labels,
+            weights,
+            classes=classes,
+            before=before,
+            validation=validation,
         )
     if checkpoint is not None:
         course = replace(course, seed=checkpoint.seed_or(course.seed))
@@ -87,14 +96,14 @@ def fit_net(
         if features is not None and augment is None and net.module_.frozen:
             samples = features
         room = Room(parameters.cache_size)
-        validation: Dataset | None = None
         training = np.flatnonzero(weights)  # a sample of weight 0 is as good as none
-        net.course = keep_split(course, parameters, labels[training], training)
+        all_train = validation is not None or not parameters.early_stopping
+        net.course = keep_split(course, parameters, labels[training], training, all_train=all_train)
         if net.course.split is not None:
             training, aside = split(training, labels, net.course.split)
-            validation = make_dataset(
-                net.module_, part_of(samples, aside), labels[aside], weights[aside], room=room
-            )
+            validation = set_aside(part_of(samples, aside), labels[aside], weights[aside])
+        elif validation is not None:
+            validation = _with_features(parameters, net, validation)
         if features is not None:
             if after is None:
                 start_head(net.module_, features[training], labels[training], weights[training])
@@ -109,14 +118,15 @@ def fit_net(
             n_epochs=1 if in_part else parameters.max_epochs,
             scheduled=not in_part,
             augment=augment,
-            validation=validation,
+            validation=_dataset_of(validation, net.module_, room) if validation else None,
+            score=ValidationScore(parameters, validation) if validation else None,
             checkpoint=checkpoint,
             is_of_clone=parameters._is_clone,
             fit_task=fit_task,
         )
         net.train_on(dataset, run)
     epochs = net.history_[net.run.epochs_before :]
-    scores = [epoch["valid_acc"] for epoch in epochs] if parameters.early_stopping else None
+    scores = [epoch["valid_score"] for epoch in epochs] if parameters.early_stopping else None
     return FittedNet(net, scores)
 
 
@@ -125,6 +135,24 @@ def _course_of(parameters: CLCEParameters, after: CLCENet | None) -> Course:
         return begin(parameters)
     assert after.course is not None  # it has trained
     return go_on(parameters, after.course, after.module_.backbone)
+
+
+def _with_features(
+    parameters: CLCEParameters, net: CLCENet, validation: ValidationSet
+) -> ValidationSet:
+    """Run a backbone that is frozen over the validation set, once."""
+    features = features_for(parameters, net, validation.samples, parameters.verbose)
+    if features is None:
+        return validation
+    with naming("X_val"):
+        check_finite(net.module_, features)
+    return validation.with_samples(features)
+
+
+def _dataset_of(validation: ValidationSet, module: CLCEModule, room: Room) -> Dataset:
+    return make_dataset(
+        module, validation.samples, validation.labels, validation.weights, room=room
+    )
 
 
 def infer(parameters: CLCEParameters, net: CLCENet, samples: Samples) -> tuple[Tensor, Tensor]:

@@ -16,6 +16,7 @@ from ..features import image_digests
 from .callbacks import copy_weights
 from .module import CLCEModule
 from .parameters import CLCEParameters
+from .validation import ValidationSet
 
 NOT_IDENTITY = (
     "cache_size",
@@ -35,6 +36,7 @@ def identity_of(
     weights: np.ndarray,
     classes: np.ndarray,
     before: CLCEModule | None,
+    validation: ValidationSet | None = None,
 ) -> dict[str, str]:
     """Describe all that the result of a fit depends on; files count by their content."""
     parts = {
@@ -43,9 +45,12 @@ def identity_of(
         if name not in NOT_IDENTITY
     }
     parts |= {
-        "X": samples if isinstance(samples, Tensor) else _digests(samples),
+        "X": _content_of(samples),
         "y": (classes, labels),
         "sample_weight": weights,
+        "X_val": None if validation is None else _content_of(validation.samples),
+        "y_val": None if validation is None else validation.labels,
+        "sample_weight_val": None if validation is None else validation.weights,
         "processes": n_processes(),
         "libraries": (libraries(), torch.get_float32_matmul_precision()),
         "the fit before": None if before is None else copy_weights(before),
@@ -59,8 +64,11 @@ def identity_of(
     return identity
 
 
-def _digests(images: Images) -> list[bytes]:
-    return image_digests(images, range(len(images)), lambda paths: list(map(digest_file, paths)))
+def _content_of(samples: Tensor | Images) -> Tensor | list[bytes]:
+    """Return features as they are, and a digest of each image."""
+    if isinstance(samples, Tensor):
+        return samples
+    return image_digests(samples, range(len(samples)), lambda paths: list(map(digest_file, paths)))
 
 
 def _file_or(value: object) -> object:

@@ -231,6 +231,9 @@ class CLCENet(ClassifierMixin, NeuralNet):
         self.run_single_epoch(
             loaders["valid"], training=False, prefix="valid", step_fn=self.validation_step
         )
+        if self.run.score is not None:
+            score = self.run.score.take(self, epoch=self.run.epochs_done + 1)
+            self.history.record("valid_score", score)
         self.run.epochs_done += 1
         self.notify("on_epoch_end", **datasets)
 
@@ -350,8 +353,10 @@ class CLCENet(ClassifierMixin, NeuralNet):
         return loss
 
     def validation_step(self, batch: Any, **fit_params: Any) -> dict[str, Any]:
-        """Record accuracy beside the loss."""
+        """Record accuracy beside the loss, and what a scorer will ask for."""
         step = super().validation_step(batch, **fit_params)
+        if self.run.score is not None:
+            self.run.score.add(step["y_pred"])
         labels, weights = (target.to(self.device, non_blocking=True) for target in batch[1])
         hits = step["y_pred"][0].argmax(dim=1) == labels
         weights = gather(weights.double())

@@ -11,6 +11,7 @@ import joblib
 import numpy as np
 import torch
 from sklearn.base import BaseEstimator
+from sklearn.metrics import get_scorer_names
 from sklearn.utils._param_validation import (
     HasMethods,
     Interval,
@@ -19,7 +20,7 @@ from sklearn.utils._param_validation import (
 )
 from torch import Tensor, nn
 
-from .._validation import suggests_parameters
+from .._validation import suggestion, suggests_parameters
 from ..features import EmbeddingStore
 
 TAKE_BOOL = {"boolean", "verbose", "random_state"}  # the last two as everywhere in scikit-learn
@@ -57,6 +58,7 @@ class CLCEParameters(BaseEstimator):
         "n_views": [Interval(Integral, 1, None, closed="left")],
         "class_weight": [dict, StrOptions({"balanced"}), None],
         "early_stopping": ["boolean"],
+        "scoring": [str, callable, None],
         "validation_fraction": [Interval(Real, 0, 1, closed="neither")],
         "n_iter_no_change": [Interval(Integral, 1, None, closed="left")],
         "tol": [Interval(Real, 0, None, closed="left")],
@@ -106,6 +108,7 @@ class CLCEParameters(BaseEstimator):
         n_views: int = 1,
         class_weight: Mapping[Any, float] | Literal["balanced"] | None = None,
         early_stopping: bool = False,
+        scoring: str | Callable[..., float] | None = "accuracy",
         validation_fraction: float = 0.1,
         n_iter_no_change: int = 10,
         tol: float = 1e-4,
@@ -148,6 +151,7 @@ class CLCEParameters(BaseEstimator):
         self.n_views = n_views
         self.class_weight = class_weight
         self.early_stopping = early_stopping
+        self.scoring = scoring
         self.validation_fraction = validation_fraction
         self.n_iter_no_change = n_iter_no_change
         self.tol = tol
@@ -168,6 +172,12 @@ class CLCEParameters(BaseEstimator):
     def _validate_params(self) -> None:
         """Check all values, and refuse True where it would count as the number 1."""
         super()._validate_params()
+        scorers = [*get_scorer_names(), "loss"]
+        if isinstance(self.scoring, str) and self.scoring not in scorers:
+            raise InvalidParameterError(
+                f"scoring={self.scoring!r}: a name of sklearn.metrics.get_scorer_names(), 'loss', "
+                f"a callable or None is required.{suggestion(self.scoring, scorers)}"
+            )
         for name, value in self.get_params(deep=False).items():
             kinds = [kind for kind in self._parameter_constraints[name] if isinstance(kind, str)]
             if isinstance(value, bool) and not TAKE_BOOL.intersection(kinds):

@@ -55,7 +55,10 @@ class Progress(Callback):
         epoch = net.history[-1]
         passed = time.monotonic() - self.start_
         left = passed / max(done - self.n_before_, 1) * (n_epochs - done)
-        figures = [f"{name} {epoch[key]:.3f}" for key, name in SHOWN.items() if key in epoch]
+        shown = dict(SHOWN)
+        if net.run.score is not None and net.run.score.of_batches is None:
+            shown["valid_score"] = f"validation {net.run.score.name}"
+        figures = [f"{name} {epoch[key]:.3f}" for key, name in shown.items() if key in epoch]
         ending = "" if done == n_epochs else f", {duration(left)} left"
         number = f"{done:>{len(str(n_epochs))}}/{n_epochs}"
         tell(f"epoch {number}: {', '.join([*figures, duration(epoch['dur'])])}{ending}")

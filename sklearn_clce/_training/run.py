@@ -14,6 +14,7 @@ from ..samplers import ClassBalancedBatchSampler, ShuffledBatchSampler
 if TYPE_CHECKING:
     from .checkpoint import Checkpoint
     from .fit_tasks import FitTask
+    from .validation import ValidationScore
 
 BatchSampler = ShuffledBatchSampler | ClassBalancedBatchSampler
 Augment = Callable[[Tensor], Tensor]  # a batch of images to an augmented one
@@ -28,6 +29,7 @@ class Run:
     scheduled: bool = True  # warm up and decay the learning rate; else it stays at its peak
     augment: Augment | None = None
     validation: Dataset | None = None
+    score: ValidationScore | None = None  # of an epoch, on the validation samples
     checkpoint: Checkpoint | None = None
     fit_task: FitTask | None = None
     epochs_before: int = 0  # of earlier calls, in the history
@@ -44,4 +46,4 @@ class Run:
 
     def ended(self) -> Run:
         """Return what may be kept: no data, and nothing of the caller's."""
-        return replace(self, validation=None, checkpoint=None, fit_task=None)
+        return replace(self, validation=None, score=None, checkpoint=None, fit_task=None)

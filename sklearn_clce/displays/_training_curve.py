@@ -27,12 +27,14 @@ class TrainingCurveDisplay:
     loss : array-like of shape (n_epochs,), default=None
         Their weighted sum, which is what training lowers.
     validation_loss : array-like of shape (n_epochs,), default=None
-        The same sum on the samples set aside; None where there are none. Where it rises
+        The same sum on the validation samples; None where there are none. Where it rises
         while the training loss falls, the classifier overfits.
     validation_score : array-like of shape (n_epochs,), default=None
-        Accuracy on the samples set aside; None where there are none.
+        Score of the validation samples; None where there are none.
     learning_rate : array-like of shape (n_epochs,), default=None
         Rate at the end of each epoch.
+    score_name : str, default="accuracy"
+        What the validation score is.
 
     Attributes
     ----------
@@ -69,6 +71,7 @@ class TrainingCurveDisplay:
         validation_loss: np.ndarray | None = None,
         validation_score: np.ndarray | None = None,
         learning_rate: np.ndarray | None = None,
+        score_name: str = "accuracy",
     ) -> None:
         self.cross_entropy = cross_entropy
         self.contrastive = contrastive
@@ -76,6 +79,7 @@ class TrainingCurveDisplay:
         self.validation_loss = validation_loss
         self.validation_score = validation_score
         self.learning_rate = learning_rate
+        self.score_name = score_name
 
     @classmethod
     def from_estimator(cls, estimator: Any, *, ax: Axes | None = None) -> Self:
@@ -100,12 +104,13 @@ class TrainingCurveDisplay:
         """
         check_is_fitted(estimator)
         rows = list(estimator.history_)
+        scored = "valid_score" if any("valid_score" in row for row in rows) else "valid_acc"
         columns = {
             "cross_entropy": "train_cross_entropy",
             "contrastive": "train_contrastive",
             "loss": "train_loss",
             "validation_loss": "valid_loss",
-            "validation_score": "valid_acc",
+            "validation_score": scored,  # models of before know accuracy alone
             "learning_rate": "lr",
         }
         display = cls(
@@ -113,7 +118,8 @@ class TrainingCurveDisplay:
                 name: np.array([row.get(key, np.nan) for row in rows])
                 for name, key in columns.items()
                 if any(key in row for row in rows)
-            }
+            },
+            score_name=_score_name(estimator.scoring),
         )
         return display.plot(ax)
 
@@ -132,7 +138,7 @@ class TrainingCurveDisplay:
         """
         drawn = {
             "loss": self._losses(),
-            "accuracy": self._validation(),
+            self.score_name: self._validation(),
             "learning rate": {"": self.learning_rate} if self.learning_rate is not None else {},
         }
         drawn = {name: curves for name, curves in drawn.items() if curves}
@@ -171,7 +177,7 @@ class TrainingCurveDisplay:
             line = LINES[number]
             colour = class_style(number)["color"]
             axis.plot(epochs, values, line, color=colour, label=label, marker=marker)
-            if name == "accuracy":
+            if name == self.score_name:
                 best = int(np.nanargmax(values))
                 axis.plot(epochs[best], values[best], "o", color=colour)
         axis.set_ylabel(name)
@@ -184,3 +190,12 @@ class TrainingCurveDisplay:
                 frameon=False,
                 fontsize=9,
             )
+
+
+def _score_name(scoring: Any) -> str:
+    """Name what ``scoring`` gives."""
+    if scoring is None:
+        return "accuracy"
+    if isinstance(scoring, str):
+        return {"loss": "negative loss"}.get(scoring, scoring)
+    return getattr(scoring, "__name__", "score")

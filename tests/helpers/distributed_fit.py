@@ -100,6 +100,13 @@ def early_stopping():
     return np.append(weights_of(clf), clf.validation_scores_)
 
 
+def scorer():
+    """A score that needs what the network says of each sample, in order."""
+    clf = estimator(batch_size=6, max_epochs=3, early_stopping=True, scoring="neg_log_loss")
+    clf.fit(IMAGES, LABELS, X_val=IMAGES[::-1], y_val=LABELS[::-1], sample_weight_val=WEIGHTS)
+    return clf.validation_scores_
+
+
 def probabilities():
     clf = estimator(max_epochs=2, batch_size=6).fit(IMAGES, LABELS)
     return clf.predict_proba(IMAGES)
@@ -195,6 +202,7 @@ def main(folder):
         "gradients_of_cross_entropy": first_gradients(micro_batch_size=3, weight=0.0),
         "uneven_batches": uneven_batches(),
         "early_stopping": early_stopping(),
+        "scorer": scorer(),
         "probabilities": probabilities(),
         "unseeded": unseeded(),
         "resumed": resumed(folder / "checkpoint"),

@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from sklearn.metrics import get_scorer
 from torch import Tensor, nn
 
 from sklearn_clce import (
@@ -24,6 +25,10 @@ from sklearn_clce import (
 
 def darker(images: Tensor) -> Tensor:
     return images / 2
+
+
+def own_score(estimator: CLCEClassifier, X: NDArray[np.float64], y: list[str]) -> float:
+    return -estimator.score(X, y)
 
 
 def classifiers() -> list[CLCEClassifier]:
@@ -46,12 +51,16 @@ def classifiers() -> list[CLCEClassifier]:
         CLCEClassifier(class_weight="balanced", sampler="balanced"),
         CLCEClassifier(random_state=np.random.RandomState(0), verbose=True),
         CLCEClassifier(memory=EmbeddingStore("features"), checkpoint=Path("checkpoint")),
+        CLCEClassifier(early_stopping=True, scoring="neg_log_loss"),
+        CLCEClassifier(early_stopping=True, scoring=get_scorer("f1_macro")),
+        CLCEClassifier(early_stopping=True, scoring=own_score),
         CLCEClassifier(skorch_params={"optimizer": torch.optim.SGD}, callbacks=[]),
     ]
 
 
 def use(X: NDArray[np.float64], y: list[str], folder: Path) -> float:
     clf = CLCEClassifier().fit(X, y, sample_weight=[1.0] * len(y))
+    clf = clf.fit(X, y, X_val=X, y_val=y, sample_weight_val=[1.0] * len(y))
     clf = clf.partial_fit(X, y, classes=["cat", "dog"])
     embedding: NDArray[np.float32] = clf.transform(X)
     probabilities: NDArray[np.float32] = clf.predict_proba(X) + clf.decision_function(X)
