@@ -1,5 +1,6 @@
 """The accuracy benchmark: what it computes, that it resumes, and that its page tells the truth."""
 
+import io
 import json
 import re
 from dataclasses import asdict, replace
@@ -11,23 +12,14 @@ import pytest
 import torch
 from numpy.testing import assert_array_equal
 from PIL import Image
-from scipy import stats
 from torchvision import datasets
 
 from benchmarks.accuracy import __main__ as command
 from benchmarks.accuracy import processes
-from benchmarks.accuracy.comparison import (
-    Case,
-    at_budget,
-    differences,
-    entries_of,
-    estimate_mean,
-    mean_over_data,
-    results_of,
-)
-from benchmarks.accuracy.configuration import configure, from_record, product
-from benchmarks.accuracy.depthwise import DepthwiseConvolution, fast_depthwise
-from benchmarks.accuracy.groups import GROUPS, Group, group
+from benchmarks.accuracy.beit_script import EPOCHS, LEAST_RATE, RATE, WARM_UP, BeitScript, rate_of
+from benchmarks.accuracy.configuration import FROZEN, OURS, configure, from_record, product
+from benchmarks.accuracy.fastai_learner import FastaiLearner
+from benchmarks.accuracy.groups import GROUPS, SETS, Group
 from benchmarks.accuracy.measure import Surroundings, measure
 from benchmarks.accuracy.metrics import (
     calibration_error,
@@ -35,20 +27,20 @@ from benchmarks.accuracy.metrics import (
     embedding_metrics,
 )
 from benchmarks.accuracy.pictures import COLLECTIONS, Collection, draw, resize_once
-from benchmarks.accuracy.report import goals, measured_groups, page, settings_file, write_report
 from benchmarks.accuracy.results import append, failed, finished, read_lines
 from benchmarks.accuracy.sources import CALTECH_TEST, CALTECH_TRAIN, CIFAR_FS, FC100, VARIABLE
-from benchmarks.accuracy.tables import PLUS_MINUS, plain_entries
-from sklearn_clce.backbones import BackboneConfig
+from sklearn_clce import CLCEClassifier
+from sklearn_clce.backbones import BackboneConfig, load_backbone
 
 ROOT = Path(__file__).parents[1]
-TINY = {"data": "digits", "n_classes": 2, "shots": 4, "image_size": 32, "max_epochs": 1}
+TINY = {"data": "digits", "n_classes": 2, "shots": 4, "image_size": 32}
+BRIEF = TINY | {"max_epochs": 1}
 
 
 def line_of(configuration, accuracy, **metrics):
     """Make up a line of results."""
     return {
-        "configuration": asdict(configuration),
+        "configuration": json.loads(configuration.key),
         "metrics": {"accuracy": accuracy, **metrics},
         "seconds": 10.0,
         "fit_seconds": 9.0,
@@ -62,10 +54,6 @@ def line_of(configuration, accuracy, **metrics):
         },
         "versions": {"torch": "2.0", "timm": "1.0", "scikit-learn": "1.7"},
     }
-
-
-def group_of(*choices, **options):
-    return {"few_labels": group("Few labels", "About it.", *choices, **options)}
 
 
 def test_calibration_error_of_a_hand_example():
@@ -102,50 +90,34 @@ def test_embedding_metrics_of_angles():
     assert metrics["recall_at_1"] == 0.5  # 5 and 12 find each other; 50 and 70 are of two classes
 
 
-def test_interval_is_scipys():
-    values = [0.61, 0.58, 0.66, 0.63]
-    estimate = estimate_mean(values)
-    low, high = stats.t.interval(0.95, 3, loc=np.mean(values), scale=stats.sem(values))
-    assert (estimate.low, estimate.high) == pytest.approx((low, high))
-    assert np.isnan(estimate_mean([0.5]).half)
-
-
-def test_mean_over_data_counts_each_data_set_once():
-    case = Case("classify", "", 2, 5, "", 32, "all", 8)
-    estimates = {
-        case._replace(data=data, image_size=number): estimate_mean([mean])
-        for number, (data, mean) in enumerate(zip("aabc", (1, 3, 6, 7), strict=True))
-    }
-    assert mean_over_data(estimates) == estimate_mean([2.0, 6.0, 7.0])
-
-
-def test_data_sets_that_agree_by_chance_do_not_narrow_the_interval():
-    case = Case("classify", "", 2, 5, "", 32, "all", 8)
-    by_seed = estimate_mean([-1.0, 0.0, 1.3])
-    estimates = {case._replace(data=data): by_seed for data in "abcd"}
-    mean = mean_over_data(estimates)
-    assert mean.mean == pytest.approx(0.1)
-    assert mean.half == pytest.approx(by_seed.half / 2)  # of four
-
-
 def test_equal_runs_have_equal_configurations():
-    assert configure(data="digits", method="supcon") == configure(data="digits", hardness=0.0)
-    plain = configure(data="digits", method="ce")
-    assert plain == configure(data="digits", weight=0.0, temperature=0.5)
-    assert plain.key != configure(data="digits", method="ce", seed=1).key
-    assert plain.setting == configure(data="digits", method="ce", seed=1).setting
-    floors = product(data=["digits"], method=["logistic"], max_epochs=[1, 2], trainable=["all", 2])
+    plain = configure(data="digits", method="ce", max_epochs=3, weight_decay=0.1)
+    assert plain == configure(data="digits", method="ce", weight_decay=0.1, max_epochs=3)
+    assert plain.key != replace(plain, seed=1).key
+    assert plain.key != configure(data="digits", method="ce").key
+    floors = product(data=["digits"], method=["logistic"], max_epochs=[1, 2])
     assert len(floors) == 1
+    assert floors[0].recipe is None  # a change of our defaults leaves it as it is
     assert from_record(json.loads(json.dumps(asdict(plain)))) == plain
 
 
 @pytest.mark.parametrize("name", GROUPS)
-def test_a_group_compares_methods_on_the_same_seeds(name):
+def test_a_group_compares_methods_on_the_same_draws(name):
+    runs = GROUPS[name].runs()
+    assert len(set(runs)) == len(runs)
     by_method = {}
-    for one in GROUPS[name].configurations:
-        by_method.setdefault(one.method, set()).add(one.seed)
-    assert len({frozenset(seeds) for seeds in by_method.values()}) == 1
-    assert len(set(GROUPS[name].configurations)) == len(GROUPS[name].configurations)
+    for one in runs:
+        same = (one.data, one.shots, one.n_classes, one.backbone, one.seed)
+        by_method.setdefault(one.method, set()).add(same)
+    assert len({frozenset(pictures) for pictures in by_method.values()}) == 1
+    assert {one.seed for one in GROUPS[name].runs(2)} == {0, 1}
+
+
+def test_the_league_is_played_on_all_sets_with_at_most_seven_classes():
+    runs = GROUPS["league"].runs()
+    assert {one.data for one in runs} == set(SETS)
+    assert max(one.n_classes for one in runs) == 7
+    assert {one.shots for one in runs} == {10}
 
 
 @pytest.fixture
@@ -183,6 +155,36 @@ def offline(monkeypatch):
     monkeypatch.delenv(VARIABLE, raising=False)
     for name in ("CIFAR100", "Caltech101", "Omniglot", "FashionMNIST"):
         monkeypatch.setattr(datasets, name, download)
+
+
+def test_photographs_are_their_central_squares(tmp_path):
+    files = []
+    for number in range(4):
+        file = io.BytesIO()
+        Image.new("RGB", (300, 280), (60 * number, 0, 0)).save(file, "JPEG")
+        files.append(np.frombuffer(file.getvalue(), dtype=np.uint8))
+    np.savez(
+        tmp_path / "trashnet6.npz",
+        jpeg=np.concatenate(files),
+        offsets=np.cumsum([0, *map(len, files)]),
+        labels=[0, 1, 1, 0],
+        split=["train", "train", "test", "test"],
+    )
+    x_train, y_train, x_test, y_test = COLLECTIONS["waste"].load(tmp_path)
+    assert_array_equal(y_train, [0, 1])
+    assert_array_equal(y_test, [1, 0])
+    images = x_test[np.arange(2)]
+    assert images.shape == (2, 256, 256, 3)
+    np.testing.assert_allclose(images[:, 128, 128, 0], [120, 180], atol=2)
+    assert_array_equal(x_train[np.array([0])].max(), 0)
+
+
+@pytest.mark.parametrize("name", SETS)
+def test_pictures_that_nothing_brings_say_where_they_were_looked_for(name, tmp_path, offline):
+    with pytest.raises(FileNotFoundError, match=f"give --data FOLDER or set {VARIABLE}"):
+        COLLECTIONS[name].load(None)
+    with pytest.raises(FileNotFoundError, match=re.escape(str(tmp_path))):
+        COLLECTIONS[name].load(tmp_path)
 
 
 @pytest.mark.parametrize("name", ["cifar100", "caltech101", "omniglot", "cifar_fs", "fc100"])
@@ -239,6 +241,12 @@ def test_torchvision_brings_photographs_and_drawings(tmp_path, monkeypatch):
     assert len(set(rows)) == len(rows)
     assert_array_equal(np.array(Caltech101.y)[rows], [*y_train, *y_test])
 
+    monkeypatch.setattr("benchmarks.accuracy.sources.CALTECH_BASE", 1)
+    x_base, y_base, x_new, y_new = COLLECTIONS["caltech_fs"].load(tmp_path)
+    assert {*y_base} != {*y_new}
+    assert len(y_base) in (CALTECH_TRAIN, 22)
+    assert len(x_base[np.arange(3)]) == len(x_new[np.arange(3)]) == 3
+
     drawings = [(Image.new("L", (105, 105), number), number // 20) for number in range(60)]
     monkeypatch.setattr(datasets, "Omniglot", lambda root, *, download: drawings)
     x_train, y_train, x_test, y_test = COLLECTIONS["omniglot"].load(tmp_path)
@@ -256,69 +264,121 @@ def test_images_are_resized_to_what_preprocessing_resizes_to():
 
 
 def test_a_run_measures_everything():
-    line = measure(configure(**TINY, seed=1), Surroundings())
+    line = measure(configure(**BRIEF, seed=1), Surroundings())
     assert "error" not in line
     json.dumps(line)
-    assert set(line["metrics"]) == {
-        "accuracy",
-        "log_loss",
-        "calibration_error",
-        "recall_at_1",
-        "class_mean_accuracy",
-    }
+    assert set(line["metrics"]) == {"accuracy", "log_loss", "calibration_error"}
     assert line["images"] == [8, len(draw(COLLECTIONS["digits"], n_classes=2, shots=4, seed=1)[3])]
-    assert line["seconds"] > line["fit_seconds"] > 0
-    again = measure(configure(**TINY, seed=1), Surroundings())
+    assert line["seconds"] > line["fit_seconds"] > line["epoch_seconds"] > 0
+    assert line["budget"] == {"epochs": 1, "steps": 1, "batch_size": 32}
+    again = measure(configure(**BRIEF, seed=1), Surroundings())
     assert again["metrics"] == line["metrics"]
-    random = measure(configure(**TINY, seed=1, classifier="random"), Surroundings())
-    assert random["metrics"]["log_loss"] != line["metrics"]["log_loss"]
-    floor = measure(configure(**TINY, method="logistic"), Surroundings())
-    assert floor["metrics"]["accuracy"] > 0.8
 
 
+@pytest.mark.parametrize("method", FROZEN)
+def test_what_a_user_would_do_instead(method):
+    line = measure(configure(**TINY | {"shots": 6}, method=method), Surroundings())
+    assert line["metrics"]["accuracy"] > 0.8
+    assert line["budget"] == {}
+
+
+@pytest.fixture(scope="module")
+def small_start():
+    """A small timm backbone and how it wants its images; images of two colours and their labels."""
+    backbone, config = load_backbone("resnet10t", pretrained=False, image_size=32)
+    images = np.zeros((12, 36, 36, 3), dtype=np.uint8)
+    images[::2, ..., 0] = images[1::2, ..., 2] = 250
+    return (backbone, config), images, np.array(["red", "blue"] * 6)
+
+
+@pytest.mark.filterwarnings("ignore")  # of what fastai asks of torch and pandas
 @pytest.mark.parametrize(
-    ("kernel", "stride", "padding", "side"),
-    [(3, 1, 1, 5), (5, 2, 2, 8), (5, 1, 2, 2), (3, 2, 0, 7)],
+    "script", [BeitScript, pytest.param(FastaiLearner, marks=pytest.mark.slow)]
 )
-def test_fast_depthwise_convolutions_have_the_gradients_of_slow_ones(kernel, stride, padding, side):
-    generator = torch.Generator().manual_seed(0)
-    maps, weights = (
-        torch.randn(shape, generator=generator, dtype=torch.float64, requires_grad=True)
-        for shape in ((3, 4, side, side), (4, 1, kernel, kernel))
-    )
-    stride, padding = (stride, stride), (padding, padding)
-    slow = torch.nn.functional.conv2d(maps, weights, None, stride, padding, groups=4)
-    fast = DepthwiseConvolution.apply(maps, weights, stride, padding)
-    torch.testing.assert_close(fast, slow)
-    upstream = torch.randn(slow.shape, generator=generator, dtype=torch.float64)
-    torch.testing.assert_close(
-        torch.autograd.grad(fast, (maps, weights), upstream),
-        torch.autograd.grad(slow, (maps, weights), upstream),
-    )
+def test_scripts_learn_and_name_their_budget(script, small_start, monkeypatch):
+    if script is FastaiLearner:
+        pytest.importorskip("fastai")
+    monkeypatch.setattr("benchmarks.accuracy.beit_script.EPOCHS", 12)
+    monkeypatch.setattr("benchmarks.accuracy.fastai_learner.EPOCHS", 12)
+    monkeypatch.setattr("benchmarks.accuracy.beit_script.HEAD_SCALE", 1.0)
+    (backbone, config), images, labels = small_start
+    before = {name: value.clone() for name, value in backbone.state_dict().items()}
+    model = script(backbone, config, seed=0, device=torch.device("cpu")).fit(images, labels)
+    probabilities = model.predict_proba(images[:5])
+    assert probabilities.shape == (5, 2)
+    np.testing.assert_allclose(probabilities.sum(axis=1), 1, rtol=1e-5)
+    assert_array_equal(model.classes_[probabilities.argmax(axis=1)], labels[:5])
+    assert model.budget["steps"] == model.budget["epochs"] >= 12  # of one batch
+    for name, value in backbone.state_dict().items():  # the next script starts there too
+        torch.testing.assert_close(value, before[name])
 
 
-@pytest.mark.parametrize("capability", ["AVX2", "AVX512"])
-def test_only_small_depthwise_convolutions_are_computed_otherwise(monkeypatch, capability):
-    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: capability)
-    seen = []
-    monkeypatch.setattr(
-        DepthwiseConvolution, "apply", lambda maps, *_: seen.append(maps.shape) or maps
+def test_the_rate_warms_up_and_falls_to_its_least():
+    assert rate_of(0, n_batches=3) == pytest.approx(LEAST_RATE)
+    assert rate_of(3 * WARM_UP, n_batches=3) == pytest.approx(RATE)
+    rates = [rate_of(step, n_batches=3) for step in range(3 * EPOCHS)]
+    assert np.argmax(rates) == 3 * WARM_UP
+    assert LEAST_RATE < rates[-1] < RATE / 100
+
+
+def test_a_head_on_features_is_what_the_classifier_makes_of_the_images(tmp_path):
+    surroundings = Surroundings(features=str(tmp_path))
+    run = configure(**BRIEF, task="head", seed=1)
+    line = measure(run, surroundings)
+    x_train, y_train, x_test, y_test = draw(COLLECTIONS["digits"], n_classes=2, shots=4, seed=1)
+    x_train, x_test = (
+        np.repeat(resize_once(images, BackboneConfig("any", 32, crop_pct=0.875))[..., None], 3, -1)
+        for images in (x_train, x_test)
     )
-    depthwise = torch.nn.Conv2d(4, 4, 3, padding=1, groups=4, bias=False)
-    dense = torch.nn.Conv2d(4, 4, 3, padding=1, bias=False)
-    small, large = torch.ones(1, 4, 8, 8), torch.ones(1, 4, 16, 16)
-    native = torch.nn.Conv2d._conv_forward
-    with fast_depthwise():
-        depthwise(small), depthwise(large), dense(small)
-    assert seen == ([small.shape] if capability == "AVX2" else [])
-    assert torch.nn.Conv2d._conv_forward is native
+    clf = CLCEClassifier(trainable="head", image_size=32, max_epochs=1, random_state=1)
+    clf.fit(x_train, y_train)
+    metrics = classification_metrics(clf.classes_, y_test, clf.predict_proba(x_test))
+    assert line["metrics"]["accuracy"] == metrics["accuracy"]
+    assert line["metrics"]["log_loss"] == pytest.approx(metrics["log_loss"], rel=1e-3)
+    assert line["seconds_a_picture"] > 0
+    assert line["images"] == [8, len(y_test)]
+    floor = measure(replace(run, method="logistic", parameters=(), recipe=None), surroundings)
+    assert set(floor["metrics"]) == set(line["metrics"]) > {"recall_at_1", "class_mean_accuracy"}
+
+
+def test_new_classes_are_learned_from_features_and_embeddings(monkeypatch):
+    images = draw(COLLECTIONS["digits"], n_classes=9, shots=8, seed=0)[0]
+    labels = np.repeat(np.arange(9), 8)
+    old, new = labels < 4, labels >= 4
+    parts = (images[old], labels[old], images[new], labels[new])
+    monkeypatch.setitem(COLLECTIONS, "digits", Collection("digits", 4, lambda folder: parts))
+    monkeypatch.setattr("benchmarks.accuracy.measure.N_EPISODES", 3)
+    monkeypatch.setattr("benchmarks.accuracy.measure.N_QUERIES", 3)
+    choices = BRIEF | {"n_classes": 4, "task": "new_classes"}
+    tuned = measure(configure(**choices), Surroundings())
+    floor = measure(configure(**choices, method="logistic"), Surroundings())
+    names = {f"{name}_{k}_shot" for name in ("regression", "class_mean") for k in (1, 5)}
+    assert set(floor["metrics"]) == {f"features_{name}" for name in names}
+    assert set(tuned["metrics"]) == {
+        f"{space}_{name}" for space in ("features", "embedding") for name in names
+    }
+    assert tuned["metrics"]["features_regression_5_shot"] > 0.5
+
+
+def test_heads_on_the_same_features_share_a_process():
+    head = {"data": "digits", "task": "head"}
+    runs = [
+        configure(**head),
+        configure(data="digits"),
+        configure(**head, method="logistic", shots=5),
+        configure(**head, seed=1),
+        configure(data="digits", method="logistic"),
+    ]
+    batches = processes.batches_of(runs)
+    assert batches == [[runs[0], runs[2]], [runs[1]], [runs[3]], [runs[4]]]
 
 
 @pytest.fixture
 def session(monkeypatch, tmp_path):
     """The command with two configurations, whose runs are made up; the second seed fails first."""
-    runs = [configure(**TINY, seed=seed) for seed in (0, 1)]
-    monkeypatch.setattr(command, "GROUPS", {"tiny": Group("Tiny", "About it.", tuple(runs))})
+    tiny = Group("Tiny", "About it.", (configure(**TINY),), draws=2)
+    runs = tiny.runs()
+    monkeypatch.setattr(command, "GROUPS", {"tiny": tiny})
     asked, broken = [], {1}
 
     def measure_all(configurations, surroundings, jobs):
@@ -342,7 +402,7 @@ def session(monkeypatch, tmp_path):
 
 
 def test_finished_runs_are_skipped_and_failed_ones_retried(session, capsys):
-    assert session.start("--dry-run") == []
+    assert session.start("--plan") == []
     assert not session.file.exists()
     assert session.start() == [0, 1]
     assert list(failed(read_lines(session.file))) == [session.runs[1].key]
@@ -366,12 +426,20 @@ def test_one_process_computes_on_a_gpu(session, monkeypatch):
     assert session.start("--jobs", "1") == [0, 1]
 
 
+def test_only_what_was_asked_for_is_run(session):
+    assert session.start("--draws", "1") == [0]
+    assert session.start("--sets", "omniglot") == []
+    assert session.start("--methods", "ce", "logistic") == []
+    session.broken.clear()
+    assert session.start("--draws", "3", "--methods", "clce", "--sets", "digits") == [1, 2]
+
+
 def test_an_estimate_is_the_time_of_runs_like_it():
     done = [line_of(configure(**TINY, seed=seed), 0.5) for seed in (0, 1)]
-    like, other = configure(**TINY, method="ce", seed=5), configure(**TINY | {"shots": 8})
+    like, larger = configure(**TINY, seed=5), configure(**TINY | {"shots": 12})
+    other = configure(**TINY, method="ce")
     assert command.estimate([like, other], done) == (10.0, 1)
-    floor = configure(**TINY, method="logistic")
-    assert command.estimate([floor, floor], [line_of(floor, 0.5)]) == (20.0, 0)
+    assert command.estimate([larger], done) == (30.0, 0)
     assert command.duration(3900) == "1 h 05 min"
 
 
@@ -397,291 +465,26 @@ def test_a_run_that_fails_says_why(offline):
 
 def test_a_killed_process_is_a_failed_run():
     from multiprocessing import Pipe
+    from queue import Queue
 
     class Killed:
         exitcode = -9
 
         def __init__(self, target, args):
-            self.sender = args[0]
+            self.sender, (self.first, _), _ = args
 
         def start(self):
+            self.sender.send({"configuration": asdict(self.first)})
             self.sender.close()
 
         def join(self):
             pass
 
-    context = SimpleNamespace(Pipe=Pipe, Process=Killed)
-    one = configure(**TINY)
-    line = processes._apart(context, one, Surroundings())
-    assert line == {
-        "configuration": asdict(one),
-        "error": "the process ended with exit code -9",
-    }
-
-
-@pytest.fixture
-def measured():
-    """Two data sets, three seeds and two rates; CLCE is better at the other rate."""
-    choices = {
-        "data": ["digits", "fashion_mnist"],
-        "learning_rate": [1e-3, 3e-3],
-        "method": ["ce", "clce"],
-        "seed": [0, 1, 2],
-    }
-    groups = group_of(
-        choices, {"data": ["digits"], "method": ["logistic"], "seed": [0, 1, 2]}, goal=2.5
-    )
-    accuracies = {"ce": [0.60, 0.64, 0.62], "clce": [0.66, 0.68, 0.67], "logistic": [0.5] * 3}
-    lines = []
-    for one in groups["few_labels"].configurations:
-        accuracy = accuracies[one.method][one.seed]
-        accuracy -= 0.2 * (one.learning_rate == (3e-3 if one.method == "ce" else 1e-3))
-        accuracy -= 0.04 * (one.data == "fashion_mnist" and one.method == "clce")
-        lines.append(line_of(one, accuracy, calibration_error=accuracy / 10))
-    return groups, lines
-
-
-def test_differences_are_paired_at_the_best_rate_of_each_method(measured):
-    groups, lines = measured
-    entries = entries_of(results_of(groups["few_labels"].configurations, finished(lines)))
-    plain = plain_entries(entries)
-    rates = {m: e.budget[1] for m, e in next(iter(plain.values())).items()}
-    assert rates == {"ce": 1e-3, "clce": 3e-3, "logistic": None}
-    text = page(lines, groups)
-    shared = "; images a class: 20; backbone: efficientnet_lite0, 64 px; batch: 32\n"
-    assert f"with 95 % intervals{shared}" in text  # said once, not in every row
-    pairs = np.array([0.06, 0.04, 0.05]) * 100
-    half = stats.t.ppf(0.975, 2) * stats.sem(pairs)
-    assert f"**+5.0{PLUS_MINUS}{half:.1f}**" in text  # digits
-    assert f",+1.0{PLUS_MINUS}{half:.1f}," in text  # Fashion-MNIST: the interval holds 0
-    assert "**mean over data sets**,,,+3.0,\n" in text  # two: no interval
-    assert "**mean over those without a say in the defaults**,,,+5.0,\n" in text
-    assert f"62.0{PLUS_MINUS}" in text
-    assert f",50.0{PLUS_MINUS}0.0," in text
-    same = text[text.index("All methods with the same epochs and learning rate") :]
-    rows = re.findall(r'"digits, 10 classes","20, (\S+)",(\S+?)\xa0.*?,\**(\S+?)\xa0', same)
-    assert rows == [("0.001", "62.0", "-15.0"), ("0.003", "42.0", "+25.0")]
-
-
-def test_the_page_holds_the_goals_against_the_numbers(measured):
-    groups, lines = measured
-    text = goals(measured_groups(lines, groups))
-    met = re.findall(r"Few labels: (\w+).*,(met|missed)", text)
-    assert met == [("mean", "met"), ("mean", "met"), ("best", "met"), ("worst", "met")]
-    for line in lines:
-        if line["configuration"]["method"] == "clce":
-            line["metrics"]["accuracy"] -= 0.1
-    text = goals(measured_groups(lines, groups))
-    met = re.findall(r"Few labels: (\w+).*,(met|missed)", text)
-    assert met == [(what, "missed") for what in ("mean", "mean", "best", "worst")]
-
-
-@pytest.mark.parametrize(
-    ("gains", "verdict"),
-    [
-        ((0.02, 0.03, 0.04), "helps"),
-        ((-0.02, -0.03, -0.04), "harms"),
-        ((0.02, -0.03, 0.0), "no clear difference"),
-    ],
-)
-def test_the_page_says_whether_hardness_helps(gains, verdict):
-    data = ["digits", "fashion_mnist", "cifar100"]
-    groups = group_of({"data": data, "method": ["ce", "supcon", "clce"], "seed": [0, 1]}, goal=2.5)
-    gain = dict(zip(data, gains, strict=True))
-    lines = [
-        line_of(one, 0.5 + gain[one.data] * (one.method == "clce"))
-        for one in groups["few_labels"].configurations
+    context, lines = SimpleNamespace(Pipe=Pipe, Process=Killed), Queue()
+    runs = [configure(**TINY, task="head", method=name) for name in list(OURS)[:2]]
+    processes._apart(context, runs, Surroundings(), lines)
+    assert list(lines.queue) == [
+        {"configuration": asdict(runs[0])},
+        {"configuration": asdict(runs[1]), "error": "the process ended with exit code -9"},
+        processes.END,
     ]
-    text = goals(measured_groups(lines, groups))
-    assert re.search(rf"hard-negative weighting .*,{verdict}\n", text)
-    told = "no clear" if verdict == "no clear difference" else "a clear"
-    assert f"; {told} difference.\n" in page(lines, groups)
-
-
-def test_the_page_begins_with_the_verdict_and_shows_plots_before_tables(measured):
-    groups, lines = measured
-    text = page(lines, groups)
-    assert text.index("- CLCE minus CE, in the mean") < text.index("Plots\n-----")
-    assert text.index(".. image::") < text.index(".. csv-table::")
-    assert "Goals" not in text
-
-
-def test_the_verdict_names_the_extremes():
-    both = {"data": ["digits"], "method": ["ce", "clce"], "seed": [0, 1]}
-    groups = {
-        "batch_size": group("Batch size", "", both | {"batch_size": [8, 256]}),
-        "longer": group("Longer", "", both | {"batch_size": [256], "max_epochs": [15, 105]}),
-    }
-
-    def accuracy(one):
-        lead = 0.06 if one.batch_size == 256 and one.max_epochs < 100 else 0.01
-        return 0.5 + lead * (one.method == "clce")
-
-    runs = dict.fromkeys(run for one in groups.values() for run in one.configurations)
-    text = page([line_of(one, accuracy(one)) for one in runs], groups)
-    assert "- Where it matters most: +6.0 in batches of 256 that leave few steps; +1.0 in" in text
-
-
-def test_the_summary_counts_the_cases_that_leave_no_doubt(measured):
-    groups, lines = measured
-    text = page(lines, groups)
-    accuracy = "+3.0 (1 better, 0 worse)"  # digits clearly; the interval of Fashion-MNIST holds 0
-    calibration = "+0.3 (0 better, 1 worse)"  # a higher error is worse
-    cells = ",".join([f'"{accuracy}",', f'"{calibration}",,'])
-    assert f"Few labels,CLCE minus CE,2,{cells}\n" in text
-    assert "Few labels,CLCE minus logistic regression,1," in text
-    not_evidence = {"few_labels": replace(groups["few_labels"], evidence=False)}
-    assert "All cases together" not in page(lines, not_evidence)
-
-
-def test_the_page_names_the_machine_and_the_command(measured):
-    groups, lines = measured
-    text = page(lines, groups)
-    assert "an abacus" in text
-    assert "python -m benchmarks.accuracy run --groups few_labels" in text
-    assert "Few labels,27,27,0\n" in text
-
-
-def test_partial_results_make_a_page(measured):
-    groups, lines = measured
-    assert "Few labels\n-------" not in page([], groups)
-    for n in (1, 4, 13):
-        assert f"Few labels,{n},27,0\n" in page(lines[:n], groups)
-    only_clce = [line for line in lines if line["configuration"]["method"] == "clce"]
-    assert "minus CE" in page(only_clce, groups)
-    lost = {"configuration": lines[1]["configuration"], "error": "MemoryError: none left"}
-    text = page([lines[0] | {"warnings": ["fit was cut short"]}, lost], groups)
-    assert "``fit was cut short``,1\n" in text
-    assert "Few labels,1,27,1\n" in text
-    assert "``MemoryError: none left``,1\n" in text
-
-
-def test_every_setting_is_in_the_file(measured):
-    _, lines = measured
-    rows = [row.split(",") for row in settings_file(lines).splitlines()]
-    assert len(rows) == 1 + len({from_record(line["configuration"]).setting for line in lines})
-    header = rows[0]
-    of_ce = [
-        dict(zip(header, row, strict=True))
-        for row in rows
-        if row[header.index("method")] == "ce" and row[header.index("learning_rate")] == "0.001"
-    ]
-    assert {row["accuracy"] for row in of_ce} == {"0.62000"}
-    assert {row["seeds"] for row in of_ce} == {"3"}
-
-
-def test_a_run_scored_with_several_shots_is_a_case_for_each():
-    choices = {"data": ["fc100"], "task": ["base"], "shots": [None], "seed": [0, 1, 2]}
-    groups = group_of(choices | {"method": ["ce", "clce"]})
-    lines = []
-    for one in groups["few_labels"].configurations:
-        line = line_of(one, 0)
-        gain = 0.1 * (one.method == "clce")
-        line["metrics"] = {
-            f"{name}_{shots}_shot": 0.1 * shots + gain + one.seed / 100
-            for name in ("accuracy", "class_mean_accuracy")
-            for shots in (1, 5)
-        }
-        lines.append(line)
-    entries = entries_of(results_of(groups["few_labels"].configurations, finished(lines)))
-    assert [case.shots for case in plain_entries(entries)] == [1, 5]
-    assert page(lines, groups).count(f"**+10.0{PLUS_MINUS}0.0**") >= 4
-
-
-def test_the_report_writes_page_plots_and_settings(measured, tmp_path):
-    groups, lines = measured
-    write_report(lines, tmp_path, groups)
-    assert (tmp_path / "results.rst").read_text() == page(lines, groups)
-    first = (tmp_path / "results" / "few_labels.svg").read_bytes()
-    assert b"CLCE" in first
-    assert (tmp_path / "results" / "settings.csv").read_text() == settings_file(lines)
-    write_report(lines, tmp_path, groups)
-    assert (tmp_path / "results" / "few_labels.svg").read_bytes() == first
-
-
-def test_the_page_says_in_words_what_the_numbers_are():
-    digits = {"data": ["digits"], "method": ["ce", "clce"], "seed": [0, 1, 2]}
-    groups = {
-        "few_labels": group("Few labels", "", digits | {"max_epochs": [10, 20]}),
-        "random_start": group(
-            "From random",
-            "",
-            digits | {"max_epochs": [10], "classifier": ["random"]},
-            usual={"classifier": "random"},
-        ),
-        "batch_size": group("Batch size", "", digits | {"batch_size": [8, 16]}),
-    }
-
-    def accuracy(one):
-        if one.method == "ce":
-            return 0.5 + one.max_epochs / 1000
-        lead = 0.02 if one.classifier == "zero" else 0.05
-        return 0.5 + one.max_epochs / 1000 + lead + one.batch_size / 1000
-
-    runs = dict.fromkeys(run for one in groups.values() for run in one.configurations)
-    text = page([line_of(one, accuracy(one)) for one in runs], groups)
-    assert "data sets: +5.2 fine-tuned on few labels. Of these 1 cases 1 are clearly" in text
-    assert "by batch size: +2.8 at 8, +3.6 at 16." in text
-    assert "on digits: +5.2 from a classifier of zeros, +8.2 from one that starts at random" in text
-    assert "by budget: +5.2 after 10 epochs at 0.001, +5.2 after 20 epochs at 0.001. CE" in text
-    assert "CE itself is at 51.0, 52.0 % there" in text
-    assert "Most depends on the budget" not in text  # nothing of transfer
-    assert "CLCE minus CE" not in page([], groups)
-
-
-def test_the_page_names_the_case_that_depends_most_on_the_budget():
-    choices = {"data": ["digits", "omniglot"], "max_epochs": [5, 10], "method": ["ce", "clce"]}
-    groups = {"transfer": group("Transfer", "", choices | {"seed": [0, 1]})}
-
-    def accuracy(one):
-        slope = 0.01 if one.data == "omniglot" else 0.001
-        return 0.5 + (one.method == "clce") * slope * (one.max_epochs - 8)
-
-    runs = groups["transfer"].configurations
-    text = page([line_of(one, accuracy(one)) for one in runs], groups)
-    assert re.search("budget for Omniglot.*: -3.0 after 5 epochs at 0.001, [+]2.0 after 10 ", text)
-    brief = [one for one in runs if one.max_epochs == 5]
-    text = page([line_of(one, accuracy(one)) for one in brief], groups)
-    assert "Most depends on the budget" not in text
-
-
-def test_batch_sizes_are_drawn(tmp_path):
-    runs = product(data=["digits"], method=["ce", "clce"], batch_size=[8, 16], seed=[0, 1])
-    groups = {"batch_size": Group("Batch size", "About it.", tuple(runs))}
-    lines = [
-        line_of(one, 0.5 + one.seed / 10 + (one.method == "clce") * one.batch_size / 100)
-        for one in runs
-    ]
-    write_report(lines, tmp_path, groups)
-    assert b"batch size" in (tmp_path / "results" / "batch_size.svg").read_bytes()
-    text = (tmp_path / "results.rst").read_text()
-    assert 'batch,CLCE minus CE,"CE, MiB","CE + SupCon, MiB","CLCE, MiB"' in text
-    assert "   8,+8.0,100,,100\n   16,+16.0,100,,100\n" in text
-
-
-def test_what_the_readme_says_of_the_results_holds():
-    measured = measured_groups(read_lines(command.RESULTS), GROUPS)
-    plain = {name: one.plain for name, one in measured.items()}
-    for name in ("few_labels", "transfer", "frozen"):
-        gains = differences(plain[name], "clce", "ce")
-        assert mean_over_data(gains).mean > 0
-        assert all(gain.high > 0 for gain in gains.values())
-        of_hardness = mean_over_data(differences(plain[name], "clce", "supcon"))
-        assert of_hardness.low < 0 < of_hardness.high
-    by_size = {size: [] for size in (8, 256)}
-    for case, gain in differences(plain["batch_size"], "clce", "ce").items():
-        if case.batch_size in by_size:
-            by_size[case.batch_size].append(gain.mean)
-    assert np.mean(by_size[256]) > np.mean(by_size[8])
-    few_steps, many_steps = (
-        mean_over_data(differences(at_budget(plain["longer"], (epochs, 1e-3)), "clce", "ce")).mean
-        for epochs in (15, 105)
-    )
-    assert 0 < many_steps < few_steps / 2
-    assert mean_over_data(differences(plain["few_shot"], "clce", "ce")).mean < 0
-
-
-def test_the_page_in_the_documentation_is_that_of_the_lines():
-    lines = read_lines(command.RESULTS)
-    written = ROOT / "docs" / "results.rst"
-    assert (written.read_text() == page(lines)) if lines else not written.exists()

@@ -4,39 +4,26 @@ import argparse
 import statistics
 import tempfile
 import time
-from dataclasses import asdict
 from pathlib import Path
 
-from .configuration import from_record
+from .configuration import FROZEN, OURS, TRAINED, from_record
 from .groups import GROUPS
+from .pictures import COLLECTIONS
 from .results import append, failed, finished, read_lines
 from .sources import VARIABLE
 
 ROOT = Path(__file__).parents[2]
 RESULTS = ROOT / "benchmarks" / "results" / "accuracy.jsonl"
-OF_CRITERION = ("method", "weight", "temperature", "hardness", "learning_rate", "seed")
 
 
 def main(arguments=None):
-    """Run the command.
-
-    Parameters
-    ----------
-    arguments : list of str, default=None
-        Those of the command line.
-    """
+    """Run the command with its arguments; None: those of the command line."""
     options = make_parser().parse_args(arguments)
     options.action(options)
 
 
 def make_parser():
-    """Make the parser of the command line.
-
-    Returns
-    -------
-    ArgumentParser
-        With the actions ``run`` and ``report``.
-    """
+    """Make the parser of the command line."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.accuracy", description=__doc__)
     parser.add_argument(
         "--results", type=Path, default=RESULTS, help="file of results (JSON lines)"
@@ -44,9 +31,16 @@ def make_parser():
     actions = parser.add_subparsers(required=True)
     run = actions.add_parser("run", help="measure what is not measured yet")
     run.set_defaults(action=run_missing)
-    run.add_argument("--groups", nargs="+", choices=GROUPS, default=list(GROUPS))
-    run.add_argument("--jobs", type=int, default=1, help="runs at a time, then of one thread each")
-    run.add_argument("--dry-run", action="store_true", help="say what is missing, and how long")
+    usual = [name for name, group in GROUPS.items() if not group.needs_gpu]
+    run.add_argument("--groups", nargs="+", choices=GROUPS, default=usual)
+    run.add_argument("--draws", type=int, help="of classes and images; default: the group's own")
+    run.add_argument("--sets", nargs="+", choices=COLLECTIONS, help="of pictures; default: all")
+    run.add_argument("--methods", nargs="+", choices=[*OURS, *FROZEN, *TRAINED])
+    run.add_argument("--jobs", type=int, default=1, help="runs at a time")
+    run.add_argument("--threads", type=int, default=1, help="of each run; 0: torch's own number")
+    run.add_argument(
+        "--plan", "--dry-run", action="store_true", help="say what is missing, and how long"
+    )
     run.add_argument("--data", help=f"folder of the npz files of pictures; default: ${VARIABLE}")
     run.add_argument("--weights", help="folder of weights; default: timm's own sources")
     run.add_argument("--device", default="auto")
@@ -57,39 +51,36 @@ def make_parser():
 
 
 def run_missing(options):
-    """Measure the configurations that have no finished line.
-
-    Parameters
-    ----------
-    options : Namespace
-        Of the command line.
-    """
+    """Measure the configurations that have no finished line, group by group and draw by draw."""
     lines = read_lines(options.results)
     done = finished(lines)
-    wanted = dict.fromkeys(c for name in options.groups for c in GROUPS[name].configurations)
-    missing = sorted((c for c in wanted if c.key not in done), key=lambda c: c.seed)
-    for name in options.groups:
-        print(describe(name, lines))
+    wanted = {name: chosen_runs(GROUPS[name], options) for name in options.groups}
+    for name, runs in wanted.items():
+        print(describe(name, runs, lines))
+    runs = dict.fromkeys(one for of_group in wanted.values() for one in of_group)
+    missing = [one for one in runs if one.key not in done]
     seconds, unknown = estimate(missing, lines)
     print(
         f"{len(missing)} runs remain: {len(missing) - unknown} of them take about "
         f"{duration(seconds / options.jobs)} with --jobs {options.jobs}; of {unknown} nothing "
         "like it is finished"
     )
-    if not options.dry_run and missing:
+    if not options.plan and missing:
         measure_missing(missing, options)
 
 
-def measure_missing(missing, options):
-    """Do runs and write their lines.
+def chosen_runs(group, options):
+    """Return the runs of a group that were asked for."""
+    return [
+        one
+        for one in group.runs(options.draws)
+        if (not options.sets or one.data in options.sets)
+        and (not options.methods or one.method in options.methods)
+    ]
 
-    Parameters
-    ----------
-    missing : list of Configuration
-        What to run.
-    options : Namespace
-        Of the command line.
-    """
+
+def measure_missing(missing, options):
+    """Do runs and write their lines."""
     from sklearn_clce._validation import resolve_device
 
     from .measure import Surroundings
@@ -104,7 +95,7 @@ def measure_missing(missing, options):
             weights=options.weights,
             features=features,
             device=options.device,
-            threads=1 if options.jobs > 1 else None,
+            threads=options.threads or None,
         )
         for number, line in enumerate(measure_all(missing, surroundings, options.jobs), start=1):
             append(options.results, line)
@@ -116,13 +107,7 @@ def measure_missing(missing, options):
 
 
 def report_all(options):
-    """Write the page of results.
-
-    Parameters
-    ----------
-    options : Namespace
-        Of the command line.
-    """
+    """Write the page of results."""
     from .report import PAGE, write_report
 
     write_report(read_lines(options.results), options.docs)
@@ -130,22 +115,12 @@ def report_all(options):
 
 
 def told(line):
-    """Say what came out of a run.
-
-    Parameters
-    ----------
-    line : dict
-        Its line.
-
-    Returns
-    -------
-    str
-        One row of text.
-    """
+    """Say in one row what came out of a run."""
     run = from_record(line["configuration"])
+    changed = "".join(f" {name}={value}" for name, value in run.parameters)
     name = (
-        f"{run.data} {run.backbone} {run.method} shots={run.shots} batch_size={run.batch_size} "
-        f"max_epochs={run.max_epochs} learning_rate={run.learning_rate} seed={run.seed}"
+        f"{run.data} {run.backbone} {run.task} {run.method}{changed} shots={run.shots} "
+        f"seed={run.seed}"
     )
     if "error" in line:
         return f"{name}: failed, {line['error']}"
@@ -153,22 +128,8 @@ def told(line):
     return f"{name}: {metrics} ({line['seconds']:.1f} s)"
 
 
-def describe(name, lines):
-    """Say how far a group is.
-
-    Parameters
-    ----------
-    name : str
-        The group.
-    lines : list of dict
-        Lines of results.
-
-    Returns
-    -------
-    str
-        One row of text.
-    """
-    runs = GROUPS[name].configurations
+def describe(name, runs, lines):
+    """Say in one row how far the runs of a group are."""
     done, broken = finished(lines), failed(lines)
     missing = [one for one in runs if one.key not in done]
     n_broken = sum(one.key in broken for one in missing)
@@ -180,61 +141,32 @@ def describe(name, lines):
 
 
 def estimate(missing, lines):
-    """Estimate the time of runs from finished ones that cost the same.
+    """Estimate the seconds of runs from finished ones, and count those that nothing is like.
 
-    Parameters
-    ----------
-    missing : list of Configuration
-        The runs.
-    lines : list of dict
-        Lines of results.
-
-    Returns
-    -------
-    seconds : float
-        Sum over those runs that something finished is like.
-    unknown : int
-        Number of the others.
+    Runs of the same method, and backbone at the same size, take as long as they have training
+    images, more or less.
     """
     known = {}
     for line in finished(lines).values():
         run = from_record(line["configuration"])
-        known.setdefault(cost_of(run), []).append(line["seconds"])
-    medians = {cost: statistics.median(seconds) for cost, seconds in known.items()}
-    costs = [cost_of(one) for one in missing]
-    return sum(medians.get(cost, 0.0) for cost in costs), sum(cost not in medians for cost in costs)
+        known.setdefault(cost_of(run), []).append(line["seconds"] / images_of(run))
+    an_image = {cost: statistics.median(seconds) for cost, seconds in known.items()}
+    seconds = [an_image.get(cost_of(one), 0.0) * images_of(one) for one in missing]
+    return sum(seconds), sum(cost_of(one) not in an_image for one in missing)
 
 
 def cost_of(run):
-    """Return what of a configuration its time depends on.
+    """Return what of a configuration the time of an image depends on."""
+    return run.task, run.backbone, run.image_size, run.method, run.parameters
 
-    Parameters
-    ----------
-    run : Configuration
-        The run.
 
-    Returns
-    -------
-    tuple
-        The same for runs that take the same time.
-    """
-    settings = [value for name, value in asdict(run).items() if name not in OF_CRITERION]
-    return (run.method == "logistic", *settings)
+def images_of(run):
+    """Return the number of training images."""
+    return run.n_classes * run.shots
 
 
 def duration(seconds):
-    """Write a time in hours and minutes.
-
-    Parameters
-    ----------
-    seconds : float
-        The time.
-
-    Returns
-    -------
-    str
-        Such as "2 h 05 min".
-    """
+    """Write a time in hours and minutes, such as "2 h 05 min"."""
     minutes = round(seconds / 60)
     return f"{minutes // 60} h {minutes % 60:02} min"
 

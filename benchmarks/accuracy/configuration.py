@@ -1,99 +1,63 @@
-"""What one run is: data, backbone, criterion, budget and seed."""
+"""What one run is: task, pictures, backbone, method and draw."""
 
 import itertools
 import json
-from dataclasses import asdict, dataclass, replace
-
-from sklearn_clce import CLCEClassifier
+from dataclasses import asdict, dataclass
 
 from .pictures import COLLECTIONS
 
-# What logistic regression on frozen features does not know of.
-OF_TRAINING = (
-    "weight",
-    "temperature",
-    "hardness",
-    "projection_dim",
-    "n_views",
-    "sampler",
-    "batch_size",
-    "max_epochs",
-    "learning_rate",
-)
-OF_ESTIMATOR = {name: CLCEClassifier().get_params()[name] for name in OF_TRAINING}
-DEFAULT_METHOD = "clce" if OF_ESTIMATOR["hardness"] > 0 else "supcon"
-# "clce" has hardness, whatever the estimator's default is
-DEFAULTS = OF_ESTIMATOR | {"hardness": OF_ESTIMATOR["hardness"] or 1.0}
-# Each of "episodes" is a fine-tuning, each of "base" a small fit on embeddings.
-EPISODES = {"classify": None, "episodes": 5, "base": 600}
+# To be raised when a change of the estimator changes what it learns at its defaults: lines of an
+# earlier recipe are then history, and its own methods are measured again.
+RECIPE = 1
+OURS = {"clce": {}, "ce": {"weight": 0.0}, "supcon": {"hardness": 0.0}}
+FROZEN = ("logistic", "logistic_cv", "neighbours")  # classifiers on features of the frozen backbone
+TRAINED = ("fastai", "script")  # what else fine-tunes
 
 
 @dataclass(frozen=True, kw_only=True)
 class Configuration:
-    """One run, with every setting that its numbers depend on.
+    """One run, with every choice that its numbers depend on.
 
     Parameters
     ----------
-    task : {"classify", "episodes", "base"}
-        Train on some images of some classes and classify others; fine-tune on the
-        support images of each of several episodes; or train on base classes once and
-        learn new classes from a few embeddings.
+    task : {"classify", "head", "new_classes"}
+        Train on images of some classes and classify others of them; the same, from features that
+        are computed beforehand; or train on some classes and learn new ones from a few embeddings.
     data : str
         A collection of pictures.
     n_classes : int
         Classes drawn by the seed.
-    shots : int or None
-        Training images of each class; None: all at hand.
+    shots : int
+        Training images of each class.
     backbone : str
         As for ``CLCEClassifier``.
-    image_size : int
-        Side in pixels.
-    trainable : {"all", "head"} or int
-        As for ``CLCEClassifier``.
-    method : {"ce", "supcon", "clce", "logistic"}
-        Cross-entropy, with a contrastive term without and with hardness, or logistic
-        regression on frozen features.
-    weight, temperature, hardness, projection_dim, n_views, sampler, batch_size, \
-max_epochs, learning_rate : object
-        As for ``CLCEClassifier``; None where they have no meaning.
+    image_size : int or None
+        Side in pixels; None: the backbone's own.
+    method : str
+        One of ours, which are ``CLCEClassifier`` at its defaults but for what is named, or another.
+    parameters : tuple of (str, object)
+        What else is not the estimator's default.
+    recipe : int or None
+        Which of the estimator's own defaults; None for other methods.
     seed : int
-        Fixes classes, images, episodes and initialisation.
-    episodes : int or None, default=None
-        Number of episodes; None where there are none.
-    classifier : {"zero", "random"}, default="zero"
-        What the classifier starts from; the estimator has no other than "zero".
+        Fixes classes, images, initialisation and order.
     """
 
     task: str
     data: str
     n_classes: int
-    shots: int | None
+    shots: int
     backbone: str
-    image_size: int
-    trainable: str | int
+    image_size: int | None
     method: str
-    weight: float | None
-    temperature: float | None
-    hardness: float | None
-    projection_dim: int | str | None
-    n_views: int | None
-    sampler: str | None
-    batch_size: int | None
-    max_epochs: int | None
-    learning_rate: float | None
+    parameters: tuple[tuple[str, object], ...]
+    recipe: int | None
     seed: int
-    episodes: int | None = None
-    classifier: str = "zero"
 
     @property
     def key(self):
         """Text that two equal configurations share."""
         return json.dumps(asdict(self), sort_keys=True)
-
-    @property
-    def setting(self):
-        """The same run whatever the seed."""
-        return replace(self, seed=-1)
 
 
 def configure(
@@ -101,86 +65,39 @@ def configure(
     data,
     method="clce",
     task="classify",
-    n_classes=None,
-    shots=20,
+    n_classes=7,
+    shots=10,
     backbone="efficientnet_lite0",
-    image_size=64,
-    trainable="all",
+    image_size=None,
     seed=0,
-    classifier="zero",
-    **training,
+    **parameters,
 ):
-    """Make a configuration; what is not given is the estimator's own default.
-
-    Parameters
-    ----------
-    data, method, task, n_classes, shots, backbone, image_size, trainable, seed, \
-classifier : object
-        See :class:`Configuration`. ``n_classes=None``: all classes.
-    **training : object
-        Settings of the criterion and the budget.
-
-    Returns
-    -------
-    Configuration
-        Equal runs have equal configurations: ``hardness=0`` is "supcon", and what a
-        method does not know of is None.
-    """
-    settings = DEFAULTS | training
-    if method == "logistic":
-        trainable, settings = "head", dict.fromkeys(OF_TRAINING)
-    elif method == "ce" or settings["weight"] == 0:
-        method = "ce"
-        settings |= {"weight": 0.0, "temperature": None, "hardness": None}
-    elif method == "supcon" or settings["hardness"] == 0:
-        method = "supcon"
-        settings["hardness"] = 0.0
-    at_hand = COLLECTIONS[data].n_classes
+    """Make a configuration; ``parameters`` are those of the estimator."""
+    is_ours = method in OURS
     return Configuration(
         task=task,
         data=data,
-        n_classes=at_hand if n_classes is None else min(n_classes, at_hand),
+        n_classes=min(n_classes, COLLECTIONS[data].n_classes),
         shots=shots,
         backbone=backbone,
         image_size=image_size,
-        trainable=trainable,
         method=method,
-        episodes=EPISODES[task],
+        parameters=tuple(sorted(parameters.items())) if is_ours else (),
+        recipe=RECIPE if is_ours else None,
         seed=seed,
-        classifier=classifier,
-        **settings,
     )
 
 
 def from_record(record):
-    """Make a configuration of what a line of results holds.
-
-    Parameters
-    ----------
-    record : dict
-        The settings by name.
-
-    Returns
-    -------
-    Configuration
-        The configuration.
-    """
-    return Configuration(**record)
+    """Make a configuration of what a line of results holds."""
+    parameters = tuple((name, value) for name, value in record["parameters"])
+    return Configuration(**record | {"parameters": parameters})
 
 
 def product(**choices):
-    """Combine lists of choices; the first varies slowest.
+    """Combine lists of choices of the arguments of :func:`configure`; the first varies slowest.
 
-    Parameters
-    ----------
-    **choices : list
-        Values of each argument of :func:`configure`. A dict among them stands for
-        several arguments that go together.
-
-    Returns
-    -------
-    list of Configuration
-        Each one once.
+    A dict among the choices stands for several arguments that go together.
     """
     configurations = []
     for values in itertools.product(*choices.values()):

@@ -1,43 +1,20 @@
-"""What is measured: a table of experiments, in groups that the report shows one by one."""
+"""What is measured: groups of runs, which the report shows one by one."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from .configuration import Configuration, product
+from .configuration import FROZEN, OURS, TRAINED, Configuration, product
 
-SEEDS = list(range(5))
-METHODS = ["ce", "supcon", "clce"]
-RATES = [3e-4, 1e-3, 3e-3]
-BRIEF = {"max_epochs": 15, "learning_rate": 1e-3}
-THOROUGH = {"max_epochs": 40, "learning_rate": 1e-3}
-BUDGETS = [BRIEF, THOROUGH, {"max_epochs": 40, "learning_rate": 3e-4}]
-LITE0 = {"backbone": "efficientnet_lite0", "image_size": 64}
-VIT_TINY = {"backbone": "vit_tiny", "image_size": 64}
-VIT_TINY_96 = {"backbone": "vit_tiny", "image_size": 96}
-LITE0_224 = {"backbone": "efficientnet_lite0", "image_size": 224}
-
-# The defaults of weight, temperature, hardness, projection_dim, rates and epochs are chosen
-# on these data sets, with draws that no other group makes; classes and images may meet again.
-TUNING_DATA = ["cifar100", "fashion_mnist"]
-TUNING_SEEDS = list(range(100, 103))
-TUNING_CRITERIA = [(0.5, 0.1), (0.5, 0.5), (0.9, 0.5)]
-
-FEW = [
-    {"data": "cifar100", "n_classes": 10},
-    {"data": "caltech101", "n_classes": 20},
-    {"data": "fashion_mnist"},
-    {"data": "digits"},
-]
-TUNING_PICTURES = [one for one in FEW if one["data"] in TUNING_DATA]
-TRANSFER = [
-    {"data": "cifar100", "n_classes": 10},
-    {"data": "caltech101", "n_classes": 20},
-    {"data": "omniglot", "n_classes": 50},
-]
+MOST_DRAWS = 5
+PHOTOGRAPHS = ["flowers", "textures", "waste", "mri", "satellite", "histology", "sketches", "hands"]
+SETS = [*PHOTOGRAPHS, "cifar100", "caltech101", "omniglot"]
+ALL_IMAGES = 25  # of each class: "all" within hours on a CPU
+LITE0, VIT_TINY = "efficientnet_lite0", "vit_tiny"
+STEPS, N_EQUAL, SHOTS_EQUAL = 64, 8, 32  # 8 x 32 images, which batches of 8 to 256 divide
 
 
 @dataclass(frozen=True)
 class Group:
-    """Experiments that one part of the report shows.
+    """Runs that one part of the report shows.
 
     Parameters
     ----------
@@ -45,341 +22,134 @@ class Group:
         Its heading.
     about : str
         What is compared, for readers.
-    configurations : tuple of Configuration
-        The runs.
-    goal : float or None, default=None
-        Points by which CLCE should beat cross-entropy in the mean over data sets.
-    usual : dict or None, default=None
-        Settings that all methods of the group have instead of the estimator's defaults.
-    evidence : bool, default=True
-        Whether it counts in the summary: not where defaults are chosen, nor where another
-        group has the same runs.
+    settings : tuple of Configuration
+        The runs of the first draw.
+    draws : int
+        How many are made, unless more or fewer are asked for.
+    needs_gpu : bool, default=False
+        Whether a CPU would take days; such a group is run only if it is named.
     """
 
     title: str
     about: str
-    configurations: tuple[Configuration, ...]
-    goal: float | None = None
-    usual: dict | None = None
-    evidence: bool = True
+    settings: tuple[Configuration, ...]
+    draws: int = 3
+    needs_gpu: bool = False
+
+    def runs(self, draws=None):
+        """Return the configurations of so many draws, draw by draw."""
+        n_draws = self.draws if draws is None else draws
+        return [replace(one, seed=seed) for seed in range(n_draws) for one in self.settings]
 
 
 def group(title, about, *products, **options):
-    """Put products of choices together.
-
-    Parameters
-    ----------
-    title, about : str
-        Heading and text.
-    *products : dict of str to list
-        Arguments of :func:`~.configuration.product`.
-    **options : object
-        See :class:`Group`.
-
-    Returns
-    -------
-    Group
-        With each configuration once.
-    """
+    """Put products of choices together, each configuration once."""
     configurations = [one for choices in products for one in product(**choices)]
     return Group(title, about, tuple(dict.fromkeys(configurations)), **options)
 
 
-def floor(pictures, backbones, **choices):
-    """Choose logistic regression on frozen features for the same pictures."""
-    return {
-        "pictures": pictures,
-        "backbone": backbones,
-        "method": ["logistic"],
-        "seed": SEEDS,
-        **choices,
-    }
-
-
 GROUPS = {
-    "tuning": group(
-        "Choice of the defaults",
-        "Criterion by criterion, and budget by budget, on the data sets that the defaults are "
-        "chosen on, with draws of classes and images that no other part makes.",
-        {
-            "pictures": TUNING_PICTURES,
-            "backbone": [LITE0],
-            "budget": [THOROUGH],
-            "variant": [
-                {"method": "ce"},
-                *[
-                    {"weight": weight, "temperature": temperature, "hardness": hardness}
-                    for weight, temperature in TUNING_CRITERIA
-                    for hardness in (0.0, 1.0)
-                ],
-                {"projection_dim": 128},
-            ],
-            "seed": TUNING_SEEDS,
-        },
-        {
-            "pictures": TUNING_PICTURES,
-            "backbone": [LITE0],
-            "budget": [
-                BRIEF,
-                {"max_epochs": 40, "learning_rate": 3e-4},
-                {"max_epochs": 40, "learning_rate": 3e-3},
-            ],
-            "method": METHODS,
-            "seed": TUNING_SEEDS,
-        },
-        evidence=False,
+    "league": group(
+        "League, 10 images a class",
+        "Everyone at the own defaults, from the same pictures and weights, at the backbone's own "
+        "size.",
+        {"data": SETS, "method": [*OURS, *FROZEN, *TRAINED]},
     ),
-    "tuning_frozen": group(
-        "Choice of the defaults of a head",
-        "A head on frozen features, with and without a projection, on the same data sets.",
+    "league_all": group(
+        "League, all images",
+        f"The same with all images at hand, {ALL_IMAGES} a class at most.",
         {
-            "pictures": TUNING_PICTURES,
-            "shots": [5, 20],
-            "backbone": [LITE0_224, VIT_TINY_96],
-            "trainable": ["head"],
-            "budget": [
-                {"max_epochs": 20, "learning_rate": 1e-3},
-                {"max_epochs": 20, "learning_rate": 3e-3},
-                {"max_epochs": 40, "learning_rate": 1e-3},
-            ],
-            "variant": [
-                {"method": method, **projection}
-                for method in ("ce", "clce")
-                for projection in ({}, {"projection_dim": None})
-            ],
-            "seed": TUNING_SEEDS,
+            "data": SETS,
+            "shots": [ALL_IMAGES],
+            "method": ["clce", "ce", "logistic", "logistic_cv", *TRAINED],
         },
-        floor(TUNING_PICTURES, [LITE0_224, VIT_TINY_96], shots=[5, 20], seed=TUNING_SEEDS),
-        evidence=False,
+        draws=1,
     ),
-    "few_labels": group(
-        "Few labels",
-        "20 training images of each class, the backbone fine-tuned end to end.",
+    "head": group(
+        "A head on frozen features",
+        "From features that are computed once.",
         {
-            "pictures": FEW,
-            "backbone": [LITE0],
-            "budget": BUDGETS,
-            "method": METHODS,
-            "seed": SEEDS,
+            "data": SETS,
+            "task": ["head"],
+            "backbone": [LITE0, VIT_TINY],
+            "shots": [2, 5, 15, 40],
+            "method": ["clce", "ce", "logistic"],
         },
-        {
-            "pictures": FEW[:2],
-            "backbone": [VIT_TINY],
-            "budget": [BRIEF],
-            "method": METHODS,
-            "seed": SEEDS,
-        },
-        floor(FEW, [LITE0]),
-        floor(FEW[:2], [VIT_TINY]),
-        goal=2.5,
+        draws=5,
     ),
-    "transfer": group(
-        "Transfer",
-        "All training images at hand (100, up to 40, and 10 of each class), of some classes and of "
-        "all of Caltech-101, the backbone fine-tuned end to end. Omniglot, which has half as many "
-        "images as CIFAR-100, is seen twice as often too; there balanced batches, which CLCE takes "
-        "where classes are many, are set apart from it.",
+    "lite": group(
+        "EfficientNet-Lite 0, 1 and 2",
+        "A head on frozen features, 10 images a class: accuracy against time.",
         {
-            "pictures": TRANSFER,
-            "backbone": [LITE0],
-            "shots": [None],
-            "budget": [
-                {"max_epochs": 10, "learning_rate": 3e-4},
-                {"max_epochs": 10, "learning_rate": 1e-3},
-            ],
-            "method": METHODS,
-            "seed": SEEDS,
+            "data": SETS,
+            "task": ["head"],
+            "backbone": [LITE0, "efficientnet_lite1", "efficientnet_lite2"],
+            "method": ["clce", "logistic"],
         },
-        {
-            "pictures": TRANSFER[-1:],
-            "backbone": [LITE0],
-            "shots": [None],
-            "budget": [{"max_epochs": 20, "learning_rate": 1e-3}],
-            "variant": [
-                *[{"method": method} for method in METHODS],
-                {"method": "ce", "sampler": "balanced"},
-                {"method": "clce", "sampler": "shuffle"},
-            ],
-            "seed": SEEDS,
-        },
-        {
-            "data": ["caltech101"],
-            "backbone": [LITE0],
-            "shots": [None],
-            "budget": [{"max_epochs": 10, "learning_rate": 1e-3}],
-            "method": METHODS,
-            "seed": SEEDS,
-        },
-        floor([*TRANSFER, {"data": "caltech101"}], [LITE0], shots=[None]),
-        goal=0.7,
     ),
-    "few_shot": group(
-        "Few-shot episodes from a backbone trained on base classes",
-        "The backbone is fine-tuned on 30 images of each base class of CIFAR-FS and FC100; then "
-        "5-way episodes of their test classes are learned by logistic regression, and by the "
-        "nearest class mean, on its embeddings.",
+    "many_classes": group(
+        "Many classes",
+        "25 classes, 8 images of each, where hard negatives are many.",
         {
-            "data": ["cifar_fs", "fc100"],
-            "task": ["base"],
-            "shots": [30],
-            "backbone": [LITE0],
-            "batch_size": [128],
-            "max_epochs": [5],
-            "learning_rate": [1e-3],
-            "method": METHODS,
-            "seed": SEEDS,
+            "data": ["cifar100", "caltech101", "omniglot"],
+            "n_classes": [25],
+            "shots": [8],
+            "method": [*OURS, "logistic"],
+        },
+    ),
+    "new_classes": group(
+        "New classes from a fine-tuned backbone",
+        "All of the backbone is fine-tuned on 10 images of each of 16 classes; then 5-way episodes "
+        "of other classes are learned on the embeddings, and on the features of the backbone.",
+        {
+            "data": ["cifar_fs", "caltech_fs"],
+            "task": ["new_classes"],
+            "n_classes": [16],
+            "method": list(OURS),
+            "trainable": ["all"],
         },
         {
-            "data": ["cifar_fs", "fc100"],
-            "task": ["base"],
-            "shots": [30],
-            "backbone": [LITE0],
+            "data": ["cifar_fs", "caltech_fs"],
+            "task": ["new_classes"],
+            "n_classes": [16],
             "method": ["logistic"],
-            "seed": SEEDS,
         },
-    ),
-    "episodes": group(
-        "Few-shot episodes, fine-tuned one by one",
-        "In each 5-way episode of the test classes of CIFAR-FS the pretrained backbone is "
-        "fine-tuned on the support images, two views of each, so that an only image has a "
-        "positive.",
-        {
-            "data": ["cifar_fs"],
-            "task": ["episodes"],
-            "n_classes": [5],
-            "shots": [1, 5],
-            "backbone": [LITE0],
-            "n_views": [2],
-            "budget": [BRIEF],
-            "method": METHODS,
-            "seed": SEEDS,
-        },
-        {
-            "data": ["cifar_fs"],
-            "task": ["episodes"],
-            "n_classes": [5],
-            "shots": [1, 5],
-            "backbone": [LITE0],
-            "method": ["logistic"],
-            "seed": SEEDS,
-        },
-        usual={"n_views": 2},
     ),
     "batch_size": group(
         "Batch size",
-        "20 training images of each class. The number of epochs is the same, so that smaller "
-        "batches make more steps.",
+        f"{N_EQUAL} classes, {SHOTS_EQUAL} images of each, at 64 pixels: {STEPS} steps with any "
+        "size of the batch.",
         {
-            "pictures": TUNING_PICTURES,
-            "backbone": [LITE0],
-            "budget": [BRIEF],
-            "batch_size": [8, 16, 32, 64, 128, 256],
-            "method": METHODS,
-            "seed": SEEDS[:3],
-        },
-        {
-            "pictures": TUNING_PICTURES,
-            "backbone": [LITE0],
-            "budget": [BRIEF],
-            "batch_size": [8, 16],
-            "variant": [  # of so small batches "auto" makes balanced ones
-                {"sampler": "shuffle"},
-                {"sampler": "shuffle", "n_views": 2},
-                {"n_views": 2},
-                {"method": "ce", "n_views": 2},
+            "data": ["textures", "hands"],
+            "n_classes": [N_EQUAL],
+            "shots": [SHOTS_EQUAL],
+            "image_size": [64],
+            "size": [
+                {"batch_size": size, "max_epochs": STEPS * size // (N_EQUAL * SHOTS_EQUAL)}
+                for size in (8, 16, 32, 64, 128, 256)
             ],
-            "seed": SEEDS[:3],
+            "method": ["clce", "ce"],
         },
-    ),
-    "longer": group(
-        "The largest batch, for longer",
-        "20 training images of each class, which a batch of 256 holds in one step. 105 epochs make "
-        "as many steps as 15 epochs of batches of 32: this tells the size of a batch from the "
-        "number of steps.",
-        {
-            "pictures": TUNING_PICTURES,
-            "backbone": [LITE0],
-            "batch_size": [256],
-            "budget": [BRIEF, {"max_epochs": 105, "learning_rate": 1e-3}],
-            "method": METHODS,
-            "seed": SEEDS[:3],
-        },
-    ),
-    "ablation": group(
-        "Hardness and projection head, fine-tuned",
-        "20 training images of each class; CLCE at its defaults but for what is named.",
-        {
-            "pictures": FEW[:2],
-            "backbone": [LITE0],
-            "budget": [BRIEF],
-            "variant": [
-                {"method": "ce"},
-                {"method": "ce", "projection_dim": 128},
-                *[{"hardness": hardness} for hardness in (0.0, 0.5, 1.0, 2.0)],
-                *[{"hardness": h, "projection_dim": 128} for h in (0.0, 1.0)],
-            ],
-            "seed": SEEDS,
-        },
-        evidence=False,
-    ),
-    "two_views": group(
-        "Few labels, two views of each image",
-        "As above with two augmented copies of each image in a batch, for cross-entropy too, which "
-        "doubles the cost of an epoch.",
-        {
-            "pictures": FEW,
-            "backbone": [LITE0],
-            "n_views": [2],
-            "budget": [BRIEF],
-            "method": ["ce", "clce"],
-            "seed": SEEDS,
-        },
-        usual={"n_views": 2},
-    ),
-    "random_start": group(
-        "Few labels, from a classifier that starts at random",
-        "What the start of the classifier does: 20 training images of each class, as above, but "
-        "from random weights, as is usual, instead of zeros.",
-        {
-            "pictures": TUNING_PICTURES,
-            "backbone": [LITE0],
-            "budget": [THOROUGH],
-            "classifier": ["random", "zero"],
-            "method": ["ce", "clce"],
-            "seed": SEEDS,
-        },
-        usual={"classifier": "random"},
-    ),
-    "frozen": group(
-        "Frozen backbone",
-        "A head on frozen features; 5 and 20 training images of each class.",
-        {
-            "pictures": FEW,
-            "shots": [5, 20],
-            "backbone": [LITE0_224, VIT_TINY_96],
-            "trainable": ["head"],
-            "variant": [
-                {"method": "ce"},
-                {"method": "ce", "projection_dim": None},
-                *[{"hardness": hardness} for hardness in (0.0, 0.5, 1.0, 2.0)],
-                {"projection_dim": None},
-            ],
-            "seed": SEEDS,
-        },
-        floor(FEW, [LITE0_224, VIT_TINY_96], shots=[5, 20]),
     ),
     "large": group(
         "Larger, on a GPU",
-        "All classes and all training images at 224 pixels, the backbone fine-tuned end to end.",
+        "All classes, 40 images of each, all of the backbone fine-tuned.",
         {
-            "data": ["cifar100", "caltech101", "fashion_mnist"],
-            "shots": [None],
-            "backbone": [LITE0_224, {"backbone": "vit_tiny", "image_size": 224}],
+            "data": SETS,
+            "n_classes": [242],
+            "shots": [40],
+            "backbone": [LITE0, VIT_TINY],
             "batch_size": [128],
-            "max_epochs": [20],
-            "learning_rate": RATES,
-            "method": METHODS,
-            "seed": SEEDS,
+            "trainable": ["all"],
+            "method": list(OURS),
         },
+        {
+            "data": SETS,
+            "n_classes": [242],
+            "shots": [40],
+            "backbone": [LITE0, VIT_TINY],
+            "method": ["logistic"],
+        },
+        needs_gpu=True,
     ),
 }

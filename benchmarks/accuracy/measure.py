@@ -5,9 +5,9 @@ import subprocess
 import time
 import warnings
 from contextlib import suppress
-from dataclasses import asdict, dataclass
-from functools import cache
-from importlib.metadata import version
+from dataclasses import asdict, dataclass, replace
+from functools import cache, lru_cache
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import numpy as np
@@ -15,34 +15,28 @@ import torch
 from sklearn.linear_model import LogisticRegression
 from sklearn.neighbors import NearestCentroid
 from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import Normalizer, StandardScaler
-from skorch.callbacks import Callback
+from sklearn.preprocessing import Normalizer
 
 from sklearn_clce import BackboneFeatures, CLCEClassifier, few_shot_score
 from sklearn_clce._validation import resolve_device
 from sklearn_clce.backbones import frozen_backbone
 
-from .depthwise import fast_depthwise
+from .baselines import make_baseline
+from .beit_script import BeitScript
+from .configuration import FROZEN, OURS
+from .fastai_learner import FastaiLearner
 from .metrics import classification_metrics, embedding_metrics
 from .pictures import COLLECTIONS, draw, resize_once, rows_of_each
+from .sources import first_of_each
 
 ROOT = Path(__file__).parents[2]
-PACKAGES = ("torch", "torchvision", "timm", "scikit-learn", "skorch", "numpy")
+PACKAGES = ("torch", "torchvision", "timm", "scikit-learn", "skorch", "numpy", "fastai")
 WEIGHT_FILES = {"vit_tiny": "vit_tiny_patch16_224.fp16.safetensors"}
-TRAINING = (
-    "backbone",
-    "trainable",
-    "weight",
-    "temperature",
-    "hardness",
-    "projection_dim",
-    "n_views",
-    "sampler",
-    "batch_size",
-    "max_epochs",
-    "learning_rate",
-)
-N_WAY, BASE_SHOTS = 5, (1, 5)
+MOST_SHOTS = 40  # those of a head are some of so many, whose features are computed once
+N_TIMED = 32  # pictures
+N_WAY, N_EPISODES, EPISODE_SHOTS = 5, 300, (1, 5)
+NEW_CLASSES, N_QUERIES = 20, 10  # at most, and as many of each
+SCRIPTS = {"fastai": FastaiLearner, "script": BeitScript}
 
 
 @dataclass(frozen=True)
@@ -54,7 +48,7 @@ class Surroundings:
     data, weights : path or None
         Folders of data and of weights.
     features : path or None
-        Folder in which frozen features are kept between runs.
+        Folder in which features of test images, and those for heads, are kept between runs.
     device : str
         Where to compute.
     threads : int or None
@@ -69,26 +63,15 @@ class Surroundings:
 
 
 def measure(configuration, surroundings):
-    """Do one run.
+    """Do one run, and return its line: configuration, metrics, seconds, memory, machine.
 
-    Parameters
-    ----------
-    configuration : Configuration
-        What to run.
-    surroundings : Surroundings
-        Where.
-
-    Returns
-    -------
-    dict
-        A line of the results: configuration, metrics, seconds, memory, machine. A run
-        that fails has an ``error`` instead of metrics.
+    A run that fails has an ``error`` instead of metrics.
     """
     if surroundings.threads:
         torch.set_num_threads(surroundings.threads)
     line = {"configuration": asdict(configuration)}
     start = time.perf_counter()
-    with fast_depthwise(), warnings.catch_warnings(record=True) as caught:
+    with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("default")
         try:
             line |= TASKS[configuration.task](configuration, surroundings)
@@ -105,148 +88,191 @@ def measure(configuration, surroundings):
 
 def classify(configuration, surroundings):
     """Train on images of some classes and classify other images of them."""
-    x_train, y_train, x_test, y_test = _resized(
-        draw(
-            COLLECTIONS[configuration.data],
-            n_classes=configuration.n_classes,
-            shots=configuration.shots,
-            seed=configuration.seed,
-            folder=surroundings.data,
-        ),
-        configuration,
-        surroundings,
-    )
-    model, training = _fitted(configuration, surroundings, x_train, y_train)
-    embeddings = [_embed(model, images) for images in (x_train, x_test)]
+    x_train, y_train, x_test, y_test = _drawn(configuration, surroundings, configuration.shots)
+    model = make_model(configuration, surroundings)
+    training = _fit(model, x_train, y_train, surroundings)
+    if configuration.method in FROZEN:  # the others of the same pictures need these features too
+        model[0].set_params(memory=surroundings.features)
     metrics = classification_metrics(model.classes_, y_test, model.predict_proba(x_test))
-    metrics |= embedding_metrics(embeddings[0], y_train, embeddings[1], y_test)
     return {"metrics": metrics, **training, "images": [len(x_train), len(x_test)]}
 
 
-def episodes(configuration, surroundings):
-    """Fit on the support images of episodes of new classes."""
-    *_, images, labels = _resized(
-        COLLECTIONS[configuration.data].load(surroundings.data), configuration, surroundings
-    )
-    start, peak = time.perf_counter(), peak_memory(surroundings)
-    score = few_shot_score(
-        make_model(configuration, surroundings),
-        images,
-        labels,
-        n_way=configuration.n_classes,
-        k_shot=configuration.shots,
-        n_episodes=configuration.episodes,
-        random_state=configuration.seed,
-    )
-    return {"metrics": {"accuracy": score.mean}, **_cost(start, peak, surroundings)}
-
-
-def base(configuration, surroundings):
-    """Train on base classes, then learn new classes from a few embeddings of them."""
-    x_base, y_base, *novel = COLLECTIONS[configuration.data].load(surroundings.data)
-    rows = rows_of_each(y_base, np.unique(y_base), configuration.shots, configuration.seed)
-    x_base, y_base, images, labels = _resized(
-        (x_base[rows], y_base[rows], *novel), configuration, surroundings
-    )
-    model, training = _fitted(configuration, surroundings, x_base, y_base)
-    embeddings = _embed(model, images)
-    learners = {
-        "accuracy": LogisticRegression(max_iter=1000),
-        "class_mean_accuracy": NearestCentroid(),
+def head(configuration, surroundings):
+    """Train a classifier on features that are at hand."""
+    anyone = replace(configuration, method="", shots=0, parameters=(), recipe=None)
+    train, y_train, test, y_test, seconds = _features(anyone, surroundings)
+    kept, _ = first_of_each(y_train, configuration.shots)
+    train, y_train = train[kept], y_train[kept]
+    if configuration.method in OURS:
+        model = _ours(configuration, "precomputed", device=surroundings.device)
+        embed = model.transform
+    else:
+        model = make_baseline(configuration.method, configuration.seed)
+        embed = Normalizer().fit_transform
+    start = time.perf_counter()
+    model.fit(train, y_train)
+    training = {"fit_seconds": round(time.perf_counter() - start, 3), **_budget(model)}
+    metrics = classification_metrics(model.classes_, y_test, model.predict_proba(test))
+    metrics |= embedding_metrics(embed(train), y_train, embed(test), y_test)
+    return {
+        "metrics": metrics,
+        **training,
+        "images": [len(train), len(test)],
+        "seconds_a_picture": seconds,
     }
+
+
+def new_classes(configuration, surroundings):
+    """Train on some classes, then learn others from a few features or embeddings of them."""
+    base, y_base, images, labels = COLLECTIONS[configuration.data].load(surroundings.data)
+    rng = np.random.default_rng(configuration.seed)
+    old = rng.permutation(np.unique(y_base))[: configuration.n_classes]
+    names, counts = np.unique(labels, return_counts=True)
+    new = rng.permutation(names[counts >= N_QUERIES + max(EPISODE_SHOTS)])[:NEW_CLASSES]
+    rows = rows_of_each(y_base, old, configuration.shots, configuration.seed)
+    new_rows = rows_of_each(labels, new, None, configuration.seed)
+    base, y_base, images, labels = _resized(
+        (base[rows], y_base[rows], images[new_rows], labels[new_rows]), configuration, surroundings
+    )
+    model = make_model(configuration, surroundings)
+    training = _fit(model, base, y_base, surroundings)
+    if configuration.method in OURS:
+        tuned = BackboneFeatures(model.module_.backbone, device=surroundings.device)
+        spaces = {"features": tuned.fit_transform(images), "embedding": model.transform(images)}
+    else:
+        spaces = {"features": model[0].transform(images)}
+    learners = {"regression": LogisticRegression(), "class_mean": NearestCentroid()}
     metrics = {
-        f"{name}_{k_shot}_shot": few_shot_score(
+        f"{space}_{name}_{k_shot}_shot": few_shot_score(
             learner,
-            embeddings,
+            values,
             labels,
             n_way=N_WAY,
             k_shot=k_shot,
-            n_episodes=configuration.episodes,
+            n_queries=N_QUERIES,
+            n_episodes=N_EPISODES,
             random_state=configuration.seed,
         ).mean
+        for space, values in spaces.items()
         for name, learner in learners.items()
-        for k_shot in BASE_SHOTS
+        for k_shot in EPISODE_SHOTS
     }
-    return {"metrics": metrics, **training}
+    return {"metrics": metrics, **training, "images": [len(base), len(images)]}
 
 
-TASKS = {"classify": classify, "episodes": episodes, "base": base}
-
-
-class RandomClassifier(Callback):
-    """Let the classifier start as torch initialises it."""
-
-    def on_train_begin(self, net, **kwargs):
-        """Draw its weights."""
-        net.module_.classifier.reset_parameters()
+TASKS = {"classify": classify, "head": head, "new_classes": new_classes}
 
 
 def make_model(configuration, surroundings):
-    """Make the classifier of a configuration.
-
-    Parameters
-    ----------
-    configuration : Configuration
-        What to run.
-    surroundings : Surroundings
-        Where.
-
-    Returns
-    -------
-    classifier
-        ``CLCEClassifier``, or logistic regression on frozen features.
-    """
+    """Make the classifier of images that a configuration names."""
+    method, seed = configuration.method, configuration.seed
     common = {
         "pretrained": pretrained(configuration, surroundings),
         "image_size": configuration.image_size,
         "device": surroundings.device,
-        "memory": surroundings.features,
     }
-    if configuration.method == "logistic":
+    if method in OURS:
+        return _ours(configuration, configuration.backbone, **common)
+    if method in FROZEN:
         features = BackboneFeatures(configuration.backbone, **common)
-        return make_pipeline(features, StandardScaler(), LogisticRegression(max_iter=1000))
-    settings = {name: getattr(configuration, name) for name in TRAINING}
-    given = {name: value for name, value in settings.items() if value is not None}
-    if configuration.projection_dim is None:
-        given["projection_dim"] = None
-    if configuration.classifier == "random":
-        given["callbacks"] = [RandomClassifier()]
-    return CLCEClassifier(random_state=configuration.seed, **common, **given)
+        return make_pipeline(features, make_baseline(method, seed))
+    start = _backbone(configuration, surroundings)
+    return SCRIPTS[method](start.module, start.config, seed, resolve_device(surroundings.device))
+
+
+def _ours(configuration, backbone, **settings):
+    changed = OURS[configuration.method] | dict(configuration.parameters)
+    return CLCEClassifier(backbone, random_state=configuration.seed, **settings, **changed)
 
 
 def pretrained(configuration, surroundings):
-    """Say where the weights of a backbone are: in the folder of weights if it has them.
-
-    Parameters
-    ----------
-    configuration : Configuration
-        What to run.
-    surroundings : Surroundings
-        Where.
-
-    Returns
-    -------
-    bool or str
-        As ``pretrained`` of ``CLCEClassifier``.
-    """
+    """Say where weights are, as ``pretrained``: in the folder of weights if it has them."""
     name = WEIGHT_FILES.get(configuration.backbone)
     if name is None or surroundings.weights is None:
         return True
     return str(Path(surroundings.weights) / name)
 
 
+def _backbone(configuration, surroundings):
+    return frozen_backbone(
+        configuration.backbone,
+        pretrained=pretrained(configuration, surroundings),
+        image_size=configuration.image_size,
+    )
+
+
+def _resized(parts, configuration, surroundings):
+    """Resize images once instead of in every epoch, and make RGB of grey ones."""
+    config = _backbone(configuration, surroundings).config
+    x_train, y_train, x_test, y_test = parts
+    x_train, x_test = (_colour(resize_once(images, config)) for images in (x_train, x_test))
+    return x_train, y_train, x_test, y_test
+
+
+def _colour(images):
+    return images if images.ndim == 4 else np.repeat(images[..., None], 3, axis=-1)
+
+
+def _drawn(configuration, surroundings, shots):
+    parts = draw(
+        COLLECTIONS[configuration.data],
+        n_classes=configuration.n_classes,
+        shots=shots,
+        seed=configuration.seed,
+        folder=surroundings.data,
+    )
+    return _resized(parts, configuration, surroundings)
+
+
+@lru_cache(maxsize=1)
+def _features(configuration, surroundings):
+    """Compute the features of a draw, and the seconds that a picture takes."""
+    x_train, y_train, x_test, y_test = _drawn(configuration, surroundings, MOST_SHOTS)
+    backbone = BackboneFeatures(
+        configuration.backbone,
+        pretrained=pretrained(configuration, surroundings),
+        image_size=configuration.image_size,
+        device=surroundings.device,
+    ).fit(x_train[:1])
+    backbone.transform(x_train[:1])
+    start = time.perf_counter()
+    backbone.transform(x_test[:N_TIMED])
+    seconds = (time.perf_counter() - start) / len(x_test[:N_TIMED])
+    backbone.set_params(memory=surroundings.features)
+    train, test = backbone.transform(x_train), backbone.transform(x_test)
+    return train, y_train, test, y_test, round(seconds, 5)
+
+
+def _fit(model, X, y, surroundings):
+    """Fit, and return what that took."""
+    start, peak = time.perf_counter(), peak_memory(surroundings)
+    model.fit(X, y)
+    cost = {"fit_seconds": round(time.perf_counter() - start, 3)}
+    if peak is not None:
+        cost["fit_memory"] = round(peak_memory(surroundings) - peak, 1)
+    return cost | _budget(model)
+
+
+def _budget(model):
+    """Say how long a model trained: epochs, steps, and what of a backbone."""
+    if not isinstance(model, CLCEClassifier):
+        return {"budget": getattr(model, "budget", {})}
+    epochs = list(model.history_)
+    return {
+        "budget": {
+            "epochs": len(epochs),
+            "steps": sum(epoch["train_batch_count"] for epoch in epochs),
+            "batch_size": model.batch_size,
+        },
+        "epoch_seconds": round(sum(epoch["dur"] for epoch in epochs), 3),
+        "trainable": model.trainable_,
+    }
+
+
 def peak_memory(surroundings):
-    """Measure the most memory that was ever in use, of the GPU if there is one.
+    """Measure the most memory that was ever in use, in MiB, of the GPU if there is one.
 
-    Parameters
-    ----------
-    surroundings : Surroundings
-        Where the run is.
-
-    Returns
-    -------
-    float or None
-        MiB; None where the system does not tell.
+    None where the system does not tell.
     """
     if resolve_device(surroundings.device).type == "cuda":
         return torch.cuda.max_memory_allocated() / 2**20
@@ -260,18 +286,7 @@ def peak_memory(surroundings):
 
 @cache
 def machine(surroundings):
-    """Name the machine.
-
-    Parameters
-    ----------
-    surroundings : Surroundings
-        Where the run is.
-
-    Returns
-    -------
-    dict
-        Processor, its vector instructions and cores, GPU and threads.
-    """
+    """Name processor, its vector instructions and cores, GPU and threads."""
     cuda = resolve_device(surroundings.device).type == "cuda"
     return {
         "cpu": _processor(),
@@ -284,14 +299,11 @@ def machine(surroundings):
 
 @cache
 def versions():
-    """Return the releases of the packages that matter, and the commit of this one.
-
-    Returns
-    -------
-    dict of str to str
-        Release by name.
-    """
-    found = {name: version(name) for name in PACKAGES} | {"python": platform.python_version()}
+    """Return the releases of the packages that matter, and the commit of this one."""
+    found = {"python": platform.python_version()}
+    for name in PACKAGES:
+        with suppress(PackageNotFoundError):
+            found[name] = version(name)
     with suppress(OSError, subprocess.CalledProcessError):
         changed = _git("status", "--porcelain", "-uno", "--", "sklearn_clce", "benchmarks/accuracy")
         found["commit"] = _git("rev-parse", "--short", "HEAD") + (", changed" if changed else "")
@@ -312,33 +324,3 @@ def _processor():
             if row.startswith("model name"):
                 return row.split(":", 1)[1].strip()
     return platform.processor() or platform.machine()
-
-
-def _resized(parts, configuration, surroundings):
-    config = frozen_backbone(
-        configuration.backbone,
-        pretrained=pretrained(configuration, surroundings),
-        image_size=configuration.image_size,
-    ).config
-    x_train, y_train, x_test, y_test = parts
-    return resize_once(x_train, config), y_train, resize_once(x_test, config), y_test
-
-
-def _fitted(configuration, surroundings, X, y):
-    start, peak = time.perf_counter(), peak_memory(surroundings)
-    model = make_model(configuration, surroundings).fit(X, y)
-    return model, _cost(start, peak, surroundings)
-
-
-def _cost(start, peak, surroundings):
-    cost = {"fit_seconds": round(time.perf_counter() - start, 3)}
-    if peak is not None:
-        cost["fit_memory"] = round(peak_memory(surroundings) - peak, 1)
-    return cost
-
-
-def _embed(model, images):
-    """Return L2-normalised embeddings; of a pipeline those are its standardised features."""
-    if isinstance(model, CLCEClassifier):
-        return model.transform(images)
-    return Normalizer().fit_transform(model[:-1].transform(images)).astype(np.float32)

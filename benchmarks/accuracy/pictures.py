@@ -7,7 +7,7 @@ import numpy as np
 
 from . import sources
 
-TEST_IMAGES = 100  # of each class at most
+TEST_IMAGES = 25  # of each class at most
 
 
 @dataclass(frozen=True)
@@ -31,6 +31,14 @@ class Collection:
 
 
 COLLECTIONS = {
+    "flowers": Collection("flowers", 5, partial(sources.photographs, name="flowers5.npz")),
+    "textures": Collection("textures", 10, partial(sources.photographs, name="dtd10.npz")),
+    "waste": Collection("waste", 6, partial(sources.photographs, name="trashnet6.npz")),
+    "mri": Collection("MRI slices", 4, partial(sources.photographs, name="braintumor4.npz")),
+    "satellite": Collection("satellite", 7, partial(sources.photographs, name="rsscn7.npz")),
+    "histology": Collection("histology", 3, partial(sources.photographs, name="lunghisto3.npz")),
+    "sketches": Collection("sketches", 7, partial(sources.photographs, name="pacs_sketch.npz")),
+    "hands": Collection("hands", 10, partial(sources.photographs, name="signdigits10.npz")),
     "cifar100": Collection("CIFAR-100", 100, sources.cifar100),
     "caltech101": Collection("Caltech-101", 101, sources.caltech101),
     "omniglot": Collection("Omniglot", 242, sources.omniglot),
@@ -39,6 +47,7 @@ COLLECTIONS = {
     "cifar_fs": Collection(
         "CIFAR-FS", 64, partial(sources.few_shot_split, left_out=sources.CIFAR_FS)
     ),
+    "caltech_fs": Collection("Caltech-101, split", 60, sources.caltech_split),
     "fc100": Collection("FC100", 60, partial(sources.few_shot_split, left_out=sources.FC100)),
 }
 
@@ -64,7 +73,7 @@ def draw(collection, *, n_classes, shots, seed, folder=None):
     Returns
     -------
     x_train, y_train, x_test, y_test : ndarray
-        uint8 images and labels; at most 100 test images of a class.
+        uint8 images and labels; at most 25 test images of a class.
     """
     x_train, y_train, x_test, y_test = collection.load(folder)
     classes = np.random.default_rng(seed).permutation(np.unique(y_train))[:n_classes]

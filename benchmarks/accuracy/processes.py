@@ -1,41 +1,41 @@
-"""Run configurations, each in a process of its own."""
+"""Run configurations, those of the same pictures in one process if they only train heads."""
 
 import multiprocessing
 import os
-from concurrent.futures import ThreadPoolExecutor, as_completed
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
+from queue import Queue
 
 PRELOADED = ["benchmarks.accuracy.measure", "timm", "torchvision.transforms.v2"]
+END = None  # of what a batch of runs gives
 
 
 def measure_all(configurations, surroundings, jobs):
-    """Do runs side by side.
+    """Do runs side by side, and yield a line of results for each as it ends.
 
-    Each has a fresh process, so that its peak of memory is its own and one that is
-    killed takes no other with it.
-
-    Parameters
-    ----------
-    configurations : list of Configuration
-        What to run, in this order.
-    surroundings : Surroundings
-        Where.
-    jobs : int
-        How many at a time.
-
-    Yields
-    ------
-    dict
-        A line of results for each, as it ends.
+    One that trains a network has a fresh process, so that its peak of memory is its own and one
+    that is killed takes no other with it.
     """
     context = _context(surroundings.threads)
+    batches, lines = batches_of(configurations), Queue()
     with ThreadPoolExecutor(jobs) as pool:
-        futures = [pool.submit(_apart, context, one, surroundings) for one in configurations]
+        for batch in batches:
+            pool.submit(_apart, context, batch, surroundings, lines)
         try:
-            for future in as_completed(futures):
-                yield future.result()
+            for _ in batches:
+                while (line := lines.get()) is not END:
+                    yield line
         finally:
             pool.shutdown(wait=True, cancel_futures=True)
+
+
+def batches_of(configurations):
+    """Put runs of heads on the same features together; the first of a batch keeps its place."""
+    batches = {}
+    for one in configurations:
+        same = (one.data, one.n_classes, one.backbone, one.image_size, one.seed)
+        batches.setdefault(same if one.task == "head" else one, []).append(one)
+    return list(batches.values())
 
 
 def _context(threads):
@@ -49,23 +49,29 @@ def _context(threads):
     return context
 
 
-def _apart(context, configuration, surroundings):
-    receiver, sender = context.Pipe(duplex=False)
-    process = context.Process(target=_send, args=(sender, configuration, surroundings))
-    process.start()
-    sender.close()
+def _apart(context, batch, surroundings, lines):
+    """Put the lines of a batch into a queue, and of what the process leaves undone its end."""
     try:
-        line = receiver.recv()
-    except EOFError:
+        receiver, sender = context.Pipe(duplex=False)
+        process = context.Process(target=_send, args=(sender, batch, surroundings))
+        process.start()
+        sender.close()
+        for one in batch:
+            try:
+                line = receiver.recv()
+            except EOFError:
+                process.join()
+                reason = f"the process ended with exit code {process.exitcode}"
+                line = {"configuration": asdict(one), "error": reason}
+            lines.put(line)
         process.join()
-        reason = f"the process ended with exit code {process.exitcode}"
-        line = {"configuration": asdict(configuration), "error": reason}
-    process.join()
-    return line
+    finally:
+        lines.put(END)
 
 
-def _send(sender, configuration, surroundings):
+def _send(sender, batch, surroundings):
     from .measure import measure
 
-    sender.send(measure(configuration, surroundings))
+    for one in batch:
+        sender.send(measure(one, surroundings))
     sender.close()

@@ -13,6 +13,8 @@ FASHION_MNIST_FOLDER = Path("/usr/share/datasets/fashion-mnist")
 KINDS = ("images-idx3", "labels-idx1")
 OMNIGLOT_TRAIN = 10  # of the 20 drawings of each character
 CALTECH_TRAIN, CALTECH_TEST = 40, 20  # photographs of each class at most
+CALTECH_BASE = 60  # classes of Caltech-101 to train on; the others are new
+SIDE, SIDE_OF_CALTECH = 256, 128  # pixels
 # Classes of CIFAR-100 that are left out of training: those of validation, which nothing here
 # uses, and those of the test episodes.
 CIFAR_FS = (
@@ -103,20 +105,41 @@ def _cifar100(folder):
     return tuple(data[name] for name in names)
 
 
+def photographs(folder, name, side=SIDE):
+    """Read a file of photographs, which are cut to their central square."""
+    data = read_npz(folder, name)
+    labels, split = data["labels"], data["split"]
+    images = partial(LazyImages, partial(_photograph, data["jpeg"], data["offsets"], side))
+    train, test = (np.flatnonzero(split == part) for part in ("train", "test"))
+    return images(train), labels[train], images(test), labels[test]
+
+
 def caltech101(folder):
     """Read Caltech-101; photographs are cut to their central square."""
     try:
-        data = read_npz(folder, "caltech101_128px.npz")
+        return photographs(folder, "caltech101_128px.npz", SIDE_OF_CALTECH)
     except FileNotFoundError as error:
-        photographs = _torchvision("Caltech101", folder, error)
-        labels = np.array(photographs.y)
-        train, test = split_of_each(labels, CALTECH_TRAIN, CALTECH_TEST)
-        images = partial(LazyImages, lambda row: central_square(photographs[row][0]))
-    else:
-        buffer, offsets, labels = data["jpeg"], data["offsets"], data["labels"]
-        train, test = (np.flatnonzero(data["split"] == part) for part in ("train", "test"))
-        images = partial(LazyImages, partial(_photograph, buffer, offsets))
+        downloaded = _torchvision("Caltech101", folder, error)
+    labels = np.array(downloaded.y)
+    train, test = split_of_each(labels, CALTECH_TRAIN, CALTECH_TEST)
+    images = partial(LazyImages, lambda row: central_square(downloaded[row][0], SIDE_OF_CALTECH))
     return images(train), labels[train], images(test), labels[test]
+
+
+def caltech_split(folder):
+    """Read training images of some classes of Caltech-101, and test images of the others."""
+    train, y_train, test, y_test = caltech101(folder)
+    base = np.random.default_rng(0).permutation(np.unique(y_train))[:CALTECH_BASE]
+    seen, new = (
+        np.flatnonzero(np.isin(labels, base) == kind)
+        for labels, kind in ((y_train, True), (y_test, False))
+    )
+    return (
+        LazyImages(train.read, train.rows[seen]),
+        y_train[seen],
+        LazyImages(test.read, test.rows[new]),
+        y_test[new],
+    )
 
 
 def omniglot(folder):
@@ -198,31 +221,20 @@ def split_of_each(labels, n_train, n_test):
     return np.concatenate(train), np.concatenate(test)
 
 
-def central_square(image):
-    """Cut a photograph to its central square of 128 pixels.
-
-    Parameters
-    ----------
-    image : PIL.Image.Image
-        A photograph.
-
-    Returns
-    -------
-    ndarray of shape (128, 128, 3), uint8
-        Its middle.
-    """
+def central_square(image, side):
+    """Cut a PIL photograph to its central square, and resize that to (side, side, 3)."""
     from PIL import Image, ImageOps
 
-    fitted = ImageOps.fit(image.convert("RGB"), (128, 128), Image.Resampling.BICUBIC)
+    fitted = ImageOps.fit(image.convert("RGB"), (side, side), Image.Resampling.BICUBIC)
     return np.asarray(fitted)
 
 
-def _photograph(buffer, offsets, row):
+def _photograph(buffer, offsets, side, row):
     """Decode one of the JPEG files that lie in one buffer."""
     from PIL import Image
 
     content = buffer[offsets[row] : offsets[row + 1]].tobytes()
-    return central_square(Image.open(io.BytesIO(content)))
+    return central_square(Image.open(io.BytesIO(content)), side)
 
 
 def _read_idx(path):
