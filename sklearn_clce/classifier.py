@@ -37,6 +37,7 @@ from ._validation import (
 )
 from .backbones import BackboneConfig
 from .data import as_images
+from .export import OnnxMixin
 from .losses import l2_normalise
 from .persistence import ModelFileMixin
 
@@ -47,6 +48,7 @@ class CLCEClassifier(
     ClassifierMixin,
     TransformerMixin,
     ModelFileMixin,
+    OnnxMixin,
     CLCEParameters,
 ):
     """Image classifier: a pretrained backbone, fine-tuned with the CLCE criterion.

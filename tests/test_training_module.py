@@ -4,8 +4,8 @@ import pytest
 import torch
 from torch import nn
 
-from sklearn_clce._training import CLCEModule
-from sklearn_clce.backbones import run_backbone
+from sklearn_clce._training import CLCEModule, CLCENet
+from sklearn_clce.backbones import BackboneConfig, FrozenBackbone, run_backbone, run_in_parts
 from sklearn_clce.backbones._running import PIXELS_AT_ONCE
 
 
@@ -23,34 +23,56 @@ class MeanColour(nn.Module):
 
 
 IMAGES = torch.rand(2 * PIXELS_AT_ONCE // 64**2 + 1, 3, 64, 64)
+CONFIG = BackboneConfig("MeanColour")
+
+
+def net_of(backbone):
+    module = CLCEModule(backbone, CONFIG, n_features=3, n_classes=2, projection_dim=None)
+    return CLCENet(module, criterion=nn.CrossEntropyLoss, device="cpu").initialize()
 
 
 def test_inference_on_the_cpu_runs_a_large_batch_in_parts():
     backbone = MeanColour().eval()
     with torch.no_grad():
-        features = run_backbone(backbone, IMAGES)
-    assert backbone.n_rows == [98, 98, 1]
+        features = run_in_parts(backbone, IMAGES)
+        colours, doubled = run_in_parts(lambda part: (backbone(part), 2 * backbone(part)), IMAGES)
+    assert backbone.n_rows[:3] == [98, 98, 1]
     torch.testing.assert_close(features, IMAGES.mean(dim=(2, 3)))
+    torch.testing.assert_close((colours, doubled), (features, 2 * features))
+
+
+def test_the_net_and_a_frozen_backbone_infer_in_parts():
+    backbone = MeanColour().eval()
+    run = FrozenBackbone(backbone, CONFIG).runner(torch.device("cpu"), "float32")
+    torch.testing.assert_close(run(IMAGES), IMAGES.mean(dim=(2, 3)))
+    net = net_of(backbone)
+    net.module_.eval()
+    with torch.no_grad():
+        net.infer(IMAGES)
+    assert backbone.n_rows == 2 * [98, 98, 1]
 
 
 def test_training_runs_a_batch_at_once():
-    with_gradients, with_statistics = MeanColour().eval(), MeanColour().train()
-    run_backbone(with_gradients, IMAGES)
-    with torch.no_grad():
-        run_backbone(with_statistics, IMAGES)
-    assert with_gradients.n_rows == with_statistics.n_rows == [len(IMAGES)]
+    backbone = MeanColour()
+    net = net_of(backbone)
+    net.module_.train()
+    net.infer(IMAGES)
+    with torch.no_grad():  # the first pass of a batch in parts
+        net.infer(IMAGES)
+    net.module_.eval()
+    net.infer(IMAGES)  # with gradients
+    assert backbone.n_rows == 3 * [len(IMAGES)]
 
 
 def test_a_batch_that_is_one_part_is_not_copied():
-    backbone = nn.Flatten().eval()
     images = torch.rand(2, 3, 1, 1)
     with torch.no_grad():
-        assert run_backbone(backbone, images).data_ptr() == images.data_ptr()
+        assert run_in_parts(nn.Flatten(), images).data_ptr() == images.data_ptr()
 
 
 @pytest.mark.parametrize("n_rows", [1, len(IMAGES)])
 def test_a_backbone_that_gives_no_features_is_refused(n_rows):
-    with torch.no_grad(), pytest.raises(ValueError, match=r"Identity gave .* pool over height"):
+    with pytest.raises(ValueError, match=r"Identity gave .* pool over height"):
         run_backbone(nn.Identity().eval(), IMAGES[:n_rows])
 
 

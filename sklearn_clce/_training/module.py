@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import copy
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
@@ -63,9 +66,11 @@ class BatchInvariantLinear(nn.Linear):
     float64 and then rounded; in training, and on devices without float64, they are not.
     """
 
+    exact = True
+
     def forward(self, batch: Tensor) -> Tensor:
         """Map a batch (n, in_features) -> (n, out_features)."""
-        if self.training or batch.device.type == "mps":
+        if self.training or not self.exact or batch.device.type == "mps":
             return super().forward(batch)
         exact = nn.functional.linear(batch.double(), self.weight.double(), self.bias.double())
         return exact.to(self.weight.dtype)
@@ -138,6 +143,17 @@ class CLCEModule(nn.Module):
         if mode and not self.frozen and self.pretrained and self.backbone is not None:
             _keep_batch_statistics(self.backbone)
         return self
+
+    def portable(self) -> CLCEModule:
+        """Return a copy for inference by other runtimes: on the CPU, with nothing of float64."""
+        copied = copy.deepcopy(self).cpu().eval().requires_grad_(False)
+        for layer in copied.modules():
+            if isinstance(layer, BatchInvariantLinear):
+                layer.exact = False
+        backbone: Any = copied.backbone
+        if hasattr(backbone, "set_grad_checkpointing"):
+            backbone.set_grad_checkpointing(False)
+        return copied
 
     def features(self, batch: Tensor) -> Tensor:
         """Run the backbone on images (n, C, H, W) in 0..1; features (n, n_features) pass."""

@@ -33,6 +33,7 @@ from .._distributed import (
 )
 from .._progress import bar
 from .._validation import resolve_precision
+from ..backbones import run_in_parts
 from ..data import FeatureBatches, ImageBatches, LabelledFeatures
 from .callbacks import (
     ClipGradients,
@@ -334,8 +335,9 @@ class CLCENet(ClassifierMixin, NeuralNet):
         """Run the module, in mixed precision where that is on."""
         summing = self.parallel is not None and torch.is_grad_enabled()
         run: Any = self.parallel if summing else self.module_
+        x = x.to(self.device, non_blocking=True)
         with self.autocast():
-            return run(x.to(self.device, non_blocking=True))
+            return run(x) if self.module_.training else run_in_parts(run, x)
 
     def autocast(self) -> torch.autocast:
         """Return the context in which the module runs; a pickle may come from another GPU."""

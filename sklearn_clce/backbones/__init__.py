@@ -3,7 +3,7 @@
 from ._description import UndescribableError, describe, libraries
 from ._frozen import FrozenBackbone, frozen_backbone
 from ._loading import BackboneConfig, build_timm, list_backbones, load_backbone
-from ._running import Normalize, count_features, run_backbone
+from ._running import Normalize, count_features, run_backbone, run_in_parts
 
 __all__ = [
     "list_backbones",
@@ -12,6 +12,7 @@ __all__ = [
     "BackboneConfig",
     "Normalize",
     "run_backbone",
+    "run_in_parts",
     "count_features",
     "FrozenBackbone",
     "frozen_backbone",

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from .._files import state_of
 from ._description import describe, libraries
 from ._loading import BackboneConfig, load_backbone
-from ._running import Normalize, run_backbone
+from ._running import Normalize, run_backbone, run_in_parts
 
 MAX_LOADED = 2
 
@@ -53,7 +53,9 @@ class FrozenBackbone:
 
         def run(images: Tensor) -> Tensor:
             with torch.no_grad(), torch.autocast(device.type, torch.bfloat16, enabled=low):
-                features = run_backbone(module, normalize(images.to(device)))
+                features = run_in_parts(
+                    lambda part: run_backbone(module, normalize(part)), images.to(device)
+                )
             return features.float().cpu()
 
         return run

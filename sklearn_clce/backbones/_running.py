@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
 
 PIXELS_AT_ONCE = 8 * 224 * 224  # measured: EfficientNet-Lite0 at 64 and 224 pixels
+
+Outputs = TypeVar("Outputs", Tensor, tuple[Tensor, Tensor])
 
 
 class Normalize(nn.Module):
@@ -29,20 +32,34 @@ class Normalize(nn.Module):
 def run_backbone(backbone: nn.Module, images: Tensor) -> Tensor:
     """Run a backbone on normalised images, in the memory format that it prefers.
 
-    For inference on the CPU a large batch runs in parts, whose activations are small
-    enough to be reused: at 224 pixels a convolutional network then takes a quarter to
-    two thirds of the time of one batch of 128.
-
     Shapes: images (n, C, H, W) -> (n, n_features).
     """
     if prefers_channels_last(backbone):
         images = images.contiguous(memory_format=torch.channels_last)
-    n_at_once = len(images)
-    if not (backbone.training or torch.is_grad_enabled() or images.is_cuda):
-        n_at_once = max(1, PIXELS_AT_ONCE // images[0].shape[-2:].numel())
+    return check_features(backbone, backbone(images))
+
+
+def run_in_parts(run: Callable[[Tensor], Outputs], images: Tensor) -> Outputs:
+    """Infer from images; on the CPU a large batch runs in parts.
+
+    Their activations are small enough to be reused: at 224 pixels a convolutional network then
+    takes a quarter to two thirds of the time of one batch of 128. The network itself knows
+    nothing of it, or a compiler and an exporter would take the number of parts for a constant.
+
+    Shapes: images (n, C, H, W), or features (n, n_features), which run at once.
+    """
+    if images.ndim < 4 or images.is_cuda or torch.is_grad_enabled():
+        return run(images)
+    n_at_once = max(1, PIXELS_AT_ONCE // images[0].shape[-2:].numel())
     if n_at_once >= len(images):
-        return check_features(backbone, backbone(images))
-    return torch.cat([check_features(backbone, backbone(part)) for part in images.split(n_at_once)])
+        return run(images)
+    outputs: Any = [run(part) for part in images.split(n_at_once)]
+    together: Any = (
+        torch.cat(outputs)
+        if isinstance(outputs[0], Tensor)
+        else tuple(map(torch.cat, zip(*outputs, strict=True)))
+    )
+    return together
 
 
 def count_features(module: nn.Module, image: Tensor) -> int:

@@ -66,6 +66,7 @@ def use(X: NDArray[np.float64], y: list[str], folder: Path) -> float:
     probabilities: NDArray[np.float32] = clf.predict_proba(X) + clf.decision_function(X)
     labels: NDArray[np.str_] = clf.predict(X)
     clf.save(folder / "model.safetensors")
+    clf.export_onnx(folder / "model.onnx", input_dtype="float32")
     loaded: CLCEClassifier = CLCEClassifier.load("model.safetensors", device="cpu")
     losses: list[float] = [epoch["train_loss"] for epoch in loaded.history_]
     classes: list[str] = loaded.classes_.tolist()

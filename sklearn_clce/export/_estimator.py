@@ -1,0 +1,77 @@
+"""What an estimator exports."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any, Literal
+
+from sklearn.utils.validation import check_is_fitted
+
+from .._distributed import is_main
+from .._files import write_atomically
+from ._network import DeployedNetwork
+from ._onnx import as_onnx
+
+
+class OnnxMixin:
+    """An estimator that can be written as ONNX."""
+
+    def export_onnx(
+        self: Any,
+        path: str | os.PathLike[str],
+        *,
+        input_dtype: Literal["uint8", "float32"] = "uint8",
+    ) -> None:
+        """Write the fitted network as an ONNX file, for programs without Python or PyTorch.
+
+        The file takes a batch of any number of images that have been decoded and resized. It
+        holds the rest: scaling, normalisation, backbone, head and the names of the classes.
+        Weights are float32; the file is written in one step. :meth:`load` does not read it.
+
+        Its input is ``"images"``, of shape (n, height, width, channels), or ``"features"``, of
+        shape (n, n_features) and float32, for ``backbone="precomputed"``. Its outputs are
+        ``"labels"`` (n,), of the kind of ``classes_``; ``"probabilities"`` (n, n_classes);
+        and ``"embeddings"`` (n, n_embedding), as :meth:`transform` gives them. Its metadata
+        hold, each as JSON, ``"classes"``, and how an image must be resized: ``"image_size"``,
+        ``"resize_to"`` (pixels of the shorter side before the central crop),
+        ``"interpolation"``, ``"crop_pct"`` and ``"crop_mode"``.
+
+        Parameters
+        ----------
+        path : path
+            The file, such as ``"model.onnx"``.
+        input_dtype : {"uint8", "float32"}, default="uint8"
+            Pixels of the input: integers in 0..255, as most pictures are decoded, or floats
+            in 0..1, which also hold pictures of more depth.
+
+        Raises
+        ------
+        NotFittedError
+            If the estimator is not fitted.
+        ImportError
+            If onnx or onnxscript is not installed; the extra ``onnx`` brings both.
+        FileNotFoundError
+            If the folder of the file is not there.
+        ValueError
+            If a backbone can't be exported, has more weights than such a file can hold, or
+            ``input_dtype`` is another one.
+
+        See Also
+        --------
+        save : Write a file that :meth:`load` reads.
+
+        Examples
+        --------
+        >>> from sklearn.datasets import load_iris
+        >>> from sklearn_clce import CLCEClassifier
+        >>> X, y = load_iris(return_X_y=True)
+        >>> clf = CLCEClassifier("precomputed", max_epochs=5, random_state=0).fit(X, y)
+        >>> clf.export_onnx("iris.onnx")  # doctest: +SKIP
+        """
+        check_is_fitted(self)
+        if input_dtype not in ("uint8", "float32"):
+            raise ValueError(f"input_dtype={input_dtype!r}: 'uint8' or 'float32' is required")
+        network = DeployedNetwork(self.module_, whole_numbers=input_dtype == "uint8")
+        if is_main():
+            write_atomically(Path(path), lambda file: file.write(as_onnx(network, self.classes_)))

@@ -1,0 +1,261 @@
+"""A fitted classifier as an ONNX file gives what the classifier gives, without PyTorch."""
+
+import json
+import sys
+import textwrap
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+import timm
+import torch
+from PIL import Image
+from sklearn.exceptions import NotFittedError
+from torch import nn
+
+from sklearn_clce import CLCEClassifier
+from sklearn_clce.data import EvaluationTransform
+from small_backbones import TinyBackbone
+
+N_ROWS = (1, 7, 500)
+LABELS = np.array(["cat", "dog", "été"])
+
+
+def small_vit(name="vit_tiny_patch16_224", side=32, **shape):
+    """Build a transformer of one block that takes images of 32 pixels."""
+    shape = {"depth": 1, "embed_dim": 16, "num_heads": 2} | shape
+    return timm.create_model(name, num_classes=0, img_size=side, patch_size=16, **shape)
+
+
+def fitted(backbone, X, labels=LABELS, **params):
+    defaults = {"image_size": X.shape[1], "max_epochs": 1, "random_state": 0}
+    clf = CLCEClassifier(backbone, **defaults | params)
+    return clf.fit(X[:12], labels[np.arange(12) % len(labels)])
+
+
+def images(n=500, side=32, n_channels=3):
+    rng = np.random.default_rng(0)
+    return rng.integers(0, 256, (n, side, side, n_channels), dtype=np.uint8)
+
+
+def prepared(clf, X):
+    """Resize as the classifier does, and as the reader of a file must: (n, H, W, C)."""
+    transform = EvaluationTransform(clf.backbone_config_)
+    pictures = torch.from_numpy(X).permute(0, 3, 1, 2)
+    return torch.stack([transform(picture) for picture in pictures]).permute(0, 2, 3, 1).numpy()
+
+
+def run(path, batch):
+    session = onnxruntime.InferenceSession(path)
+    (only,) = session.get_inputs()
+    return session.run(None, {only.name: batch})
+
+
+def assert_same(clf, path, X, batch=None, atol=1e-5):
+    batch = prepared(clf, X) if batch is None else batch
+    for n in N_ROWS:
+        labels, probabilities, embeddings = run(path, batch[:n])
+        np.testing.assert_allclose(probabilities, clf.predict_proba(X[:n]), rtol=0, atol=atol)
+        np.testing.assert_allclose(embeddings, clf.transform(X[:n]), rtol=0, atol=atol)
+        assert labels.tolist() == clf.classes_[probabilities.argmax(axis=1)].tolist()
+        assert probabilities.dtype == embeddings.dtype == np.float32
+
+
+@pytest.fixture(scope="module")
+def exported(tmp_path_factory):
+    """A classifier that trained as a whole, and its file; torch's random stream is not touched."""
+    clf = fitted(TinyBackbone(), images())
+    path = tmp_path_factory.mktemp("exported") / "model.onnx"
+    before, drawn = clf.decision_function(images(7)), torch.get_rng_state()
+    clf.export_onnx(path)
+    assert torch.equal(torch.get_rng_state(), drawn)
+    np.testing.assert_array_equal(clf.decision_function(images(7)), before)
+    return clf, path
+
+
+def test_a_file_gives_what_the_classifier_gives(exported):
+    clf, path = exported
+    assert_same(clf, path, images())
+
+
+@pytest.mark.parametrize(
+    ("backbone", "params"),
+    [
+        ("beit_base_patch16_224", {"gradient_checkpointing": True}),
+        pytest.param("beit_base_patch16_224", {"trainable": "head"}, marks=pytest.mark.slow),
+        pytest.param("vit_tiny_patch16_224", {}, marks=pytest.mark.slow),
+        pytest.param("vit_tiny_patch16_224", {"trainable": "head"}, marks=pytest.mark.slow),
+    ],
+)
+def test_a_file_of_a_small_transformer(backbone, params, tmp_path):
+    clf = fitted(small_vit(backbone), images(), **params)
+    clf.export_onnx(tmp_path / "model.onnx")
+    assert_same(clf, tmp_path / "model.onnx", images())
+    assert getattr(clf.module_.backbone, "grad_checkpointing", False) == (
+        "gradient_checkpointing" in params
+    )
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("trainable", ["head", "all"])
+@pytest.mark.parametrize(
+    ("backbone", "pretrained"),
+    [("efficientnet_lite0", True), ("vit_tiny_patch16_224", False), ("beit", False)],
+)
+def test_a_file_of_a_whole_backbone(backbone, pretrained, trainable, tmp_path):
+    clf = fitted(backbone, images(), pretrained=pretrained, trainable=trainable)
+    clf.export_onnx(tmp_path / "model.onnx")
+    assert_same(clf, tmp_path / "model.onnx", images(), atol=2e-4)
+
+
+def test_features_are_classified_too_and_a_file_is_replaced(clouds, tmp_path):
+    X, y = clouds
+    clf = CLCEClassifier("precomputed", max_epochs=2, random_state=0).fit(X, y)
+    path = tmp_path / "model.onnx"
+    path.write_bytes(b"old")
+    path.chmod(0o640)
+    clf.export_onnx(path)
+    assert path.stat().st_mode & 0o777 == 0o640
+    assert [file.name for file in tmp_path.iterdir()] == ["model.onnx"]
+    assert_same(clf, path, np.resize(X, (500, 6)), np.resize(X, (500, 6)).astype(np.float32))
+    (features,) = onnxruntime.InferenceSession(path).get_inputs()
+    assert (features.name, features.type) == ("features", "tensor(float)")
+    labels, _, _ = run(path, X[:7].astype(np.float32))
+    assert (labels.dtype, labels.tolist()) == (np.int64, clf.predict(X[:7]).tolist())
+
+
+def test_floats_keep_the_depth_of_pictures_and_bands_are_the_last_axis(tmp_path):
+    X = np.random.default_rng(0).random((20, 8, 8, 5), dtype=np.float32)
+    clf = fitted(
+        nn.Sequential(nn.Conv2d(5, 4, 3), nn.AdaptiveMaxPool2d(1), nn.Flatten()), X, n_channels=5
+    )
+    path = tmp_path / "model.onnx"
+    clf.export_onnx(path, input_dtype="float32")
+    _, probabilities, _ = run(path, X)
+    np.testing.assert_allclose(probabilities, clf.predict_proba(X), rtol=0, atol=1e-6)
+    (pixels,) = onnxruntime.InferenceSession(path).get_inputs()
+    assert (pixels.name, pixels.shape, pixels.type) == (
+        "images",
+        ["n", 8, 8, 5],
+        "tensor(float)",
+    )
+
+
+def test_a_backbone_of_no_size_of_its_own_takes_any(tmp_path):
+    clf = fitted(TinyBackbone(), images(), image_size=None, labels=np.array([True, False]))
+    path = tmp_path / "model.onnx"
+    clf.export_onnx(path)
+    for X in (images(3, side=16), images(3, side=40)[:, :24]):
+        labels, probabilities, _ = run(path, X)
+        np.testing.assert_allclose(probabilities, clf.predict_proba(X), rtol=0, atol=1e-6)
+        assert (labels.dtype, labels.tolist()) == (bool, clf.predict(X).tolist())
+
+
+def test_a_file_tells_its_classes_and_how_to_resize(exported):
+    clf, path = exported
+    session = onnxruntime.InferenceSession(path)
+    about = session.get_modelmeta().custom_metadata_map
+    about = {name: json.loads(value) for name, value in about.items()}
+    assert about["classes"] == clf.classes_.tolist() == LABELS.tolist()
+    assert about["image_size"] == about["resize_to"] == 32
+    assert (about["interpolation"], about["n_channels"]) == ("bicubic", 3)
+    assert (about["crop_pct"], about["crop_mode"]) == (1.0, "center")
+    outputs = [(output.name, output.shape[0]) for output in session.get_outputs()]
+    assert outputs == [("labels", "n"), ("probabilities", "n"), ("embeddings", "n")]
+
+
+def test_a_file_needs_no_double_precision(exported):
+    _, path = exported
+    model = onnx.shape_inference.infer_shapes(onnx.load(path))
+    kinds = {value.type.tensor_type.elem_type for value in model.graph.value_info}
+    kinds |= {tensor.data_type for tensor in model.graph.initializer}
+    assert kinds
+    assert onnx.TensorProto.DOUBLE not in kinds
+
+
+@pytest.mark.parametrize("backbone", [TinyBackbone, small_vit])
+def test_torch_exports_the_module_with_a_free_number_of_rows(backbone):
+    clf = fitted(backbone(), images())
+    module = clf.module_.eval()
+    batch = torch.rand(500, 3, 32, 32)
+    exported = torch.export.export(
+        module, (batch[:2],), dynamic_shapes={"batch": {0: torch.export.Dim("n")}}
+    ).module()
+    with torch.no_grad():
+        for n in N_ROWS:
+            torch.testing.assert_close(exported(batch[:n]), module(batch[:n]))
+
+
+class Forked(nn.Module):
+    """A backbone whose way depends on the pixels."""
+
+    def forward(self, images):
+        means = images.mean(dim=(2, 3))
+        return means if means.sum() > 0 else -means
+
+
+class OfOneSize(nn.Module):
+    """A backbone that takes images of 32 pixels alone."""
+
+    def __init__(self):
+        super().__init__()
+        self.linear = nn.Linear(3 * 32 * 32, 4)
+
+    def forward(self, images):
+        return self.linear(images.flatten(1))
+
+
+@pytest.mark.parametrize(
+    ("backbone", "image_size", "message"),
+    [
+        (Forked(), 32, r"backbone=Forked can't be exported \("),
+        (OfOneSize(), None, r"backbone=OfOneSize can't be .*any size, so image_size=\.\.\. is re"),
+    ],
+)
+def test_what_can_not_be_exported_is_refused(backbone, image_size, message, tmp_path):
+    clf = fitted(backbone, images(), image_size=image_size)
+    with pytest.raises(ValueError, match=message):
+        clf.export_onnx(tmp_path / "model.onnx")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_wrong_calls_are_refused(tmp_path, clouds, monkeypatch):
+    clf = CLCEClassifier("precomputed", max_epochs=1, random_state=0)
+    with pytest.raises(NotFittedError):
+        clf.export_onnx(tmp_path / "model.onnx")
+    clf.fit(*clouds)
+    with pytest.raises(ValueError, match="input_dtype='float16': 'uint8' or 'float32' is"):
+        clf.export_onnx(tmp_path / "model.onnx", input_dtype="float16")
+    with pytest.raises(FileNotFoundError, match="there is no folder"):
+        clf.export_onnx(tmp_path / "nowhere" / "model.onnx")
+    monkeypatch.setattr("sklearn_clce.export._onnx.MAX_BYTES", 1000)
+    with pytest.raises(ValueError, match="a smaller backbone is required"):
+        clf.export_onnx(tmp_path / "model.onnx")
+    monkeypatch.setitem(sys.modules, "onnxscript", None)
+    with pytest.raises(ImportError, match=r"onnxscript, which is not .*sklearn-clce\[onnx\]"):
+        clf.export_onnx(tmp_path / "model.onnx")
+
+
+PAGE = Path(__file__).parents[1] / "docs" / "deployment.rst"
+
+
+def test_the_lines_of_the_page_run_on_a_picture(photos, tmp_path, monkeypatch):
+    """What is left outside of the file needs no PyTorch, and comes out nearly the same."""
+    monkeypatch.chdir(tmp_path)
+    backbone = small_vit()
+    backbone.pretrained_cfg |= {"input_size": (3, 32, 32), "crop_pct": 0.9}
+    Image.fromarray(photos[0]).save("picture.jpg")
+    clf = CLCEClassifier(backbone, image_size=32, weight=0, max_epochs=30, random_state=0)
+    clf.fit([Image.fromarray(photo) for photo in photos], ["temple", "flower"])
+    clf.export_onnx("model.onnx")
+    code = PAGE.read_text().split(".. code-block:: python\n")[2]  # after how to export
+    names: dict[str, Any] = {}
+    exec(textwrap.dedent(code.split("\n\nLabels")[0]), names)
+    assert names["labels"].tolist() == ["temple"]
+    np.testing.assert_allclose(
+        names["probabilities"], clf.predict_proba(["picture.jpg"]), rtol=0, atol=0.02
+    )
+    assert names["prepare"]("picture.jpg").shape == (32, 32, 3)
