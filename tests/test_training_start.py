@@ -4,12 +4,20 @@ import numpy as np
 import pytest
 import torch
 from sklearn.datasets import load_digits
+from sklearn.linear_model import LogisticRegression
 from torch.nn.functional import cross_entropy
 
-from sklearn_clce import CLCEClassifier
+from sklearn_clce import BackboneFeatures, CLCEClassifier
 from sklearn_clce._training import CLCEModule
 from sklearn_clce._training.module import LENGTH, Standardize
-from sklearn_clce._training.start import SHRINKAGE, discriminant, place_in_class, start_head
+from sklearn_clce._training.start import (
+    LAST_C,
+    SHRINKAGE,
+    discriminant,
+    finish_classifier,
+    place_in_class,
+    start_head,
+)
 
 DIGITS, LABELS = load_digits(return_X_y=True)
 DIGITS = torch.from_numpy(DIGITS).float()
@@ -139,16 +147,49 @@ def test_one_sample_of_each_class_is_enough():
     assert (logits.argmax(dim=1).numpy() == LABELS[first]).all()
 
 
+TINY_RATE = {"image_size": 32, "max_epochs": 1, "random_state": 0, "learning_rate": 1e-9}
+FEW, FEW_LABELS = DIGITS.reshape(-1, 8, 8).numpy()[:20] / 16, LABELS[:20]
+
+
 def test_a_pretrained_backbone_that_trains_starts_from_a_head_on_its_features():
-    X, y = DIGITS.reshape(-1, 8, 8).numpy()[:20] / 16, LABELS[:20] % 2
-    settings = {"image_size": 32, "max_epochs": 1, "random_state": 0}
-    tuned = CLCEClassifier(learning_rate=1e-9, **settings).fit(X, y)
-    head = CLCEClassifier(trainable="head", learning_rate=1e-9, **settings).fit(X, y)
+    tuned = CLCEClassifier(**TINY_RATE).partial_fit(FEW, FEW_LABELS % 2, [0, 1])
+    head = CLCEClassifier(trainable="head", **TINY_RATE).partial_fit(FEW, FEW_LABELS % 2, [0, 1])
     assert (tuned.trainable_, head.trainable_) == (12, "head")
     np.testing.assert_allclose(
-        tuned.decision_function(X), head.decision_function(X), rtol=1e-3, atol=1e-3
+        tuned.decision_function(FEW), head.decision_function(FEW), rtol=1e-3, atol=1e-3
     )
-    assert tuned.score(X, y) > 0.9
+    assert tuned.score(FEW, FEW_LABELS % 2) > 0.9
+
+
+@pytest.mark.parametrize("n_classes", [2, 3])
+def test_a_classifier_that_trained_with_its_backbone_ends_at_the_mean_of_itself_and_a_regression(
+    n_classes,
+):
+    y = FEW_LABELS % n_classes
+    weights = np.arange(1.0, len(y) + 1)
+    trained = CLCEClassifier(**TINY_RATE).partial_fit(FEW, y, range(n_classes), weights)
+    ended = CLCEClassifier(**TINY_RATE).fit(FEW, y, sample_weight=weights)
+    features = BackboneFeatures(image_size=32).fit_transform(FEW)  # no step has moved it
+    read = ended.module_.standardize(torch.from_numpy(features)).numpy()
+    model = LogisticRegression(C=LAST_C, tol=1e-3)
+    scores = model.fit(read, y, weights / weights.mean()).decision_function(read)
+    before, after = trained.decision_function(FEW), ended.decision_function(FEW)
+    np.testing.assert_allclose(after, (before + scores) / 2, rtol=1e-2, atol=1e-2)
+    assert abs(after - before).max() > 0.1
+
+
+def test_a_fit_that_goes_on_from_its_checkpoint_ends_at_the_same_classifier(tmp_path):
+    settings = TINY_RATE | {"checkpoint": tmp_path, "learning_rate": 1e-3}
+    first, again = (CLCEClassifier(**settings).fit(FEW, FEW_LABELS % 2) for _ in range(2))
+    np.testing.assert_array_equal(first.decision_function(FEW), again.decision_function(FEW))
+
+
+def test_a_classifier_with_a_class_that_has_no_sample_stays_as_it_trained():
+    module = CLCEModule(None, None, n_features=64, n_classes=11, projection_dim=3)
+    start_head(module, DIGITS, LABELS, np.ones(len(LABELS)))
+    before = module.classifier.weight.clone()
+    finish_classifier(module, DIGITS, LABELS, np.ones(len(LABELS)))
+    assert torch.equal(module.classifier.weight, before)
 
 
 def test_a_backbone_without_pretrained_weights_starts_at_zero():

@@ -30,7 +30,7 @@ from ..data import (
     Room,
     all_grey,
 )
-from ..features import features_of, open_store
+from ..features import EmbeddingStore, features_of, open_store
 from ..losses import CLCELoss
 from .course import Course, begin, mix_seed
 from .module import CLCEModule, trains
@@ -118,11 +118,27 @@ def kept_features(
     verbose: int | bool = 0,
 ) -> Tensor:
     """Run a frozen backbone, or take what is kept of it: features (n, n_features) on the CPU."""
+    return _features(parameters, images, backbone, device, open_store(parameters.memory), verbose)
+
+
+def tuned_features(parameters: CLCEParameters, net: CLCENet, images: Images) -> Tensor:
+    """Run the backbone as it is after training: features (n, n_features) on the CPU."""
+    return _features(parameters, images, _as_frozen(net.module_), net.device)
+
+
+def _features(
+    parameters: CLCEParameters,
+    images: Images,
+    backbone: FrozenBackbone,
+    device: Any,
+    store: EmbeddingStore | None = None,
+    verbose: int | bool = 0,
+) -> Tensor:
     device = torch.device(device)
     return features_of(
         images,
         backbone,
-        store=open_store(parameters.memory),
+        store=store,
         batch_size=parameters.batch_size,
         device=device,
         precision=resolve_precision(parameters.precision, device),
@@ -131,14 +147,19 @@ def kept_features(
     )
 
 
+def _as_frozen(module: CLCEModule) -> FrozenBackbone:
+    assert module.backbone is not None
+    assert module.config is not None
+    return FrozenBackbone(module.backbone.eval(), module.config)
+
+
 def features_for(
     parameters: CLCEParameters, net: CLCENet, samples: Samples, verbose: int | bool = 0
 ) -> Tensor | None:
     """Return features of samples, if nothing of the net's backbone trains."""
     if isinstance(samples, Tensor) or not net.module_.frozen:
         return samples if isinstance(samples, Tensor) else None
-    backbone = FrozenBackbone(net.module_.eval().backbone, net.module_.config)
-    return kept_features(parameters, samples, backbone, net.device, verbose)
+    return kept_features(parameters, samples, _as_frozen(net.module_), net.device, verbose)
 
 
 def is_pretrained(parameters: CLCEParameters) -> bool:

@@ -24,6 +24,7 @@ from .assembly import (
     make_dataset,
     make_module,
     make_net,
+    tuned_features,
 )
 from .checkpoint import checkpoint_of
 from .course import Course, Split, begin, go_on, keep_split
@@ -32,7 +33,7 @@ from .module import CLCEModule
 from .net import CLCENet
 from .parameters import CLCEParameters
 from .run import BatchSampler, Run
-from .start import start_head
+from .start import finish_classifier, start_head
 from .validation import ValidationScore, ValidationSet, set_aside
 
 
@@ -125,9 +126,25 @@ def fit_net(
             fit_task=fit_task,
         )
         net.train_on(dataset, run)
+        if not in_part:
+            _finish(parameters, net, samples, labels, weights)
     epochs = net.history_[net.run.epochs_before :]
     scores = [epoch["valid_score"] for epoch in epochs] if parameters.early_stopping else None
     return FittedNet(net, scores)
+
+
+def _finish(
+    parameters: CLCEParameters,
+    net: CLCENet,
+    samples: Samples,
+    labels: np.ndarray,
+    weights: np.ndarray,
+) -> None:
+    """Fit the classifier of a pretrained backbone that trained anew, as its start was."""
+    module = net.module_
+    if module.pretrained and not module.frozen and not isinstance(samples, Tensor):
+        features = tuned_features(parameters, net, samples)
+        finish_classifier(module, features, labels, weights)
 
 
 def _course_of(parameters: CLCEParameters, after: CLCENet | None) -> Course:

@@ -1,4 +1,4 @@
-"""Where the classifier starts: at a closed form, which few training images can't lead astray."""
+"""Where the classifier starts and ends: at what few training images can't lead astray."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from .module import CLCEModule
 SHRINKAGE = 0.5  # towards one variance for all features; 0.3 to 0.7 are alike
 N_FOLDS = 5
 REGRESSION_C = 8.0
+LAST_C = 1.0  # less, because features that were tuned to the samples make them look easy
 # More samples make a start slower, and hardly another.
 MAX_SAMPLES = 10_000
 MAX_HELD_OUT = 2_000
@@ -44,12 +45,10 @@ def start_classifier(module: CLCEModule, features: Tensor, labels: Tensor, weigh
     shares = torch.bincount(labels, weights.double(), minlength=n_classes) / weights.double().sum()
     if n_classes < 2 or not shares.all():
         return
-    kept = torch.argsort(place_in_class(labels, weights), stable=True)
-    kept = kept[weights[kept] > 0][:MAX_SAMPLES]
-    labels, weights = labels[kept], weights[kept].double()
+    features, labels, weights = _first_of_each(features, labels, weights)
     with torch.no_grad():
         device = module.classifier.weight.device
-        read = module.standardize(features[kept].to(device)).cpu().double()
+        read = module.standardize(features.to(device)).cpu().double()
         variance = float(weights @ read.square().mean(dim=1) / weights.sum())
         if not LEAST < variance * read.shape[1] < math.inf:  # all samples are alike, or too large
             return
@@ -61,11 +60,45 @@ def start_classifier(module: CLCEModule, features: Tensor, labels: Tensor, weigh
         found = [_tempered_discriminant(read, labels, weights, shares.log(), variance)]
         if n_classes <= MAX_REGRESSED:
             few = slice(MAX_REGRESSED)
-            found.append(_logistic_regression(read[few], labels[few], weights[few], n_classes))
+            found.append(
+                _logistic_regression(read[few], labels[few], weights[few], n_classes, REGRESSION_C)
+            )
         weight, bias = (torch.stack(parts).mean(dim=0) for parts in zip(*found, strict=True))
         weight = weight if basis is None else weight @ basis.T
         module.classifier.weight[:, : weight.shape[1]].copy_(weight)
         module.classifier.bias.copy_(bias)
+
+
+def finish_classifier(
+    module: CLCEModule, features: Tensor, labels: np.ndarray, weights: np.ndarray
+) -> None:
+    """Set the classifier to the mean of itself and of one fitted to tuned features.
+
+    Shapes: features (n, n_features), labels and weights (n,). Trained beside the backbone, a
+    classifier is too sure of samples that both have seen often.
+    """
+    n_classes = module.classifier.out_features
+    shown, torch_weights = torch.from_numpy(labels), torch.from_numpy(weights)
+    few = len(shown.unique()) < n_classes or n_classes > MAX_REGRESSED
+    if n_classes < 2 or few:
+        return
+    features, shown, torch_weights = _first_of_each(features, shown, torch_weights)
+    with torch.no_grad():
+        device = module.classifier.weight.device
+        read = module.standardize(features.to(device)).cpu().double()
+        weight, bias = _logistic_regression(read, shown, torch_weights, n_classes, LAST_C)
+        module.classifier.weight[:, : weight.shape[1]] += weight.to(device)
+        module.classifier.weight /= 2
+        module.classifier.bias.copy_((module.classifier.bias + bias.to(device)) / 2)
+
+
+def _first_of_each(
+    features: Tensor, labels: Tensor, weights: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Take samples that weigh something, at most so many, the first of each class first."""
+    kept = torch.argsort(place_in_class(labels, weights), stable=True)
+    kept = kept[weights[kept] > 0][:MAX_SAMPLES]
+    return features[kept], labels[kept], weights[kept].double()
 
 
 def _distinct(features: Tensor, labels: Tensor, weights: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -110,10 +143,10 @@ def _tempered_discriminant(
 
 
 def _logistic_regression(
-    features: Tensor, labels: Tensor, weights: Tensor, n_classes: int
+    features: Tensor, labels: Tensor, weights: Tensor, n_classes: int, c: float
 ) -> tuple[Tensor, Tensor]:
     """Return weight and bias of regularised logistic regression."""
-    model = LogisticRegression(C=REGRESSION_C, tol=1e-3)
+    model = LogisticRegression(C=c, tol=1e-3)
     with warnings.catch_warnings():
         # it only begins, and there may be many classes for the samples
         warnings.simplefilter("ignore", UserWarning)
