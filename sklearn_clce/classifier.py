@@ -112,6 +112,10 @@ class CLCEClassifier(
         those of the samples at a time.
     max_epochs : int, default=20
         Passes over the training data.
+    max_time : float, default=None
+        Seconds that ``fit`` may take, the pass of a frozen backbone included: the learning
+        rate comes down to 0 in that time if ``max_epochs`` would take longer, and training
+        ends there, within an epoch too. None sets no limit.
     learning_rate : float, default=1e-3
         Peak rate of AdamW for new layers: a linear warm-up, then a cosine down to 0. A
         backbone with pretrained weights learns at 0.3 of it, and keeps its batch
@@ -214,7 +218,7 @@ class CLCEClassifier(
     history_ : skorch.history.History
         Losses and durations of the epochs.
     n_iter_ : int
-        Number of epochs run.
+        Number of epochs run, of which the last may be cut short by ``max_time``.
     validation_scores_ : list of float or None
         Score of the validation samples, which count with their weights, by epoch of the last
         fit: higher is better, so that "loss" gives the negative one. None without early
@@ -414,6 +418,11 @@ class CLCEClassifier(
         self._validate_params()
         if self.early_stopping:
             raise ValueError("partial_fit does not support early_stopping=True; fit does")
+        if self.max_time is not None:
+            raise ValueError(
+                f"partial_fit does not support max_time={self.max_time!r}: it is one pass over the "
+                "samples; set max_time=None"
+            )
         with unchanged_on_error(self):
             goes_on = hasattr(self, "classes_")
             refuse_swapped(X, y)

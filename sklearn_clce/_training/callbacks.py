@@ -25,8 +25,12 @@ class WarmupCosine(Callback):
         """Start at the foot of the schedule."""
         self.scheduler_ = None
         if net.run.scheduled:
-            rate = partial(warmup_cosine, n_steps=net.run.n_steps, warmup=self.warmup)
-            self.scheduler_ = LambdaLR(net.optimizer_, rate)
+            self.scheduler_ = LambdaLR(net.optimizer_, partial(self._rate, net.run))
+
+    def _rate(self, run: Any, step: float) -> float:
+        """Return the share of the peak after a step, or after the time where that is further."""
+        step = max(step, run.time.used * run.n_steps)
+        return warmup_cosine(step, n_steps=run.n_steps, warmup=self.warmup)
 
     def on_batch_end(self, net: Any, training: bool = False, **kwargs: Any) -> None:
         """Move on by a step."""

@@ -24,7 +24,7 @@ from .parameters import CLCEParameters
 from .validation import ValidationSet
 
 FILE_NAME = "checkpoint.pt"
-MAGIC = b"sklearn-clce checkpoint 3\n"  # at the end, behind the digest of what stands before
+MAGIC = b"sklearn-clce checkpoint 4\n"  # at the end, behind the digest of what stands before
 DIGEST_BYTES = 32
 
 
@@ -118,7 +118,8 @@ class Checkpoint:
         callbacks["last_good_weights"].weights_ = self.state["weights"]
         net.history_[:] = json.loads(self.state["history"])
         net.run.epochs_done = self.state["epochs_done"]
-        net.run.stopped = self.state["stop_training"]
+        net.run.stopped = self.state["ended"]
+        net.run.time.go_on(self.state["time"])
         torch.set_rng_state(self.state["torch_rng"][rank()])
         if self.state["cuda_rng"] is not None and torch.device(net.device).type == "cuda":
             torch.cuda.set_rng_state(self.state["cuda_rng"][rank()], net.device)
@@ -142,8 +143,8 @@ class Checkpoint:
             },
             "history": json.dumps(net.history_.to_list(), default=float),
             "epochs_done": net.run.epochs_done,
-            "stop_training": net.run.stopped,
-            "ended": net.run.stopped or net.run.epochs_done == net.run.n_epochs,
+            "time": net.run.time.state(),
+            "ended": net.run.is_over,
             "torch_rng": from_all(torch.get_rng_state()),
             "cuda_rng": from_all(torch.cuda.get_rng_state(net.device)) if on_cuda else None,
         }

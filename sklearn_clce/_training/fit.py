@@ -34,6 +34,7 @@ from .net import CLCENet
 from .parameters import CLCEParameters
 from .run import BatchSampler, Run
 from .start import finish_classifier, start_head
+from .time_limit import TimeLimit
 from .validation import ValidationScore, ValidationSet, set_aside
 
 
@@ -87,12 +88,15 @@ def fit_net(
     if checkpoint is not None:
         course = replace(course, seed=checkpoint.seed_or(course.seed))
     with checkpoint or nullcontext(), own_turn(device), seeded_torch(course.seed, device):
+        time = TimeLimit(parameters.max_time)  # waiting for one's turn is not part of it
         if after is None:
             module, features = make_module(parameters, samples, len(classes), device, course.seed)
             net = make_net(parameters, module, device)
         else:
             net = continued_net(parameters, after, device)
             features = features_for(parameters, net, samples, parameters.verbose)
+        if _is_finished(net.module_, samples):
+            time.expect_pass(-(-len(samples) // parameters.batch_size))
         augment = make_augmentation(parameters, net.module_, samples)
         if features is not None and augment is None and net.module_.frozen:
             samples = features
@@ -121,12 +125,13 @@ def fit_net(
             augment=augment,
             validation=_dataset_of(validation, net.module_, room) if validation else None,
             score=ValidationScore(parameters, validation) if validation else None,
+            time=time,
             checkpoint=checkpoint,
             is_of_clone=parameters._is_clone,
             fit_task=fit_task,
         )
         net.train_on(dataset, run)
-        if not in_part:
+        if not in_part and time.closes:
             _finish(parameters, net, samples, labels, weights)
     epochs = net.history_[net.run.epochs_before :]
     scores = [epoch["valid_score"] for epoch in epochs] if parameters.early_stopping else None
@@ -141,10 +146,14 @@ def _finish(
     weights: np.ndarray,
 ) -> None:
     """Fit the classifier of a pretrained backbone that trained anew, as its start was."""
-    module = net.module_
-    if module.pretrained and not module.frozen and not isinstance(samples, Tensor):
+    if _is_finished(net.module_, samples) and not isinstance(samples, Tensor):
         features = tuned_features(parameters, net, samples)
-        finish_classifier(module, features, labels, weights)
+        finish_classifier(net.module_, features, labels, weights)
+
+
+def _is_finished(module: CLCEModule, samples: Samples) -> bool:
+    """Tell whether the classifier is fitted anew after training."""
+    return module.pretrained and not module.frozen and not isinstance(samples, Tensor)
 
 
 def _course_of(parameters: CLCEParameters, after: CLCENet | None) -> Course:

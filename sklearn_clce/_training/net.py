@@ -198,6 +198,7 @@ class CLCENet(ClassifierMixin, NeuralNet):
         """Count the epochs of this call; a checkpoint may then set them forward."""
         self.reset_learning_rate()
         self.run.epochs_before = len(self.history_)
+        self.run.time.begin_steps()
 
     def fit_loop(self, X: Any, y: Any = None, **fit_params: Any) -> CLCENet:
         """Train for the epochs that are left, until something says that it is enough."""
@@ -209,9 +210,12 @@ class CLCENet(ClassifierMixin, NeuralNet):
             "valid": valid and self._load(valid, shared(self._in_order(valid)), "iterator_valid"),
         }
         datasets = {"dataset_train": train, "dataset_valid": valid}
+        self.run.time.n_validation_batches = len(loaders["valid"] or ())
+        if self.run.time.is_over and self.run.epochs_done == 0:
+            self.run.time.warn()
         self.parallel = Parallel(self.module_)
         try:
-            while self.run.epochs_done < self.run.n_epochs and not self.run.stopped:
+            while not self.run.is_over:
                 self._run_epoch(loaders, datasets)
         except KeyboardInterrupt:
             self._interrupted()
@@ -227,6 +231,7 @@ class CLCENet(ClassifierMixin, NeuralNet):
         self.run_single_epoch(
             loaders["train"], training=True, prefix="train", step_fn=self.train_step
         )
+        self.run.time.end_steps()
         share_buffers(self.module_)
         check_weights(self.module_, self.optimizer_, epoch=self.run.epochs_done + 1)
         self.run_single_epoch(
@@ -235,8 +240,10 @@ class CLCENet(ClassifierMixin, NeuralNet):
         if self.run.score is not None:
             score = self.run.score.take(self, epoch=self.run.epochs_done + 1)
             self.history.record("valid_score", score)
+        self.run.time.count_tail()
         self.run.epochs_done += 1
         self.notify("on_epoch_end", **datasets)
+        self.run.time.count_tail()
 
     def _seed_epoch(self) -> None:
         """Let the epoch draw what it would draw as a part of one long fit."""
@@ -260,8 +267,12 @@ class CLCENet(ClassifierMixin, NeuralNet):
             self.history.record_batch(f"{prefix}_loss", step["loss"].detach())
             self.history.record_batch(f"{prefix}_batch_size", len(batch[0]))
             readings.add(self.history[-1]["batches"][-1])
+            if training:
+                self.run.time.count_step()
             self.notify("on_batch_end", batch=batch, training=training, **step)
             n_batches += 1
+            if training and self.run.time.is_over:
+                break
         readings.take_all()
         self.history.record(f"{prefix}_batch_count", n_batches)
 

@@ -144,7 +144,7 @@ def _backbone_groups(
     return [group | {"lr_scale": group.get("lr_scale", 1.0) * layer_decay} for group in groups]
 
 
-def warmup_cosine(step: int, *, n_steps: int, warmup: float) -> float:
+def warmup_cosine(step: float, *, n_steps: int, warmup: float) -> float:
     """Return the share of its peak that the learning rate has at a step."""
     rising = warmup * n_steps
     if step < rising:

@@ -48,6 +48,7 @@ class CLCEParameters(BaseEstimator):
         "batch_size": [Interval(Integral, 1, None, closed="left")],
         "micro_batch_size": [Interval(Integral, 1, None, closed="left"), None],
         "max_epochs": [Interval(Integral, 1, None, closed="left")],
+        "max_time": [Interval(Real, 0, None, closed="neither"), None],
         "learning_rate": [Interval(Real, 0, None, closed="neither")],
         "layer_decay": [Interval(Real, 0, 1, closed="right"), StrOptions({"auto"})],
         "weight_decay": [Interval(Real, 0, None, closed="left")],
@@ -98,6 +99,7 @@ class CLCEParameters(BaseEstimator):
         batch_size: int = 32,
         micro_batch_size: int | None = None,
         max_epochs: int = 20,
+        max_time: float | None = None,
         learning_rate: float = 1e-3,
         layer_decay: float | Literal["auto"] = "auto",
         weight_decay: float = 0.05,
@@ -141,6 +143,7 @@ class CLCEParameters(BaseEstimator):
         self.batch_size = batch_size
         self.micro_batch_size = micro_batch_size
         self.max_epochs = max_epochs
+        self.max_time = max_time
         self.learning_rate = learning_rate
         self.layer_decay = layer_decay
         self.weight_decay = weight_decay

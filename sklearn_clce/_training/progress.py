@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from typing import Any
 
@@ -28,11 +29,13 @@ class Progress(Callback):
         trained = sum(p.numel() for p in parameters if p.requires_grad)
         total = sum(p.numel() for p in parameters)
         n_steps, n_epochs = len(net.run.batch_sampler), net.run.n_epochs
+        limited = math.isfinite(net.run.time.seconds)
         what = f"trainable={trained_blocks(net.module_)!r}"
         tell(
             f"training {trained:,} of {total:,} parameters ({what}) "
             f"on {len(X):,} samples, on {net.device}: "
-            f"{'up to ' if net.patience else ''}{n_epochs} epochs of {n_steps} steps"
+            f"{'up to ' if net.patience or limited else ''}{n_epochs} epochs of {n_steps} steps"
+            f"{f', {duration(net.run.time.left)} left' if limited else ''}"
         )
         self.n_before_, self.start_ = net.run.epochs_done, time.monotonic()
 
@@ -55,11 +58,12 @@ class Progress(Callback):
         epoch = net.history[-1]
         passed = time.monotonic() - self.start_
         left = passed / max(done - self.n_before_, 1) * (n_epochs - done)
+        left = min(left, net.run.time.left)
         shown = dict(SHOWN)
         if net.run.score is not None and net.run.score.of_batches is None:
             shown["valid_score"] = f"validation {net.run.score.name}"
         figures = [f"{name} {epoch[key]:.3f}" for key, name in shown.items() if key in epoch]
-        ending = "" if done == n_epochs else f", {duration(left)} left"
+        ending = "" if net.run.is_over else f", {duration(left)} left"
         number = f"{done:>{len(str(n_epochs))}}/{n_epochs}"
         tell(f"epoch {number}: {', '.join([*figures, duration(epoch['dur'])])}{ending}")
 

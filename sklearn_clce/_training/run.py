@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from torch import Tensor
 from torch.utils.data import Dataset
 
 from ..samplers import ClassBalancedBatchSampler, ShuffledBatchSampler
+from .time_limit import TimeLimit
 
 if TYPE_CHECKING:
     from .checkpoint import Checkpoint
@@ -35,6 +36,7 @@ class Run:
     epochs_before: int = 0  # of earlier calls, in the history
     epochs_done: int = 0
     stopped: bool = False
+    time: TimeLimit = field(default_factory=TimeLimit)
     is_of_clone: bool = False  # a search, or something like it, has begun it
     interrupted: bool = False
 
@@ -43,6 +45,12 @@ class Run:
         """Steps of the optimizer, if nothing stops it."""
         assert self.batch_sampler is not None
         return self.n_epochs * len(self.batch_sampler)
+
+    @property
+    def is_over(self) -> bool:
+        """Whether no epoch is to follow; one is run however little time there is."""
+        enough = self.stopped or (self.time.is_over and self.epochs_done > 0)
+        return enough or self.epochs_done >= self.n_epochs
 
     def ended(self) -> Run:
         """Return what may be kept: no data, and nothing of the caller's."""
