@@ -192,3 +192,32 @@ def test_no_thread_looks_for_libraries(colour_images, monkeypatch):
     """While the main thread imports an extension, that would be a deadlock."""
     monkeypatch.setattr(_loading, "ThreadpoolController", lambda: 1 / 0)
     all_batches(as_images(colour_images), EvaluationTransform(CONFIG), num_workers=2)
+
+
+@pytest.mark.parametrize("transform", [EvaluationTransform, RandomCrops])
+def test_what_is_kept_holds_no_more_memory_than_its_pixels(transform):
+    long = [np.random.default_rng(0).integers(0, 256, (20, 200, 3), dtype=np.uint8)]
+    dataset = LabelledImages(as_images(long), transform(CONFIG), room=Room("auto"))
+    dataset.crops([0], dataset.numbers()(1))
+    (kept,) = dataset._kept.values()
+    assert kept.untyped_storage().nbytes() == kept.nbytes < 20 * 200 * 3
+
+
+@pytest.mark.parametrize("order", ["HWC", "CHW"])
+def test_pixels_do_not_depend_on_their_order_in_memory(order):
+    array = np.random.default_rng(0).integers(0, 256, (40, 50, 3), dtype=np.uint8)
+    pixels = torch.from_numpy(array).permute(2, 0, 1)
+    picture = pixels if order == "HWC" else pixels.contiguous()
+    numbers = torch.full((RandomCrops.n_numbers,), 0.3)
+    transform = RandomCrops(CONFIG)
+    crop = transform.finish(transform(picture), numbers)
+    expected = transform.finish(transform(pixels.float() / 255), numbers)
+    assert (crop / 255 - expected).abs().max() < 2 / 255
+
+
+def test_a_batch_is_in_the_order_of_its_axes(colour_images, tmp_path):
+    images = as_images(save_images(colour_images, tmp_path))
+    for transform in (EvaluationTransform, RandomCrops):
+        batch, _ = next(iter(ImageBatches(LabelledImages(images, transform(CONFIG)), BATCHES)))
+        assert batch.is_contiguous()
+        assert batch.dtype == torch.float32

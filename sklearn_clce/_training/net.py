@@ -323,8 +323,10 @@ class CLCENet(ClassifierMixin, NeuralNet):
         if augment is None:
             return batch
         images, targets = batch
-        views = images.to(self.device, non_blocking=True).chunk(self.n_views)
-        return torch.cat([augment(view) for view in views]), targets
+        images = images.to(self.device, non_blocking=True)
+        if self.n_views == 1:
+            return augment(images), targets
+        return torch.cat([augment(view) for view in images.chunk(self.n_views)]), targets
 
     def train_step_single(self, batch: Any, **fit_params: Any) -> dict[str, Any]:
         """Compute loss and gradients, in parts where the batch is too large for the memory."""

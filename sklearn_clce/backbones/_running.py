@@ -26,7 +26,7 @@ class Normalize(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """Normalise a batch: images (n, C, H, W) -> (n, C, H, W)."""
-        return (images - self.mean) / self.std
+        return (images - self.mean).div_(self.std)
 
 
 def run_backbone(backbone: nn.Module, images: Tensor) -> Tensor:

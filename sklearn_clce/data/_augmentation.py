@@ -29,19 +29,19 @@ class Augmentation:
         self.grey = grey
 
     def __call__(self, images: Tensor) -> Tensor:
-        """Augment a batch of images (n, C, H, W) in 0..1, each on its own."""
+        """Augment a batch of images (n, C, H, W) in 0..1, each on its own, perhaps in place."""
         return move_a_little(images) if self.grey else change_light(images)
 
 
 def change_light(images: Tensor) -> Tensor:
-    """Change brightness and contrast of each image in a batch (n, C, H, W) in 0..1."""
+    """Change brightness and contrast of each image in a batch (n, C, H, W) in 0..1, in place."""
     n, n_channels = images.shape[:2]
     brightness = _around_one(n, BRIGHTNESS, images.device)  # (n, 1, 1, 1)
     contrast = _around_one(n, CONTRAST, images.device)
     weights = GREY_WEIGHTS if n_channels == 3 else (1 / n_channels,) * n_channels
     grey = images.mean((2, 3)) @ torch.tensor(weights, device=images.device)  # (n,)
     middle = (1 - contrast) * brightness * grey.view(-1, 1, 1, 1)
-    return torch.addcmul(middle, images, contrast * brightness).clamp_(0, 1)
+    return images.mul_(contrast * brightness).add_(middle).clamp_(0, 1)
 
 
 def move_a_little(images: Tensor) -> Tensor:

@@ -64,7 +64,7 @@ class LabelledImages(Dataset):
     def prepare(self, indices: list[int]) -> list[Tensor]:
         """Read images and transform them."""
         pictures = self.images.pictures(indices, self.transform.at_least)
-        return [self.transform(picture) for picture in pictures]
+        return [_dense(self.transform(picture)) for picture in pictures]
 
     def crops(
         self, indices: list[int], numbers: Tensor | None, read: dict[int, Tensor] | None = None
@@ -88,15 +88,28 @@ class LabelledImages(Dataset):
             )
         if len({crop.dtype for crop in crops}) > 1:
             crops = list(map(as_float, crops))
-        return torch.stack(crops), self.targets[indices]
+        return _stack(crops), self.targets[indices]
 
     def _keep(self, read: dict[int, Tensor]) -> None:
         for index, picture in read.items():
             in_memory = tuple(picture.shape[1:]) == self.images.size
             if in_memory or self.room is None or not self.room.take(picture.nbytes):
                 return
-            # not a view of something larger
-            self._kept[index] = picture if picture.is_contiguous() else picture.clone()
+            self._kept[index] = picture
+
+
+def _dense(picture: Tensor) -> Tensor:
+    """Return a picture (C, H, W) that is not a part of a larger one, its colours side by side."""
+    if picture.is_contiguous():
+        return picture
+    return picture.permute(1, 2, 0).contiguous().permute(2, 0, 1)
+
+
+def _stack(pictures: list[Tensor]) -> Tensor:
+    """Stack pictures (C, H, W) to (n, C, H, W), in the order in memory that the first has."""
+    if pictures[0].is_contiguous():
+        return torch.stack(pictures)
+    return torch.stack([picture.permute(1, 2, 0) for picture in pictures]).permute(0, 3, 1, 2)
 
 
 class LabelledFeatures(Dataset):

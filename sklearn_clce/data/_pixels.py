@@ -114,8 +114,10 @@ def on_white(picture: Tensor) -> Tensor:
 
 
 def as_float(picture: Tensor) -> Tensor:
-    """Return pixels as float32 in 0..1."""
-    return picture.float() / 255 if picture.dtype == torch.uint8 else picture
+    """Return pixels as float32 in 0..1, in the order in memory of their axes."""
+    if picture.dtype != torch.uint8:
+        return picture.contiguous()
+    return picture.to(torch.float32, memory_format=torch.contiguous_format).div_(255)
 
 
 def _first(array: np.ndarray, where: str, bad: np.ndarray) -> str:
