@@ -2,7 +2,7 @@
 
 import itertools
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, fields
 
 from .pictures import COLLECTIONS
 
@@ -57,7 +57,8 @@ class Configuration:
     @property
     def key(self):
         """Text that two equal configurations share."""
-        return json.dumps(asdict(self), sort_keys=True)
+        values = {field.name: getattr(self, field.name) for field in fields(self)}
+        return json.dumps(values, sort_keys=True)
 
 
 def configure(

@@ -1,0 +1,286 @@
+"""The page of results: a verdict, plots and narrow tables, all made from the lines."""
+
+import csv
+import io
+import textwrap
+from collections import Counter
+
+from .frames import (
+    METHODS,
+    best_and_worst,
+    better_script,
+    by_set,
+    differences,
+    frame_of,
+    over_sets,
+    select,
+)
+from .goals import goals_of
+from .groups import GROUPS, LITE0, VIT_TINY
+from .pictures import COLLECTIONS, TEST_IMAGES
+from .plots import plot_group
+from .results import failed, finished
+
+PAGE, FOLDER = "results.rst", "results"
+COMMAND = "python -m benchmarks.accuracy run --groups {} --data FOLDER --weights FOLDER"
+ABOUT = f"""
+A draw fixes classes (seven at most), images and seeds; differences are paired by draw and averaged
+over sets of pictures. Intervals are 95 % intervals after Student's t, of three values or more: over
+draws, and in the mean over sets, or over draws where that is wider. Of each class {TEST_IMAGES}
+images at most are for test. Runs have one thread. *LogisticRegression()* is scikit-learn's at its
+defaults on the features of the same frozen backbone. Eight sets are photographs of one kind:
+flowers, textures, waste, MRI slices, satellite, histology, line drawings and hands.
+
+fastai runs ``vision_learner(...).fine_tune(20)`` in batches of 16; the script is the recipe of
+BEiT's fine-tuning at its defaults, in batches of 32 (``benchmarks/accuracy/beit_script.py``).
+AutoGluon MultiModal 1.6 is not here: it asks for another timm than this library works with.
+
+What was measured at earlier defaults, at 64 pixels, is history, and not on this page:
+``benchmarks/results/accuracy_earlier.jsonl``.
+"""
+
+
+def write_report(lines, docs, groups=GROUPS):
+    """Write page, plots, goals, and a file with every run."""
+    (docs / FOLDER).mkdir(parents=True, exist_ok=True)
+    frame = frame_of(lines, groups)
+    drawn = [
+        name
+        for name in frame["group"].unique()
+        if plot_group(name, select(frame, name), docs / FOLDER / f"{name}.svg")
+    ]
+    frame.round(5).to_csv(docs / FOLDER / "runs.csv", index=False, lineterminator="\n")
+    (docs / PAGE).write_text(page(lines, frame, drawn, groups), encoding="utf-8")
+    (docs / FOLDER / "goals.inc").write_text(goal_table(frame), encoding="utf-8")
+
+
+def page(lines, frame, drawn=(), groups=GROUPS):
+    """Write the page in reStructuredText; ``drawn`` are the groups that have a plot."""
+    measured = {name: groups[name] for name in frame["group"].unique()}
+    parts = [
+        heading("Results", "="),
+        verdict(frame) or "Nothing is measured at today's defaults yet.\n",
+        *(f"**{groups[n].title}.** {groups[n].about}\n\n{picture(n, groups[n])}" for n in drawn),
+        heading("What was measured, and how") + ABOUT,
+        f"\n:download:`Every run <{FOLDER}/runs.csv>` is in one file.\n",
+        *(section(name, group, select(frame, name)) for name, group in measured.items()),
+        provenance(lines, measured, groups),
+    ]
+    return "\n".join(part for part in parts if part)
+
+
+def heading(text, line="-"):
+    """Write a heading."""
+    return f"{text}\n{line * len(text)}\n"
+
+
+def picture(name, group):
+    """Refer to the plot of a group."""
+    return f".. image:: {FOLDER}/{name}.svg\n   :alt: {group.title}\n"
+
+
+def table(title, header, rows):
+    """Write a table."""
+    file = io.StringIO()
+    csv.writer(file, lineterminator="\n").writerows([header, *rows])
+    content = textwrap.indent(file.getvalue(), "   ")
+    return f".. csv-table:: {title}\n   :header-rows: 1\n\n{content}"
+
+
+def verdict(frame):
+    """Say in three sentences what the estimator gives; of what was measured."""
+    sentences = [verdict_on_heads(frame), verdict_on_league(frame), verdict_on_criterion(frame)]
+    return "".join(f"- {one}\n" for one in sentences if one)
+
+
+def verdict_on_heads(frame):
+    """Hold heads against logistic regression."""
+    told = []
+    for backbone in (LITE0, VIT_TINY):
+        leads = {
+            shots: differences(
+                select(frame, "head", backbone=backbone, shots=shots), "clce", "logistic"
+            )
+            for shots in (5, 15)
+        }
+        told += [
+            f"{over_sets(lead)} on {backbone} with {shots} images a class "
+            f"(worst set {worst_of(lead)})"
+            for shots, lead in leads.items()
+            if len(lead)
+        ]
+    return told and f"A head on frozen features minus ``LogisticRegression()``: {'; '.join(told)}."
+
+
+def verdict_on_league(frame):
+    """Hold the default against everyone else."""
+    league = select(frame, "league")
+    told = [
+        f"minus {METHODS[other]}: {over_sets(lead)} (best set {best_of(lead)}, worst "
+        f"{worst_of(lead)})"
+        for other in ("logistic", better_script(league))
+        if len(lead := differences(league, "clce", other))
+    ]
+    if not told:
+        return ""
+    chosen = Counter(select(frame, "league", method="clce")["trainable"] == "head")
+    return (
+        f"``CLCEClassifier()`` with 10 images a class, {'; '.join(told)}; it trained the backbone "
+        f"in {chosen[False]} of {chosen.total()} runs."
+    )
+
+
+def verdict_on_criterion(frame):
+    """Hold the contrastive term, and hardness, against the same recipe without."""
+    told = []
+    for what, group, other in (
+        ("fine-tuned", "league", "ce"),
+        ("on frozen features", "head", "ce"),
+        ("and its hardness", "league", "supcon"),
+    ):
+        lead = differences(select(frame, group), "clce", other)
+        if len(lead):
+            told.append(
+                f"{over_sets(lead)} {what} (best set {best_of(lead)}, worst {worst_of(lead)})"
+            )
+    return told and f"The contrastive term is worth {'; '.join(told)} points of accuracy."
+
+
+def best_of(lead):
+    """Name the best set."""
+    (name, best), _ = best_and_worst(lead)
+    return f"{COLLECTIONS[name].title} {best.mean:+.1f}"
+
+
+def worst_of(lead):
+    """Name the worst set."""
+    _, (name, worst) = best_and_worst(lead)
+    return f"{COLLECTIONS[name].title} {worst.mean:+.1f}"
+
+
+def section(name, group, runs):
+    """Write the tables of a group."""
+    parts = [heading(group.title), f"{group.about}\n"]
+    if name == "new_classes":
+        parts.append(episode_table(runs))
+    else:
+        parts += [case_table(runs) or standings(runs), set_table(runs)]
+    parts.append(f"Reproduce: ``{COMMAND.format(name)}``\n")
+    return "\n".join(part for part in parts if part)
+
+
+def standings(runs):
+    """Show everyone: accuracy, log-loss, and what it took."""
+    rows = []
+    for method, title in METHODS.items():
+        part = runs[runs["method"] == method]
+        if len(part):
+            columns = ["accuracy", "log_loss", "fit_seconds"]
+            accuracy, loss, seconds = part.groupby("data")[columns].mean().mean()
+            steps = part["steps"].mean()
+            steps = "" if steps != steps else f"{steps:.0f}"
+            rows.append([title, f"{accuracy:.1f}", f"{loss:.3f}", steps, f"{seconds:.3g}"])
+    return table("Means over sets", ["", "accuracy, %", "log-loss", "steps", "fit, s"], rows)
+
+
+def case_table(runs):
+    """Show the mean leads of each backbone, number of images and batch size; empty of one."""
+    words = {"backbone": "{}", "shots": "{} a class", "batch_size": "batches of {}"}
+    names = [name for name in words if runs[name].nunique() > 1]
+    if not names:
+        return ""
+    others = references(runs)
+    rows = []
+    for values, part in runs.groupby(names, sort=False):
+        case = ", ".join(words[name].format(one) for name, one in zip(names, values, strict=True))
+        ours = part[part["method"] == "clce"].groupby("data")["accuracy"].mean()
+        leads = [cell(over_sets(differences(part, "clce", other))) for other in others]
+        rows.append([case, f"{ours.mean():.1f}", *leads])
+    header = ["", "CLCE, %", *(f"minus {METHODS[other]}" for other in others)]
+    return table("Accuracy of CLCE, and points that it is ahead, means over sets", header, rows)
+
+
+def set_table(runs):
+    """Show the leads of CLCE set by set, and in the mean."""
+    found = {other: differences(runs, "clce", other) for other in references(runs)}
+    if not found:
+        return ""
+    sets = {other: by_set(lead) for other, lead in found.items()}
+    names = dict.fromkeys(name for of_other in sets.values() for name in of_other)
+    rows = [
+        [COLLECTIONS[name].title, *(cell(of_other.get(name)) for of_other in sets.values())]
+        for name in names
+    ]
+    rows.append(["**mean**", *(cell(over_sets(lead)) for lead in found.values())])
+    header = ["", *(f"minus {METHODS[other]}" for other in found)]
+    return table("Points that CLCE is ahead, set by set", header, rows)
+
+
+def references(runs):
+    """Name what CLCE is held against: those of the runs that were measured beside it."""
+    return [one for one in ("logistic", "ce", "supcon") if len(differences(runs, "clce", one))]
+
+
+def cell(found):
+    """Write a difference; one whose interval leaves 0 out is bold."""
+    if found is None:
+        return ""
+    return f"**{found}**" if found.low * found.high > 0 else str(found)
+
+
+def episode_table(runs):
+    """Show how well new classes are learned, from features and from embeddings."""
+    columns = [name for name in runs.columns if name.endswith("_shot")]
+    floor = "features_{}"
+    rows = []
+    for column in columns:
+        space, learner = column.split("_", 1)
+        if not runs[column].notna().any():
+            continue
+        for method in ("clce", "ce", "supcon"):
+            part = runs.copy()
+            part.loc[part["method"] == "logistic", column] = part[floor.format(learner)]
+            lead = differences(part, method, "logistic", column)
+            if len(lead):
+                words = learner.replace("_", " ")
+                rows.append([METHODS[method], space, words, cell(over_sets(lead))])
+    title = "Points minus the same learner on features of the backbone as it was"
+    return table(title, ["fine-tuned by", "space", "learner", "points"], rows)
+
+
+def goal_table(frame):
+    """Hold the results against what was aimed at."""
+    rows = [[one.what, one.wanted, one.measured, one.word] for one in goals_of(frame)]
+    return table("Goals, in points, and what was measured", ["", "goal", "measured", ""], rows)
+
+
+def provenance(lines, measured, groups):
+    """Say how much of each group is done, on which machines, and how to do it again."""
+    done, broken = finished(lines), failed(lines)
+    rows = [
+        [group.title, sum(one.key in done for one in group.runs()), len(group.runs())]
+        for group in groups.values()
+    ]
+    machines = Counter(machine_of(line) for line in done.values())
+    parts = [
+        heading("What was run, and where"),
+        table("Runs", ["group", "finished", "of"], rows),
+        *(f"- {name}: {count} runs.\n" for name, count in sorted(machines.items())),
+        *(f"- Failed: ``{line['error']}``\n" for line in broken.values()),
+        ".. code-block:: console\n",
+        '   python -m pip install -e ".[benchmarks]"',
+        f"   {COMMAND.format(' '.join(measured) or 'league')}",
+        "   python -m benchmarks.accuracy report\n",
+        "Finished runs are skipped; ``--plan`` says what is missing and how long it takes.\n",
+    ]
+    return "\n".join(parts)
+
+
+def machine_of(line):
+    """Describe in words where a run was made."""
+    machine, versions = line["machine"], line["versions"]
+    on = (
+        machine["gpu"]
+        or f"{machine['cpu']} ({machine['instructions']}, {machine['threads']} thread)"
+    )
+    return f"{on}, torch {versions['torch']}, timm {versions['timm']}"

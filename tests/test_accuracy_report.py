@@ -1,0 +1,253 @@
+"""The page of results tells the truth about the lines that it is made from."""
+
+import csv
+import json
+import re
+from dataclasses import asdict
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from scipy import stats
+
+from benchmarks.accuracy import report
+from benchmarks.accuracy.__main__ import RESULTS
+from benchmarks.accuracy.frames import (
+    CASE,
+    best_and_worst,
+    by_set,
+    differences,
+    estimate,
+    frame_of,
+    over_sets,
+    select,
+)
+from benchmarks.accuracy.goals import goals_of
+from benchmarks.accuracy.groups import GROUPS, LITE0, SETS
+from benchmarks.accuracy.plots import plot_group
+from benchmarks.accuracy.report import FOLDER, PAGE, write_report
+from benchmarks.accuracy.results import read_lines
+
+DOCS = Path(__file__).parents[1] / "docs"
+ACCURACIES = {"logistic": 0.70, "ce": 0.74, "clce": 0.76, "supcon": 0.76, "fastai": 0.6}
+MACHINE = {"cpu": "an abacus", "instructions": "beads", "cores": 2, "gpu": None, "threads": 1}
+
+
+def line_of(run, accuracy, **changes):
+    """Make up a line of results."""
+    return {
+        "configuration": json.loads(run.key),
+        "metrics": {"accuracy": accuracy, "log_loss": 1 - accuracy, "calibration_error": 0.1},
+        "fit_seconds": 12.0,
+        "epoch_seconds": 10.0,
+        "seconds": 15.0,
+        "seconds_a_picture": 0.02 if run.backbone == LITE0 else 0.05,
+        "budget": {"epochs": 20, "steps": 60, "batch_size": 32},
+        "trainable": 12,
+        "machine": MACHINE,
+        "versions": {"torch": "2.0", "timm": "1.0"},
+    } | changes
+
+
+def lines_of(*groups, gain=lambda run: 0.0, draws=3):
+    """Make up whole groups: accuracy by method, and by draw alike for all of them."""
+    runs = dict.fromkeys(run for name in groups for run in GROUPS[name].runs(draws))
+    return [
+        line_of(run, ACCURACIES.get(run.method, 0.5) + gain(run) + 0.02 * (run.seed % 3))
+        for run in runs
+    ]
+
+
+def lead_on(name, points):
+    """Give CLCE so many more points on a set."""
+    return lambda run: points / 100 * (run.data == name and run.method == "clce")
+
+
+def test_interval_is_scipys():
+    values = [61.0, 58.0, 66.0, 63.0]
+    found = estimate(values)
+    low, high = stats.t.interval(0.95, 3, loc=np.mean(values), scale=stats.sem(values))
+    assert (found.low, found.high) == pytest.approx((low, high))
+    assert np.isnan(estimate([50.0, 60.0]).half)
+    assert str(estimate([1.0])) == "+1.0"
+
+
+def page(lines, drawn=()):
+    """Write the page of lines."""
+    return report.page(lines, frame_of(lines), drawn)
+
+
+def found_of(table):
+    """Make differences of a table of (set, backbone, seed, points)."""
+    rows = [(data, 10, backbone, 0, seed, points) for data, backbone, seed, points in table]
+    columns = [*CASE, "seed", "points"]
+    return pd.DataFrame(rows, columns=columns).set_index([*CASE, "seed"])["points"]
+
+
+def test_the_mean_over_sets_counts_each_set_once():
+    found = found_of([("a", "x", 0, 1), ("a", "y", 0, 3), ("b", "x", 0, 6), ("c", "x", 0, 7)])
+    assert over_sets(found) == estimate([2.0, 6.0, 7.0])
+    assert best_and_worst(found)[0][0] == "c"
+    worst, value = best_and_worst(found)[1]
+    assert (worst, value.mean) == ("a", 2.0)
+
+
+def test_sets_that_agree_by_chance_do_not_narrow_the_interval():
+    draws = [-1.0, 0.0, 1.3]
+    found = found_of([(name, "x", seed, draws[seed]) for name in "abcd" for seed in range(3)])
+    assert over_sets(found).mean == pytest.approx(0.1)
+    assert over_sets(found).half == pytest.approx(estimate(draws).half / 2)  # of four
+
+
+def test_differences_are_paired_by_draw():
+    lines = lines_of("league", gain=lambda run: 0.2 * (run.seed == 1))
+    league = select(frame_of(lines), "league")
+    lead = differences(league, "clce", "ce")
+    assert len(lead) == 3 * len(SETS)
+    np.testing.assert_allclose(lead, 2.0)
+    lost = next(one for one in lines if one["configuration"]["method"] == "ce")
+    rest = [one for one in lines if one is not lost]
+    lead = differences(select(frame_of(rest), "league"), "clce", "ce")
+    assert len(lead) == 3 * len(SETS) - 1  # a draw that one of them lacks is in neither
+
+
+def test_lines_of_another_recipe_are_history():
+    lines = lines_of("league", draws=1)
+    frame = frame_of(lines)
+    for line in lines:
+        if line["configuration"]["recipe"] is not None:
+            line["configuration"]["recipe"] -= 1
+    assert set(frame_of(lines)["method"]) == set(frame["method"]) - {"clce", "ce", "supcon"}
+
+
+def words_of(frame):
+    """Say by name which goals are met."""
+    return {goal.what: goal.word for goal in goals_of(frame)}
+
+
+def test_goals_are_held_against_the_numbers():
+    words = words_of(frame_of(lines_of("league", "head")))
+    assert words["CLCEClassifier() minus LogisticRegression(), 10 a class: mean"] == "met"
+    assert words["CLCE minus weight=0, fine-tuned: mean"] == "met"
+    assert words["CLCE minus weight=0, fine-tuned: best set"] == "MISSED"
+    assert words["log-loss of CLCEClassifier() minus that of weight=0: mean"] == "met"
+    assert words["time of the default fit, of that of its epochs"] == "met"
+    assert set(words.values()) == {"met", "MISSED"}
+    worse = words_of(frame_of(lines_of("league", "head", gain=lead_on("waste", -30))))
+    assert worse["CLCEClassifier() minus LogisticRegression(), 10 a class: worst set"] == "MISSED"
+    assert worse["CLCE minus weight=0, fine-tuned: mean"] == "MISSED"
+    assert worse["CLCE minus weight=0, frozen: worst set"] == "MISSED"
+    assert worse["log-loss of CLCEClassifier() minus that of weight=0: mean"] == "MISSED"
+    better = words_of(frame_of(lines_of("league", gain=lead_on("hands", 4))))
+    assert better["CLCE minus weight=0, fine-tuned: best set"] == "met"
+    assert better["CLCE minus weight=0, frozen: mean"] == "not measured"
+    slow = [line | {"fit_seconds": 16.0} for line in lines_of("league", draws=1)]
+    assert words_of(frame_of(slow))["time of the default fit, of that of its epochs"] == "MISSED"
+
+
+def test_a_doubtful_worst_set_is_no_missed_goal():
+    def gain(run):
+        draw = (-0.15, 0.05, 0.0)[run.seed]
+        return (draw - 0.02) * (run.data == "waste" and run.method == "clce")
+
+    frame = frame_of(lines_of("league", gain=gain))
+    assert by_set(differences(frame, "clce", "ce"))["waste"].mean < -0.5
+    assert words_of(frame)["CLCE minus weight=0, fine-tuned: worst set"] == "met"
+    few = frame_of(lines_of("league", gain=gain, draws=1))  # no interval: it counts as it is
+    assert words_of(few)["CLCE minus weight=0, fine-tuned: worst set"] == "MISSED"
+
+
+def test_the_page_begins_with_three_sentences():
+    text = page(lines_of("league", "head", gain=lead_on("hands", 4)), ["league"])
+    first, second, third = re.findall(r"^- (.*)$", text[: text.index("**League")], re.M)
+    assert "A head on frozen features minus ``LogisticRegression()``: +6.4 ± 0.8 on" in first
+    assert "``CLCEClassifier()`` with 10 images a class, minus LogisticRegression(): +6.4" in second
+    assert "(best set hands +10.0, worst flowers +6.0); minus fastai, fine_tune: +16.4" in second
+    assert "it trained the backbone in 33 of 33 runs." in second
+    assert "The contrastive term is worth +2.4 ± 0.8 fine-tuned (best set hands +6.0" in third
+    assert "; +0.4 ± 0.8 and its hardness" in third
+    assert text.index(".. image::") < text.index(".. csv-table::")
+    assert "Goals" not in text
+
+
+def test_differences_beyond_doubt_are_bold():
+    text = page(lines_of("league", gain=lead_on("waste", -2)))
+    assert "waste,**+4.0 ± 0.0**,+0.0 ± 0.0," in text
+    assert "satellite,**+6.0 ± 0.0**,**+2.0 ± 0.0**," in text
+    assert '"the same, weight=0",76.0,0.240,60,12' in text
+
+
+def test_each_case_of_a_group_has_a_row():
+    text = page(lines_of("head", "batch_size", "lite"))
+    for case in ("vit_tiny, 15 a class", "efficientnet_lite0, 2 a class"):
+        assert f'"{case}",78.0,**+6.0 ± 0.0**,**+2.0 ± 0.0**' in text
+    assert "batches of 256,78.0,+2.0\n" in text
+    assert "efficientnet_lite2,78.0,**+6.0 ± 0.0**" in text
+
+
+def test_new_classes_are_compared_with_features_of_the_backbone_as_it_was():
+    lines = []
+    for run in GROUPS["new_classes"].runs(3):
+        spaces = ["features"] if run.method == "logistic" else ["features", "embedding"]
+        accuracy = {"logistic": 0.6, "clce": 0.55}.get(run.method, 0.7)
+        metrics = {
+            f"{space}_regression_5_shot": accuracy + 0.1 * (space == "embedding")
+            for space in spaces
+        }
+        lines.append(line_of(run, 0) | {"metrics": metrics})
+    text = page(lines)
+    assert "CLCEClassifier(),features,regression 5 shot,-5.0" in text
+    assert "CLCEClassifier(),embedding,regression 5 shot,+5.0" in text
+    assert '"the same, weight=0",embedding,regression 5 shot,+20.0' in text
+
+
+def test_tables_are_narrow():
+    text = page(lines_of(*GROUPS, draws=1))
+    tables = re.findall(r"\.\. csv-table::.*\n.*\n\n((?:   .*\n)+)", text)
+    assert len(tables) > 8
+    for table in tables:
+        widths = {len(row) for row in csv.reader(line.strip() for line in table.splitlines())}
+        assert len(widths) == 1
+        assert widths.pop() <= 5
+
+
+@pytest.mark.parametrize("n_lines", [0, 1, 7, 40])
+def test_partial_results_make_a_page(n_lines, tmp_path):
+    lines = lines_of("league", "new_classes")[:n_lines]
+    lost = {"configuration": asdict(GROUPS["head"].runs()[0]), "error": "MemoryError: none left"}
+    write_report([*lines, lost], tmp_path)
+    text = (tmp_path / PAGE).read_text()
+    assert f'"League, 10 images a class",{n_lines},264\n' in text
+    assert "- Failed: ``MemoryError: none left``\n" in text
+    assert ("Nothing is measured" in text) == (n_lines <= 1)
+    assert ("an abacus" in text) == (n_lines > 0)
+
+
+def test_the_report_writes_page_plots_goals_and_every_run(tmp_path):
+    lines = lines_of("league", "head", "batch_size", "lite", draws=1)
+    write_report(lines, tmp_path)
+    drawn = {path.stem for path in (tmp_path / FOLDER).glob("*.svg")}
+    assert drawn == {"league", "head", "batch_size", "lite"}
+    text = (tmp_path / PAGE).read_text()
+    assert all(f".. image:: {FOLDER}/{name}.svg" in text for name in drawn)
+    assert len(pd.read_csv(tmp_path / FOLDER / "runs.csv")) == len(lines)
+    assert "met" in (tmp_path / FOLDER / "goals.inc").read_text()
+
+
+def test_a_plot_is_the_same_for_the_same_lines(tmp_path):
+    runs = select(frame_of(lines_of("league", draws=1)), "league")
+    assert all(plot_group("league", runs, tmp_path / name) for name in ("first", "second"))
+    first = (tmp_path / "first").read_bytes()
+    assert b"minus LogisticRegression()" in first
+    assert (tmp_path / "second").read_bytes() == first
+
+
+def test_the_committed_page_is_that_of_the_committed_lines(tmp_path):
+    write_report(read_lines(RESULTS), tmp_path)
+    for name in (PAGE, f"{FOLDER}/goals.inc"):
+        assert (DOCS / name).read_text() == (tmp_path / name).read_text(), (
+            "python -m benchmarks.accuracy report"
+        )
+    plots = {path.name for path in (tmp_path / FOLDER).iterdir()}
+    assert {path.name for path in (DOCS / FOLDER).iterdir()} == plots
