@@ -3,7 +3,12 @@
 from .backbones import list_backbones
 from .classifier import CLCEClassifier
 from .data import find_unreadable, load_image_folder
-from .displays import EmbeddingDisplay, TopLossesDisplay, TrainingCurveDisplay
+from .displays import (
+    AttributionDisplay,
+    EmbeddingDisplay,
+    TopLossesDisplay,
+    TrainingCurveDisplay,
+)
 from .features import BackboneFeatures, EmbeddingStore
 from .few_shot import few_shot_score
 from .losses import (
@@ -17,6 +22,7 @@ from .samplers import ClassBalancedBatchSampler
 __version__ = "0.1.0"
 
 __all__ = [
+    "AttributionDisplay",
     "CLCEClassifier",
     "BackboneFeatures",
     "CLCELoss",

@@ -7,8 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnx
-import onnxruntime
 import pytest
 import timm
 import torch
@@ -19,6 +17,10 @@ from torch import nn
 from sklearn_clce import CLCEClassifier
 from sklearn_clce.data import EvaluationTransform
 from small_backbones import TinyBackbone
+
+onnx = pytest.importorskip("onnx")
+onnxruntime = pytest.importorskip("onnxruntime")
+pytest.importorskip("onnxscript")
 
 N_ROWS = (1, 7, 500)
 LABELS = np.array(["cat", "dog", "été"])

@@ -4,6 +4,7 @@ ORDER = [
     "quickstart",
     "does_it_help",
     "wrong_labels",
+    "why",
     "embeddings",
     "grid_search",
     "pipeline_calibration",

@@ -5,6 +5,7 @@ from ._batches import FeatureBatches, LabelledFeatures, LabelledImages
 from ._folder import load_image_folder
 from ._kinds import as_images
 from ._loading import ImageBatches
+from ._pixels import as_float
 from ._reading import read_image
 from ._room import Room
 from ._sequences import ArrayImages, Images, ListImages, PartOfImages
@@ -15,6 +16,7 @@ __all__ = [
     "load_image_folder",
     "find_unreadable",
     "as_images",
+    "as_float",
     "read_image",
     "Images",
     "ArrayImages",

@@ -1,0 +1,199 @@
+"""What a prediction rests on: the right places, for the class that is asked for."""
+
+import matplotlib
+import numpy as np
+import pytest
+import timm
+import torch
+from matplotlib import pyplot as plt
+from sklearn.exceptions import NotFittedError
+from sklearn.preprocessing import StandardScaler
+from torch import nn
+
+from sklearn_clce import AttributionDisplay, CLCEClassifier
+from sklearn_clce.displays._feature_maps import caught, find_map
+from small_backbones import TinyBackbone
+
+matplotlib.use("Agg")
+SIDE = 32
+CLASSES = np.array(["red", "green", "blue"])
+
+
+@pytest.fixture(autouse=True)
+def closed_figures():
+    yield
+    plt.close("all")
+
+
+def squares(n=24, n_channels=3, seed=0):
+    """Make grey noise with a square of one colour, which is its class, in one of four quarters."""
+    rng = np.random.default_rng(seed)
+    X = rng.integers(80, 120, (n, SIDE, SIDE, n_channels), dtype=np.uint8)
+    colours, quarters = np.arange(n) % 3, rng.integers(0, 4, n)
+    for image, colour, quarter in zip(X, colours, quarters, strict=True):
+        top, left = 16 * (quarter // 2), 16 * (quarter % 2)
+        image[top : top + 16, left : left + 16, colour] = 255
+    return X, CLASSES[colours], quarters
+
+
+def vit(name="vit_tiny_patch16_224", **kwargs):
+    shape = {"depth": 2, "embed_dim": 24, "num_heads": 2, "patch_size": 8, "img_size": SIDE}
+    return timm.create_model(name, num_classes=0, **shape | kwargs)
+
+
+def fitted(backbone, X, y, **params):
+    defaults = {"image_size": SIDE, "max_epochs": 25, "learning_rate": 3e-3, "augment": None}
+    return CLCEClassifier(backbone, **defaults | {"random_state": 0} | params).fit(X, y)
+
+
+def share_in_quarter(display, quarters):
+    """Return how much of what speaks for the class lies where its square is: -> (n,)."""
+    shares = []
+    for places, quarter in zip(display.attributions, quarters, strict=True):
+        light = places.clip(0)
+        half = len(light) // 2
+        rows = slice(half * (quarter // 2), half * (quarter // 2) + half)
+        columns = slice(half * (quarter % 2), half * (quarter % 2) + half)
+        shares.append(light[rows, columns].sum() / light.sum())
+    return np.array(shares)
+
+
+@pytest.mark.parametrize(
+    ("backbone", "trainable"),
+    [
+        (TinyBackbone(), "all"),
+        (vit(), "head"),
+        (vit(global_pool="avg"), "head"),
+        (vit("beit_base_patch16_224"), "all"),
+    ],
+    ids=["convolutional", "class token", "mean of tokens", "beit"],
+)
+def test_a_prediction_rests_on_the_square_that_it_is_named_after(backbone, trainable):
+    X, y, quarters = squares(36)
+    clf = fitted(backbone, X, y, trainable=trainable)
+    assert clf.score(X, y) == 1
+    display = AttributionDisplay.from_estimator(clf, X[:12])
+    assert display.targets.tolist() == y[:12].tolist()
+    np.testing.assert_allclose(
+        display.probabilities, clf.predict_proba(X[:12]).max(axis=1), rtol=1e-4
+    )
+    shares = share_in_quarter(display, quarters[:12])
+    assert np.median(shares) > 0.5  # a quarter of the picture
+
+
+def mean_correlation(first, second):
+    return np.mean(
+        [
+            np.corrcoef(a.ravel(), b.ravel())[0, 1]
+            for a, b in zip(first.attributions, second.attributions, strict=True)
+        ]
+    )
+
+
+@pytest.mark.parametrize("backbone", [TinyBackbone, vit], ids=["convolutional", "vit"])
+@pytest.mark.parametrize("what", ["head", "backbone"])
+def test_random_weights_change_the_map(backbone, what):
+    """As "Sanity Checks for Saliency Maps" (Adebayo et al., 2018) asks of such a map."""
+    X, y, _ = squares()
+    clf = fitted(backbone(), X, y)
+    before = AttributionDisplay.from_estimator(clf, X[:12], target=y[:12])
+    again = AttributionDisplay.from_estimator(clf, X[:12], target=y[:12])
+    assert mean_correlation(before, again) == pytest.approx(1)
+    torch.manual_seed(0)
+    module = clf.module_.backbone if what == "backbone" else clf.module_.classifier
+    for parameter in module.parameters():
+        if parameter.ndim > 1:
+            nn.init.normal_(parameter, std=float(parameter.detach().std()))
+    after = AttributionDisplay.from_estimator(clf, X[:12], target=y[:12])
+    assert mean_correlation(before, after) < 0.5
+
+
+def test_any_class_can_be_asked_for():
+    X, y, _ = squares()
+    clf = fitted(TinyBackbone(), X, y)
+    predicted = AttributionDisplay.from_estimator(clf, X[:3])
+    red = AttributionDisplay.from_estimator(clf, X[:3], target="red")
+    each = AttributionDisplay.from_estimator(clf, X[:3], target=["red", "red", "blue"])
+    assert predicted.targets.tolist() == ["red", "green", "blue"]
+    assert red.targets.tolist() == 3 * ["red"]
+    column = clf.classes_.tolist().index("red")
+    np.testing.assert_allclose(
+        red.probabilities, clf.predict_proba(X[:3])[:, column], rtol=0, atol=1e-5
+    )
+    np.testing.assert_array_equal(each.attributions[1], red.attributions[1])
+    np.testing.assert_array_equal(each.attributions[2], predicted.attributions[2])
+    assert np.abs(red.attributions[1] - predicted.attributions[1]).max() > 0
+
+
+def test_a_display_leaves_the_classifier_alone_and_names_its_pictures():
+    X, y, _ = squares(6)
+    clf = fitted(TinyBackbone(), X, y, max_epochs=1)
+    before = {name: value.clone() for name, value in clf.module_.state_dict().items()}
+    figure, ax = plt.subplots()
+    display = AttributionDisplay.from_estimator(clf, X[:3], ax=ax)
+    assert display.figure_ is figure
+    assert len(display.axes_) == 3
+    assert display.axes_[0].get_title().startswith(f"{display.targets[0]}\n(0.")
+    drawn = display.axes_[0].images[0].get_array()
+    assert drawn.shape == (SIDE, SIDE, 3)
+    assert drawn.max() <= 1
+    changed = [name for name, v in clf.module_.state_dict().items() if not v.equal(before[name])]
+    assert changed == []
+    assert not any(layer._forward_hooks for layer in clf.module_.modules())
+
+
+def test_bands_grey_and_pictures_of_any_size_have_maps():
+    bands, y, _ = squares(n_channels=5)
+    backbone = nn.Sequential(nn.Conv2d(5, 4, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten())
+    clf = fitted(backbone, bands, y, n_channels=5, max_epochs=1)
+    (attribution,) = AttributionDisplay.from_estimator(clf, bands[:1]).attributions
+    assert attribution.shape == (30, 30)
+    X, y, _ = squares()
+    clf = fitted(TinyBackbone(), X, y, image_size=None, max_epochs=1)
+    display = AttributionDisplay.from_estimator(clf, [X[0, ..., 0], X[1, :16]])
+    assert [each.shape for each in display.attributions] == [(16, 16), (8, 16)]
+
+
+@pytest.mark.parametrize(
+    ("name", "side", "shape"),
+    [
+        ("swin_tiny_patch4_window7_224", 224, (7, 7)),
+        ("convnext_atto", 64, (2, 2)),
+        ("resnet10t", 64, (2, 2)),
+        ("vit_small_patch16_dinov3", 64, (4, 4)),
+    ],
+)
+def test_the_map_is_that_of_the_last_layer_with_places(name, side, shape):
+    if name not in timm.list_models():
+        pytest.skip(f"timm {timm.__version__} does not know it")
+    backbone = timm.create_model(name, num_classes=0).eval()
+    place = find_map(backbone, torch.rand(1, 3, side, side))
+    with caught(place) as found, torch.no_grad():
+        backbone(torch.rand(1, 3, side, side))
+    assert place.to_map(found[-1]).shape[-2:] == shape
+
+
+class Colours(nn.Module):
+    """A backbone that keeps no places apart."""
+
+    def forward(self, images):
+        return images.mean(dim=(2, 3))
+
+
+def test_wrong_calls_are_refused(clouds):
+    X, y, _ = squares(6)
+    clf = fitted(TinyBackbone(), X, y, max_epochs=1)
+    show = AttributionDisplay.from_estimator
+    with pytest.raises(NotFittedError):
+        show(CLCEClassifier(), X)
+    with pytest.raises(ValueError, match="target='pink': a label of the classifier is required"):
+        show(clf, X, target="pink")
+    with pytest.raises(ValueError, match=r"target of shape \(2,\): .* one for each of 6 images"):
+        show(clf, X, target=["red", "red"])
+    on_features = CLCEClassifier("precomputed", max_epochs=1, random_state=0).fit(*clouds)
+    with pytest.raises(ValueError, match="a backbone that reads images is required"):
+        show(on_features, clouds[0])
+    with pytest.raises(TypeError, match="estimator=StandardScaler: a CLCEClassifier is required"):
+        show(StandardScaler().fit(clouds[0]), X)
+    with pytest.raises(ValueError, match="backbone=Colours has no layer that gives a map of"):
+        show(fitted(Colours(), X, y, max_epochs=1), X)
