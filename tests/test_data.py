@@ -9,8 +9,9 @@ import pandas as pd
 import pytest
 import torch
 from PIL import Image
+from sklearn.model_selection import cross_val_score
 
-from image_kinds import KINDS, DictDataset, save_images
+from image_kinds import KINDS, DictDataset, in_datasets, save_images
 from sklearn_clce import CLCEClassifier
 from sklearn_clce.backbones import BackboneConfig
 from sklearn_clce.data import EvaluationTransform, LabelledFeatures, LabelledImages, as_images
@@ -254,6 +255,45 @@ def test_integers_that_are_nearly_black_are_warned_of(kind, dtype, high, white):
         as_images(given)
     assert as_images(given, white=high)[1].max() == 1
     assert as_images(0 * X).array.max() == 0  # which is black on any scale
+
+
+@pytest.mark.parametrize("kind", ["path", "PIL", "bytes", "dict"])
+@pytest.mark.parametrize(
+    ("dtype", "high", "white"), [(np.uint8, 1, 255), (np.uint8, 17, 255), (np.uint16, 4095, 65535)]
+)
+def test_grey_files_that_are_nearly_black_are_warned_of(kind, dtype, high, white, tmp_path):
+    masks = np.zeros((3, 8, 8), dtype)
+    masks[1, 2, 3] = high
+    paths = save_images(masks, tmp_path)
+    take = {
+        "path": str,
+        "PIL": Image.open,
+        "bytes": lambda path: Path(path).read_bytes(),
+        "dict": lambda path: {"bytes": None, "path": path},
+    }[kind]
+    given = [take(path) for path in paths]
+    with pytest.warns(UserWarning, match=f"up to {high}, .* {white} is white.* white={high}, or X"):
+        as_images(given)
+    if dtype == np.uint8:
+        assert as_images(given, white=high)[1].max() == 1
+    as_images([*given, Image.fromarray(np.full((8, 8), 200, np.uint8))])  # one is not dark
+
+
+def test_dark_pictures_in_colour_and_in_two_tones_are_no_masks(tmp_path):
+    dark = np.full((3, 8, 8, 3), 2, np.uint8)
+    as_images(save_images(dark, tmp_path / "colour"))
+    as_images([Image.fromarray(dark[0, ..., 0]).convert("P"), Image.new("1", (8, 8))])
+
+
+def test_the_columns_of_a_dataset_of_images(colour_images, colour_labels, tiny_backbone, tmp_path):
+    X = in_datasets(colour_images, tmp_path)
+    clf = CLCEClassifier(tiny_backbone, max_epochs=1, batch_size=6).fit(X, colour_labels)
+    encoded = in_datasets(colour_images, tmp_path, decode=False)
+    scores = cross_val_score(clf, encoded["image"], colour_labels, cv=2)
+    assert len(scores) == 2
+    with pytest.raises(ValueError, match=r"X=df\['image'\]"):
+        clf.predict(encoded.to_pandas())
+    np.testing.assert_array_equal(clf.predict(encoded.to_pandas()["image"]), clf.predict(X))
 
 
 @pytest.mark.parametrize("dtype", [np.uint16, np.int16])

@@ -165,6 +165,13 @@ def test_memory_without_a_frozen_backbone_warns(
     assert not (tmp_path / "features").exists()
 
 
+def test_memory_without_a_backbone_warns(clouds, tmp_path):
+    clf = CLCEClassifier("precomputed", memory=tmp_path / "features", max_epochs=1)
+    with pytest.warns(UserWarning, match=r"memory=.*nothing is kept, because X holds features"):
+        clf.fit(*clouds)
+    assert not (tmp_path / "features").exists()
+
+
 def test_a_side_of_a_few_pixels_warns():
     with pytest.warns(UserWarning, match=r"image_size=8: resnet10t .*made for 176 pixels"):
         load_backbone("resnet10t", pretrained=False, image_size=8)

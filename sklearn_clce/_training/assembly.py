@@ -62,6 +62,7 @@ def make_module(
     features: Tensor | None = None
     if isinstance(samples, Tensor):
         features, n_features = samples, samples.shape[1]
+        _warn_if_memory(parameters, "X holds features already (backbone='precomputed')")
     else:
         shared, backbone, config = _load(parameters, samples.n_channels)
         set_what_trains(parameters, backbone)
@@ -100,14 +101,19 @@ def _load(
     if parameters.trainable == "head" or is_pretrained(parameters) or _is_frozen(backbone):
         shared = frozen_backbone(backbone, **settings)
         return shared, copy.deepcopy(shared.module), shared.config
+    cause = f"the backbone trains (trainable={parameters.trainable!r})"
+    _warn_if_memory(parameters, f"{cause}; features are kept with trainable='head'")
+    return None, *load_backbone(backbone, **settings)
+
+
+def _warn_if_memory(parameters: CLCEParameters, why_not: str) -> None:
+    """Warn that a folder was given for features, and none is kept."""
     if parameters.memory is not None:
         warnings.warn(
-            f"memory={parameters.memory!r}: nothing is kept, because the backbone trains "
-            f"(trainable={parameters.trainable!r}); features are kept with trainable='head'",
+            f"memory={parameters.memory!r}: nothing is kept, because {why_not}",
             UserWarning,
-            stacklevel=3,
+            stacklevel=4,
         )
-    return None, *load_backbone(backbone, **settings)
 
 
 def kept_features(

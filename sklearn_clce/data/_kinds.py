@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from ._pixels import PixelRules
-from ._reading import is_image, name_of
+from ._reading import bare, is_image, name_of
 from ._sequences import ArrayImages, Images, ListImages, StoredImages
 
 LEAST_SIDE = 8  # of what may be one picture
@@ -116,6 +116,7 @@ def _column_of(frame: Any) -> Any:
 
 
 def _looks_like_image(value: Any) -> bool:
+    value = bare(value)
     return is_image(value) and not isinstance(value, np.generic)
 
 

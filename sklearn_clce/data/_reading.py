@@ -20,6 +20,7 @@ from ._pixels import PixelRules, as_float, channel_axis, check_pixels, to_pictur
 GAP = 2
 DEEP_WHITE = 65535  # of Pillow's integer modes, I and I;16
 ORIENTATION_TAG = 0x0112
+GREY_INTEGERS = ("L", "I;16", "I;16B", "I;16L")  # Pillow's modes
 
 _file_lock = threading.Lock()
 
@@ -99,27 +100,59 @@ def _holds_numbers(item: Any) -> bool:
     return isinstance(item, (int, float, np.number))
 
 
+def _is_encoded(item: Any) -> bool:
+    """Tell a path, bytes or an open file."""
+    kinds = (str, os.PathLike, bytes, bytearray, memoryview)
+    return isinstance(item, kinds) or hasattr(item, "read")
+
+
+@contextmanager
+def _opened(item: Any) -> Iterator[Any]:
+    """Open a path, bytes or a file as a PIL image, of which only the header is read."""
+    from PIL import Image
+
+    if isinstance(item, Image.Image):
+        yield item
+        return
+    if isinstance(item, (bytes, bytearray, memoryview)):
+        item = io.BytesIO(item)
+    elif hasattr(item, "read"):
+        item = io.BytesIO(_content(item))
+    with Image.open(item) as image:
+        yield image
+
+
 def _pixels_of(
     item: Any, where: str, rules: PixelRules, at_least: int | None
 ) -> tuple[np.ndarray, PixelRules]:
     """Return pixels of an item, and how they are to be read."""
     from PIL import Image
 
-    if isinstance(item, (str, os.PathLike)):
-        with Image.open(item) as image:
-            return _decode(image, rules, at_least)
-    if isinstance(item, (bytes, bytearray, memoryview)):
-        with Image.open(io.BytesIO(item)) as image:
-            return _decode(image, rules, at_least)
     if isinstance(item, Image.Image):
         return _decode(item, rules, at_least, ours=False)
-    if hasattr(item, "read"):
-        with Image.open(io.BytesIO(_content(item))) as image:
+    if _is_encoded(item):
+        with _opened(item) as image:
             return _decode(image, rules, at_least)
     if isinstance(item, Tensor):
         item = item.detach().cpu()
         return (item.float() if item.is_floating_point() else item).numpy(), rules
     return np.asarray(item), rules
+
+
+def grey_integers(item: Any) -> np.ndarray | None:
+    """Return the integers of an array, or of a grey picture that can be read; else None."""
+    item = bare(item)
+    try:
+        if hasattr(item, "dtype"):
+            pixels = np.asarray(item)
+        else:
+            with _opened(item) as image:
+                if image.mode not in GREY_INTEGERS:
+                    return None
+                pixels = np.asarray(image)
+    except Exception:  # who reads it for its pixels will say what is wrong
+        return None
+    return pixels if pixels.dtype.kind in "ui" and pixels.size else None
 
 
 def _content(file: Any) -> bytes:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import warnings
 from abc import abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -20,7 +20,7 @@ from ._pixels import (
     is_dark,
     to_picture,
 )
-from ._reading import bare, decoding, is_image, name_of, read_picture
+from ._reading import bare, decoding, grey_integers, is_image, name_of, read_picture
 
 SMALL = 64  # pixels of the shorter side of a picture that is only looked at
 LOOKED_AT = 32  # images, spread over all, that speak for the others
@@ -157,7 +157,8 @@ class ListImages(Images):
         shape = tuple(getattr(bare(self.item_of(first)), "shape", ()))
         super().__init__(PixelRules(rules.white, count_channels(shape, rules.n_channels)))
         if in_memory:
-            _warn_if_all_dark(items, self.rules)
+            looked_at = (self.item_of(items[index]) for index in spread(len(items)))
+            _warn_if_all_dark(looked_at, self.rules)
 
     def __len__(self) -> int:
         return len(self.items)
@@ -305,20 +306,26 @@ def _may_be_image(value: Any) -> bool:
     return is_image(value) and len(getattr(value, "shape", (0, 0))) >= 2
 
 
-def _warn_if_all_dark(items: Sequence[Any], rules: PixelRules) -> None:
-    looked_at = [bare(items[index]) for index in spread(len(items))]
-    if all(hasattr(item, "shape") and hasattr(item, "dtype") for item in looked_at):
-        arrays = [np.asarray(item) for item in looked_at]
-        if len({array.dtype for array in arrays}) == 1 and all(a.size for a in arrays):
-            high = max(array.max() for array in arrays) if arrays[0].dtype.kind in "ui" else 0
-            _warn_if_dark(high, arrays[0].dtype, rules)
+def _warn_if_all_dark(items: Iterable[Any], rules: PixelRules) -> None:
+    """Look at items until one is not dark, which is the first as a rule."""
+    highest, dtype = 0, np.dtype(np.uint8)
+    for item in items:
+        pixels = grey_integers(item)
+        if pixels is None:
+            return
+        high, dtype = int(pixels.max()), pixels.dtype
+        if high and not is_dark(high, dtype, rules):
+            return
+        highest = max(highest, high)
+    _warn_if_dark(highest, dtype, rules)
 
 
 def _warn_if_dark(high: float, dtype: np.dtype, rules: PixelRules) -> None:
     if is_dark(high, dtype, rules):
         warnings.warn(
             f"X holds integers ({dtype}) up to {high}, which are nearly black where "
-            f"{rules.white_of(dtype)} is white: is {high} white? Then white={high}, or X / {high}",
+            f"{rules.white_of(dtype)} is white: is {high} white? Then white={high}, or X / {high} "
+            "where X is an array",
             UserWarning,
             stacklevel=5,
         )

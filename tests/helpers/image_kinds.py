@@ -49,6 +49,14 @@ def in_zarr(images, folder):
     return array
 
 
+def in_datasets(images, folder, **options):
+    """Return a Dataset of the package ``datasets``, with a column of images and one of labels."""
+    datasets = pytest.importorskip("datasets")
+    columns = {"label": [0] * len(images), "image": save_images(images, folder)}
+    column = datasets.Image(**options)
+    return datasets.Dataset.from_dict(columns).cast_column("image", column)
+
+
 def save_images(images, folder):
     folder.mkdir(exist_ok=True)
     paths = [str(folder / f"{row}.png") for row in range(len(images))]
@@ -96,6 +104,11 @@ KINDS = {
     "Dataset of dicts": lambda images, folder: DictDataset(
         [{"id": 3, "photo": p, "label": "cat"} for p in save_images(images, folder)]
     ),
+    "datasets": in_datasets,
+    "datasets, numpy": lambda images, folder: in_datasets(images, folder).with_format("numpy"),
+    "datasets, torch": lambda images, folder: in_datasets(images, folder).with_format("torch"),
+    "datasets, encoded": lambda images, folder: in_datasets(images, folder, decode=False),
+    "column of datasets": lambda images, folder: in_datasets(images, folder)["image"],
     "lists as samples": lambda images, folder: [[p, "cat"] for p in save_images(images, folder)],
     "h5py": in_h5py,
     "zarr": in_zarr,
