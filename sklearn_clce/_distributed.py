@@ -211,13 +211,33 @@ def seeded_torch(seed: int, device: torch.device = CPU) -> Iterator[None]:
 
     New weights, dropout and augmentation know no other generators.
     """
-    is_cuda = device.type == "cuda"
-    with _generators, torch.random.fork_rng(devices=[device.index or 0] if is_cuda else []):
+    with _generators, torch.random.fork_rng(devices=[]):
+        state = device_rng_state(device)
         torch.default_generator.manual_seed(seed)  # manual_seed seeds all devices, for good
-        if is_cuda:
+        if device.type == "cuda":
             with torch.cuda.device(device):
                 torch.cuda.manual_seed(seed)
-        yield
+        elif device.type == "mps":
+            torch.mps.manual_seed(seed)
+        try:
+            yield
+        finally:
+            set_device_rng_state(state, device)
+
+
+def device_rng_state(device: torch.device) -> Tensor | None:
+    """Return the state of the generator that a device has of its own."""
+    if device.type == "cuda":
+        return torch.cuda.get_rng_state(device)
+    return torch.mps.get_rng_state() if device.type == "mps" else None
+
+
+def set_device_rng_state(state: Tensor | None, device: torch.device) -> None:
+    """Set the state of the generator that a device has of its own."""
+    if state is not None and device.type == "cuda":
+        torch.cuda.set_rng_state(state, device)
+    elif state is not None and device.type == "mps":
+        torch.mps.set_rng_state(state)
 
 
 def loader_processes(number: int) -> dict[str, Any]:

@@ -207,8 +207,11 @@ def check_default_dtype() -> None:
 def resolve_device(device: str | torch.device) -> torch.device:
     """Turn ``device`` into a torch device that is there."""
     if device == "auto":
-        gpu = "cuda" if local_gpu() is None else f"cuda:{local_gpu()}"
-        return torch.device(gpu if torch.cuda.is_available() else "cpu")
+        alone = local_gpu() is None
+        if torch.cuda.is_available():
+            return torch.device("cuda" if alone else f"cuda:{local_gpu()}")
+        # several processes exchange what they compute, which mps has no means for
+        return torch.device("mps" if alone and torch.backends.mps.is_available() else "cpu")
     try:
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError, NotImplementedError) as error:
@@ -223,8 +226,22 @@ def resolve_precision(precision: str, device: torch.device) -> str:
     """Turn ``precision`` into the one to compute in."""
     if precision != "auto":
         return precision
-    has_bfloat16 = device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
-    return "bfloat16" if has_bfloat16 else "float32"
+    if device.type != "cuda":
+        return "float32"
+    with torch.cuda.device(device):  # of several GPUs torch looks at the current one
+        has_bfloat16 = torch.cuda.is_bf16_supported(including_emulation=False)
+    return "bfloat16" if has_bfloat16 else "float16"
+
+
+def widest_float(device: torch.device) -> torch.dtype:
+    """Return the float of most digits that a device has."""
+    return torch.float32 if device.type == "mps" else torch.float64
+
+
+def autocast(precision: str, device: torch.device) -> torch.autocast:
+    """Return the context in which a network computes in a precision."""
+    low = {"bfloat16": torch.bfloat16, "float16": torch.float16}.get(precision)
+    return torch.autocast(device.type, dtype=low or torch.bfloat16, enabled=low is not None)
 
 
 def suggestion(name: str, known: Iterable[str]) -> str:

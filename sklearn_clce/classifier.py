@@ -164,10 +164,11 @@ class CLCEClassifier(
         stream, and what it set aside. Changed parameters take effect, except those that
         the network is built with, which are refused.
     device : str or torch.device, default="auto"
-        Where to compute. "auto": CUDA where there is one, else the CPU.
-    precision : {"auto", "float32", "bfloat16"}, default="auto"
-        Of the network; the criterion is always computed in float32. "auto": bfloat16
-        autocast where the GPU has it.
+        Where to compute. "auto": CUDA where there is one, else Apple's ``mps``, else the CPU.
+    precision : {"auto", "float32", "bfloat16", "float16"}, default="auto"
+        Of the network; the criterion is always computed in float32. "auto": on a CUDA GPU
+        autocast to bfloat16, or, where it has none, to float16 with a scaled loss; else
+        float32.
     compile : bool, default=False
         Run the network through :func:`torch.compile`.
     gradient_checkpointing : bool, default=False

@@ -389,7 +389,7 @@ def test_scikit_learns_checks_pass(check):
 @pytest.mark.parametrize(
     ("params", "message"),
     [
-        ({"precision": "float16"}, "'precision' parameter"),
+        ({"precision": "float8"}, "'precision' parameter"),
         ({"batch_size": 0}, "'batch_size' parameter"),
         ({"memory": 3}, "'memory' parameter"),
         ({"device": "nowhere"}, "device='nowhere' can't be used"),

@@ -270,6 +270,7 @@ def continued_net(parameters: CLCEParameters, net: CLCENet, device: torch.device
     continued.history_ = History(
         {**epoch, "batches": []} if epoch["batches"] else epoch for epoch in net.history_
     )
+    continued.scaling = net.scaling
     _copy_optimizer_state(net, continued)
     return continued
 

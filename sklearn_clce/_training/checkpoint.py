@@ -14,7 +14,14 @@ from typing import IO, Any, Self
 import numpy as np
 import torch
 
-from .._distributed import from_all, is_main, rank, same_for_all
+from .._distributed import (
+    device_rng_state,
+    from_all,
+    is_main,
+    rank,
+    same_for_all,
+    set_device_rng_state,
+)
 from .._files import Lock, remove_unfinished, write_atomically
 from ..backbones import UndescribableError, describe
 from .callbacks import copy_weights
@@ -121,8 +128,11 @@ class Checkpoint:
         net.run.stopped = self.state["ended"]
         net.run.time.go_on(self.state["time"])
         torch.set_rng_state(self.state["torch_rng"][rank()])
-        if self.state["cuda_rng"] is not None and torch.device(net.device).type == "cuda":
-            torch.cuda.set_rng_state(self.state["cuda_rng"][rank()], net.device)
+        kind, states = self.state["device_rng"]
+        if kind == torch.device(net.device).type:
+            set_device_rng_state(states[rank()], torch.device(net.device))
+        if net.scaling is not None and self.state["scaling"] is not None:
+            net.scaling.go_on(self.state["scaling"])
         self.epochs_kept = self.state["epochs_done"]
 
     def save(self, net: Any) -> None:
@@ -130,7 +140,7 @@ class Checkpoint:
         callbacks = dict(net.callbacks_)
         scheduler = getattr(callbacks["lr_scheduler"], "scheduler_", None)
         stopping = callbacks["early_stopping"]
-        on_cuda = torch.device(net.device).type == "cuda"
+        device = torch.device(net.device)
         state = {
             "identity": self.identity,
             "seed": self.seed,
@@ -146,7 +156,8 @@ class Checkpoint:
             "time": net.run.time.state(),
             "ended": net.run.is_over,
             "torch_rng": from_all(torch.get_rng_state()),
-            "cuda_rng": from_all(torch.cuda.get_rng_state(net.device)) if on_cuda else None,
+            "device_rng": (device.type, from_all(device_rng_state(device))),
+            "scaling": None if net.scaling is None else net.scaling.state(),
         }
         if is_main():
             self._write(state)

@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from .._distributed import is_main, own_turn, seeded_torch, warn_if_not_joined
-from .._validation import check_default_dtype, naming, resolve_device
+from .._validation import check_default_dtype, naming, resolve_device, resolve_precision
 from ..data import PartOfImages, Room
 from ..samplers import make_batch_sampler
 from .assembly import (
@@ -112,7 +112,7 @@ def fit_net(
         if features is not None:
             if after is None:
                 start_head(net.module_, features[training], labels[training], weights[training])
-            check_finite(net.module_, features)
+            check_finite(net.module_, features, resolve_precision(parameters.precision, device))
         if len(training) < len(labels):
             samples = part_of(samples, training)
             labels, weights = labels[training], weights[training]
@@ -171,7 +171,8 @@ def _with_features(
     if features is None:
         return validation
     with naming("X_val"):
-        check_finite(net.module_, features)
+        precision = resolve_precision(parameters.precision, torch.device(net.device))
+        check_finite(net.module_, features, precision)
     return validation.with_samples(features)
 
 
@@ -196,12 +197,13 @@ def infer(parameters: CLCEParameters, net: CLCENet, samples: Samples) -> tuple[T
     return logits, embeddings
 
 
-def check_finite(module: CLCEModule, features: Tensor) -> None:
+def check_finite(module: CLCEModule, features: Tensor, precision: str = "float32") -> None:
     """Refuse features (n, n_features) whose standardised form float32 can't hold."""
     device = module.standardize.mean.device
     if not module.standardize(features.to(device)).isfinite().all():
         source = "X" if module.backbone is None else "backbone"
-        raise ValueError(f"{source}: its features are not finite, or too large, in float32")
+        wider = "" if precision != "float16" else "; precision='float32' holds more than 'float16'"
+        raise ValueError(f"{source}: its features are not finite, or too large, in float32{wider}")
 
 
 def _batches(parameters: CLCEParameters, labels: np.ndarray, seed: int) -> BatchSampler:

@@ -9,6 +9,7 @@ from itertools import compress
 import torch
 from torch import Tensor
 
+from .._distributed import device_rng_state, set_device_rng_state
 from ..samplers import count_parts
 
 
@@ -19,6 +20,7 @@ def backward_in_parts(
     size: int,
     *,
     unsummed: Callable[[], AbstractContextManager] = nullcontext,
+    backward: Callable[[Tensor], None] = Tensor.backward,
 ) -> tuple[Tensor, Sequence[Tensor]]:
     """Compute the loss of a batch and its gradient, a few samples at a time.
 
@@ -44,7 +46,7 @@ def backward_in_parts(
             outputs.append(forward(part))
     whole = [torch.cat(column).requires_grad_() for column in zip(*outputs, strict=True)]
     loss = loss_of(whole)
-    loss.backward()
+    backward(loss)  # of which all that follows takes the scale
     used = [output.grad is not None for output in whole]
     given = [output.grad for output in whole if output.grad is not None]
     gradients = zip(*(gradient.tensor_split(n_parts) for gradient in given), strict=True)
@@ -58,11 +60,9 @@ def backward_in_parts(
 
 
 def _random_state(device: torch.device) -> tuple[Tensor, Tensor | None]:
-    on_cuda = device.type == "cuda"
-    return torch.get_rng_state(), torch.cuda.get_rng_state(device) if on_cuda else None
+    return torch.get_rng_state(), device_rng_state(device)
 
 
 def _set_random_state(state: tuple[Tensor, Tensor | None], device: torch.device) -> None:
     torch.set_rng_state(state[0])
-    if state[1] is not None:
-        torch.cuda.set_rng_state(state[1], device)
+    set_device_rng_state(state[1], device)

@@ -32,7 +32,7 @@ from .._distributed import (
     shared,
 )
 from .._progress import bar
-from .._validation import resolve_precision
+from .._validation import autocast, resolve_precision, widest_float
 from ..backbones import run_in_parts
 from ..data import FeatureBatches, ImageBatches, LabelledFeatures
 from .callbacks import (
@@ -46,6 +46,7 @@ from .callbacks import (
 from .course import Course, mix_seed
 from .epochs import pack, unpack
 from .fit_tasks import EpochTasks
+from .loss_scaling import LossScaling
 from .micro_batches import backward_in_parts
 from .optim import parameter_groups
 from .progress import Progress
@@ -67,6 +68,7 @@ class CLCENet(ClassifierMixin, NeuralNet):
     run = Run()  # the last call of training
     course: Course | None = None  # all calls
     parallel: Parallel | None = None  # while it trains
+    scaling: LossScaling | None = None  # of the loss, in float16
 
     def __init__(
         self,
@@ -164,6 +166,11 @@ class CLCENet(ClassifierMixin, NeuralNet):
     def train_on(self, dataset: Dataset, run: Run) -> CLCENet:
         """Train, from the weights and the history that are there."""
         self.run = run
+        device = torch.device(self.device)
+        if resolve_precision(self.precision, device) != "float16":
+            self.scaling = None
+        else:
+            self.scaling = LossScaling(device) if self.scaling is None else self.scaling.on(device)
         try:
             self.partial_fit(dataset)
         finally:
@@ -217,6 +224,8 @@ class CLCENet(ClassifierMixin, NeuralNet):
         try:
             while not self.run.is_over:
                 self._run_epoch(loaders, datasets)
+            if self.scaling is not None and self.run.scheduled:  # a part of one is not the end
+                self.scaling.check_end()
         except KeyboardInterrupt:
             self._interrupted()
         except NonFiniteError as error:
@@ -260,7 +269,9 @@ class CLCENet(ClassifierMixin, NeuralNet):
         if iterator is None:
             return
         n_batches = 0
-        readings = Readings(torch.device(self.device), epoch=self.run.epochs_done + 1)
+        readings = Readings(
+            torch.device(self.device), epoch=self.run.epochs_done + 1, scaling=self.scaling
+        )
         for batch in iterator:
             self.notify("on_batch_begin", batch=batch, training=training)
             step = step_fn(batch, **fit_params)
@@ -303,6 +314,8 @@ class CLCENet(ClassifierMixin, NeuralNet):
         """Go back to the weights of the last epoch that ended well."""
         if self.run.epochs_done == 0:
             raise ValueError(f"{error}; no epoch had ended, so nothing is kept") from None
+        if self.scaling is not None and self.scaling.n_taken == 0:
+            raise ValueError(f"{error}; nothing was learned, so nothing is kept") from None
         dict(self.callbacks_)["last_good_weights"].restore(self)
         self._cut_short(str(error), f"the weights of epoch {self.run.epochs_done}")
 
@@ -331,32 +344,42 @@ class CLCENet(ClassifierMixin, NeuralNet):
     def train_step_single(self, batch: Any, **fit_params: Any) -> dict[str, Any]:
         """Compute loss and gradients, in parts where the batch is too large for the memory."""
         images, targets = batch
-        if self.micro_batch_size is None or len(images) <= self.micro_batch_size:
-            return super().train_step_single(batch, **fit_params)
         self._set_training(True)
         assert self.parallel is not None  # it trains
-        loss, outputs = backward_in_parts(
-            self.infer,
-            lambda outputs: self.get_loss(outputs, targets, training=True),
-            images.to(self.device, non_blocking=True),
-            self.micro_batch_size,
-            unsummed=self.parallel.unsummed,
-        )
+        backward = Tensor.backward if self.scaling is None else self.scaling.backward
+        if self.micro_batch_size is None or len(images) <= self.micro_batch_size:
+            outputs: Any = self.infer(images, **fit_params)
+            loss = self.get_loss(outputs, targets, training=True)
+            backward(loss)
+        else:
+            loss, outputs = backward_in_parts(
+                self.infer,
+                lambda outputs: self.get_loss(outputs, targets, training=True),
+                images.to(self.device, non_blocking=True),
+                self.micro_batch_size,
+                unsummed=self.parallel.unsummed,
+                backward=backward,
+            )
+        if self.scaling is not None:
+            self.scaling.unscale(self.optimizer_)
         return {"loss": loss, "y_pred": tuple(outputs)}
+
+    def _step_optimizer(self, step_fn: Any) -> None:
+        """Take a step; one with a scaled loss may be skipped."""
+        if self.scaling is None:
+            super()._step_optimizer(step_fn)
+        else:
+            step_fn()
+            self.scaling.step(self.optimizer_)
 
     def infer(self, x: Any, **fit_params: Any) -> tuple[Tensor, Tensor]:
         """Run the module, in mixed precision where that is on."""
         summing = self.parallel is not None and torch.is_grad_enabled()
         run: Any = self.parallel if summing else self.module_
         x = x.to(self.device, non_blocking=True)
-        with self.autocast():
-            return run(x) if self.module_.training else run_in_parts(run, x)
-
-    def autocast(self) -> torch.autocast:
-        """Return the context in which the module runs; a pickle may come from another GPU."""
         device = torch.device(self.device)
-        low = resolve_precision(self.precision, device) == "bfloat16"
-        return torch.autocast(device.type, dtype=torch.bfloat16, enabled=low)
+        with autocast(resolve_precision(self.precision, device), device):
+            return run(x) if self.module_.training else run_in_parts(run, x)
 
     def get_loss(self, y_pred: Any, y_true: Any, X: Any = None, training: bool = False) -> Tensor:
         """Hand both outputs, labels and weights to the criterion, which gathers all processes'."""
@@ -374,9 +397,10 @@ class CLCENet(ClassifierMixin, NeuralNet):
             self.run.score.add(step["y_pred"])
         labels, weights = (target.to(self.device, non_blocking=True) for target in batch[1])
         hits = step["y_pred"][0].argmax(dim=1) == labels
-        weights = gather(weights.double())
+        exact = widest_float(weights.device)
+        weights = gather(weights.to(exact))
         total = weights.sum()
-        self.history.record_batch("valid_acc", (gather(hits.double()) * weights).sum() / total)
+        self.history.record_batch("valid_acc", (gather(hits.to(exact)) * weights).sum() / total)
         self.history.record_batch("valid_weight", total)
         return step
 

@@ -33,8 +33,9 @@ class Readings:
     same time. Elsewhere they are there at once.
     """
 
-    def __init__(self, device: torch.device, epoch: int) -> None:
+    def __init__(self, device: torch.device, epoch: int, scaling: Any = None) -> None:
         self.device = device
+        self.scaling = scaling  # counts the steps whose gradients may overflow
         self.epoch = epoch
         self.lag = LAG.get(device.type, 0)
         self.n_taken = 0
@@ -62,12 +63,20 @@ class Readings:
             arrived.synchronize()
         batch.update({name: value.item() for name, value in tensors.items()})
         self.n_taken += 1
-        for name, meaning in CHECKED.items():
+        checked = dict(CHECKED)
+        if self.scaling is not None and "train_grad_norm" in batch:
+            norm = batch["train_grad_norm"]
+            del checked["train_grad_norm"]
+            self.scaling.count(skipped=not math.isfinite(norm), epoch=self.epoch, step=self.n_taken)
+        for name, meaning in checked.items():
             if not math.isfinite(batch.get(name, 0.0)):
                 raise NonFiniteError(
                     f"the {meaning} is {batch[name]} in epoch {self.epoch}, step {self.n_taken}: "
-                    f"likely causes are {CAUSES}"
+                    f"likely causes are {CAUSES}{self._of_float16()}"
                 )
+
+    def _of_float16(self) -> str:
+        return "" if self.scaling is None else "; precision='float16', which holds no large values"
 
 
 def check_weights(module: nn.Module, optimizer: Optimizer, epoch: int) -> None:

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from .._files import state_of
+from .._validation import autocast
 from ._description import describe, libraries
 from ._loading import BackboneConfig, load_backbone
 from ._running import Normalize, run_backbone, run_in_parts
@@ -49,10 +50,9 @@ class FrozenBackbone:
         """Return the function from images (n, C, H, W) in 0..1 to features (n, d) on the CPU."""
         module = _on_device(self.module, device)
         normalize = Normalize(self.config.mean, self.config.std).to(device)
-        low = precision == "bfloat16"
 
         def run(images: Tensor) -> Tensor:
-            with torch.no_grad(), torch.autocast(device.type, torch.bfloat16, enabled=low):
+            with torch.no_grad(), autocast(precision, device):
                 features = run_in_parts(
                     lambda part: run_backbone(module, normalize(part)), images.to(device)
                 )

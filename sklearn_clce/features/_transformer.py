@@ -59,10 +59,10 @@ class BackboneFeatures(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEs
     batch_size : int, default=32
         Images in a batch.
     device : str or torch.device, default="auto"
-        Where to compute. "auto": CUDA where there is one, else the CPU.
-    precision : {"auto", "float32", "bfloat16"}, default="auto"
-        What to compute in; features are float32. "auto": bfloat16 on a CUDA device
-        that has it, else float32.
+        Where to compute. "auto": CUDA where there is one, else Apple's ``mps``, else the CPU.
+    precision : {"auto", "float32", "bfloat16", "float16"}, default="auto"
+        What to compute in; features are float32. "auto": on a CUDA device bfloat16, or
+        float16 where it has none, else float32.
     num_workers : int or "auto", default="auto"
         Threads that read images while the backbone runs; see :class:`CLCEClassifier`.
     memory : path, joblib.Memory, EmbeddingStore or None, default=None
@@ -123,7 +123,7 @@ class BackboneFeatures(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEs
         "n_channels": [Interval(Integral, 1, None, closed="left"), None],
         "batch_size": [Interval(Integral, 1, None, closed="left")],
         "device": [str, torch.device],
-        "precision": [StrOptions({"auto", "float32", "bfloat16"})],
+        "precision": [StrOptions({"auto", "float32", "bfloat16", "float16"})],
         "num_workers": [Interval(Integral, 0, None, closed="left"), StrOptions({"auto"})],
         "memory": [str, os.PathLike, HasMethods(["cache"]), EmbeddingStore, None],
         "verbose": ["verbose"],
@@ -141,7 +141,7 @@ class BackboneFeatures(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEs
         n_channels: int | None = None,
         batch_size: int = 32,
         device: str | torch.device = "auto",
-        precision: Literal["auto", "float32", "bfloat16"] = "auto",
+        precision: Literal["auto", "float32", "bfloat16", "float16"] = "auto",
         num_workers: int | Literal["auto"] = "auto",
         memory: str | os.PathLike[str] | joblib.Memory | EmbeddingStore | None = None,
         verbose: int | bool = 0,

@@ -54,7 +54,7 @@ def classifiers() -> list[CLCEClassifier]:
         CLCEClassifier(early_stopping=True, scoring="neg_log_loss"),
         CLCEClassifier(early_stopping=True, scoring=get_scorer("f1_macro")),
         CLCEClassifier(early_stopping=True, scoring=own_score),
-        CLCEClassifier(max_time=60),
+        CLCEClassifier(max_time=60, precision="float16"),
         CLCEClassifier(max_time=0.5),
         CLCEClassifier(skorch_params={"optimizer": torch.optim.SGD}, callbacks=[]),
     ]
