@@ -147,7 +147,7 @@ def grey_integers(item: Any) -> np.ndarray | None:
             pixels = np.asarray(item)
         else:
             with _opened(item) as image:
-                if image.mode not in GREY_INTEGERS:
+                if image.mode not in GREY_INTEGERS or image.has_transparency_data:
                     return None
                 pixels = np.asarray(image)
     except Exception:  # who reads it for its pixels will say what is wrong
