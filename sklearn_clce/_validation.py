@@ -24,6 +24,7 @@ from sklearn.utils.validation import (
 from ._distributed import local_gpu
 
 IMAGE_CHANNELS = (1, 3, 4)
+KIND_OF_LABEL = {"b": "bool", "i": "int", "u": "int", "f": "float", "U": "str", "O": "str"}
 
 P = ParamSpec("P")
 
@@ -153,6 +154,37 @@ def encode_known_labels(
             f"y holds labels that are not in classes: {unknown.tolist()[:5]!r}; {remedy}"
         )
     return np.searchsorted(classes, y).astype(np.int64)
+
+
+def encode_new_labels(
+    X: Any, y: Any, classes: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Add the labels of y to the classes, none of which may be among them.
+
+    Shapes: y (n_samples,), classes (n_old,) -> classes (n_all,), sorted; labels (n_samples,),
+    counted from the first new class; order (n_all,), each one's place among the old ones followed
+    by the new ones.
+    """
+    new, labels = np.unique(_checked_labels(X, y), return_inverse=True)
+    if KIND_OF_LABEL.get(new.dtype.kind) != KIND_OF_LABEL.get(classes.dtype.kind):
+        raise ValueError(
+            f"y holds labels such as {new.tolist()[0]!r}, of dtype {new.dtype}, and classes_ are "
+            f"such as {classes.tolist()[0]!r}, of dtype {classes.dtype}: one kind is required"
+        )
+    known = np.intersect1d(new, classes)
+    if len(known):
+        raise ValueError(
+            f"y holds labels that are known already: {known.tolist()[:5]!r}; partial_fit trains on "
+            "more pictures of those"
+        )
+    together = np.concatenate([classes, new])
+    if KIND_OF_LABEL.get(together.dtype.kind) != KIND_OF_LABEL.get(classes.dtype.kind):
+        raise ValueError(
+            f"y holds labels of dtype {new.dtype}, and no dtype holds them beside classes_, of "
+            f"dtype {classes.dtype}: labels of that dtype are required"
+        )
+    order = np.argsort(together)
+    return together[order], labels.astype(np.int64), order
 
 
 def sample_weights(

@@ -39,6 +39,8 @@ from .backbones import BackboneConfig
 from .data import as_images
 from .export import OnnxMixin
 from .losses import l2_normalise
+from .new_classes import NewClassesMixin
+from .novelty import NoveltyMixin
 from .persistence import ModelFileMixin
 
 
@@ -47,6 +49,8 @@ class CLCEClassifier(
     ClassNamePrefixFeaturesOutMixin,
     ClassifierMixin,
     TransformerMixin,
+    NewClassesMixin,
+    NoveltyMixin,
     ModelFileMixin,
     OnnxMixin,
     CLCEParameters,
@@ -232,6 +236,8 @@ class CLCEClassifier(
         Number of columns of X; only where X has two axes.
     feature_names_in_ : ndarray of shape (`n_features_in_`,)
         Column names of X; only where X is a data frame of two axes.
+    offset_ : float
+        Threshold of :meth:`score_samples`; only after :meth:`calibrate_offset`.
 
     See Also
     --------
@@ -589,6 +595,8 @@ class CLCEClassifier(
             validation=validation,
             fit_task=fit_task,
         )
+        if not in_part:
+            self._forget_offset()
         self.net_ = fitted.net
         self.n_iter_ = len(fitted.net.history_)
         self.validation_scores_ = fitted.validation_scores
@@ -597,4 +605,5 @@ class CLCEClassifier(
     def _infer(self, X: Any) -> tuple[torch.Tensor, torch.Tensor]:
         """Return logits and embeddings of X, on the CPU."""
         check_is_fitted(self)
-        return infer(self, self.net_, self._read(X, reset=False))
+        logits, embeddings = infer(self, self.net_, self._read(X, reset=False))
+        return logits, embeddings

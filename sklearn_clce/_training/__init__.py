@@ -4,6 +4,8 @@ from .assembly import Samples, restored_net
 from .course import Course, Split
 from .fit import FittedNet, fit_net, infer
 from .fit_tasks import CallbackSupportMixin, FitTask, with_callbacks
+from .growing import grown_net
+from .likeness import likeness_scores
 from .module import CLCEModule
 from .net import CLCENet
 from .optim import trained_blocks
@@ -13,6 +15,8 @@ from .validation import ValidationSet, chosen_validation_set
 __all__ = [
     "fit_net",
     "infer",
+    "grown_net",
+    "likeness_scores",
     "FittedNet",
     "restored_net",
     "Samples",

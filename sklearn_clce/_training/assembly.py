@@ -26,6 +26,7 @@ from ..data import (
     Images,
     LabelledFeatures,
     LabelledImages,
+    PartOfImages,
     RandomCrops,
     Room,
     all_grey,
@@ -250,10 +251,18 @@ def make_net(parameters: CLCEParameters, module: CLCEModule, device: torch.devic
     return CLCENet(**options | extra).initialize()
 
 
-def continued_net(parameters: CLCEParameters, net: CLCENet, device: torch.device) -> CLCENet:
-    """Copy weights, history and optimizer state into a net with parameters as they are now."""
+def continued_net(
+    parameters: CLCEParameters,
+    net: CLCENet,
+    device: torch.device,
+    module: CLCEModule | None = None,
+) -> CLCENet:
+    """Copy weights, history and optimizer state into a net with parameters as they are now.
+
+    ``module``: one with another classifier, to be used in place of a copy.
+    """
     assert net.course is not None  # it has trained
-    module = copy.deepcopy(net.module_)
+    module = copy.deepcopy(net.module_) if module is None else module
     if module.backbone is not None:
         if net.course.changed(parameters, "trainable"):
             trainable = settled_trainable(
@@ -286,7 +295,7 @@ def _copy_optimizer_state(net: CLCENet, continued: CLCENet) -> None:
     state = {
         place: copy.deepcopy(before.state[origin[p]])
         for place, p in enumerate(parameters)
-        if origin.get(p) in before.state
+        if origin.get(p) in before.state and origin[p].shape == p.shape
     }
     now.load_state_dict(now.state_dict() | {"state": state})  # moves it to the device
 
@@ -330,6 +339,13 @@ def make_dataset(
     is_cropped = isinstance(augment, Augmentation) and not augment.grey
     transform = (RandomCrops if is_cropped else EvaluationTransform)(module.config)
     return LabelledImages(samples, transform, labels, weights, room)
+
+
+def part_of(samples: Samples, indices: np.ndarray) -> Samples:
+    """Take some samples."""
+    if isinstance(samples, Tensor):
+        return samples[torch.from_numpy(indices)]
+    return PartOfImages(samples, indices.tolist())
 
 
 def make_augmentation(

@@ -14,7 +14,7 @@ from torch.utils.data import Dataset
 
 from .._distributed import is_main, own_turn, seeded_torch, warn_if_not_joined
 from .._validation import check_default_dtype, naming, resolve_device, resolve_precision
-from ..data import PartOfImages, Room
+from ..data import Room
 from ..samplers import make_batch_sampler
 from .assembly import (
     Samples,
@@ -24,13 +24,15 @@ from .assembly import (
     make_dataset,
     make_module,
     make_net,
+    part_of,
     tuned_features,
 )
 from .checkpoint import checkpoint_of
+from .class_means import keep_class_means
 from .course import Course, Split, begin, go_on, keep_split
 from .fit_tasks import FitTask
 from .module import CLCEModule
-from .net import CLCENet
+from .net import CLCENet, Infer
 from .parameters import CLCEParameters
 from .run import BatchSampler, Run
 from .start import finish_classifier, start_head
@@ -131,8 +133,13 @@ def fit_net(
             fit_task=fit_task,
         )
         net.train_on(dataset, run)
+        tuned = None
         if not in_part and time.closes:
-            _finish(parameters, net, samples, labels, weights)
+            tuned = _finish(parameters, net, samples, labels, weights)
+        if features is not None and net.module_.frozen:
+            tuned = features[training]
+        known = samples if tuned is None else tuned
+        keep_class_means(net, known, labels, weights, goes_on=in_part)
     epochs = net.history_[net.run.epochs_before :]
     scores = [epoch["valid_score"] for epoch in epochs] if parameters.early_stopping else None
     return FittedNet(net, scores)
@@ -144,11 +151,16 @@ def _finish(
     samples: Samples,
     labels: np.ndarray,
     weights: np.ndarray,
-) -> None:
-    """Fit the classifier of a pretrained backbone that trained anew, as its start was."""
-    if _is_finished(net.module_, samples) and not isinstance(samples, Tensor):
-        features = tuned_features(parameters, net, samples)
-        finish_classifier(net.module_, features, labels, weights)
+) -> Tensor | None:
+    """Fit the classifier of a pretrained backbone that trained anew, as its start was.
+
+    What it is fitted to is returned, features (n, n_features).
+    """
+    if not _is_finished(net.module_, samples) or isinstance(samples, Tensor):
+        return None
+    features = tuned_features(parameters, net, samples)
+    finish_classifier(net.module_, features, labels, weights)
+    return features
 
 
 def _is_finished(module: CLCEModule, samples: Samples) -> bool:
@@ -182,19 +194,25 @@ def _dataset_of(validation: ValidationSet, module: CLCEModule, room: Room) -> Da
     )
 
 
-def infer(parameters: CLCEParameters, net: CLCENet, samples: Samples) -> tuple[Tensor, Tensor]:
-    """Return logits (n, n_classes) and embeddings (n, n_embedding), float32 on the CPU."""
+def infer(
+    parameters: CLCEParameters, net: CLCENet, samples: Samples, how: Infer | None = None
+) -> tuple[Tensor, ...]:
+    """Return logits (n, n_classes) and embeddings (n, n_embedding), float32 on the CPU.
+
+    ``how`` computes other outputs of a batch.
+    """
     with own_turn(torch.device(net.device)):
         features = features_for(parameters, net, samples)
         dataset = make_dataset(net.module_, samples if features is None else features)
-        logits, embeddings = net.infer_batches(dataset)
-    finite = logits.isfinite().all(dim=1) & embeddings.isfinite().all(dim=1)  # (n,)
+        outputs = net.infer_batches(dataset, how)
+    rows = [output.reshape(len(output), -1) for output in outputs]
+    finite = torch.cat(rows, dim=1).isfinite().all(dim=1)  # (n,)
     if not finite.all():
         raise ValueError(
             f"X[{finite.int().argmin().item()}] gives scores that are not finite: values of the "
             "size that the fit has seen are required"
         )
-    return logits, embeddings
+    return outputs
 
 
 def check_finite(module: CLCEModule, features: Tensor, precision: str = "float32") -> None:
@@ -218,13 +236,6 @@ def _batches(parameters: CLCEParameters, labels: np.ndarray, seed: int) -> Batch
     if parameters.weight > 0 and parameters.n_views == 1:
         warn_of_lonely_anchors(batch_sampler, labels)
     return batch_sampler
-
-
-def part_of(samples: Samples, indices: np.ndarray) -> Samples:
-    """Take some samples."""
-    if isinstance(samples, Tensor):
-        return samples[torch.from_numpy(indices)]
-    return PartOfImages(samples, indices.tolist())
 
 
 def split(indices: np.ndarray, labels: np.ndarray, how: Split) -> tuple[np.ndarray, np.ndarray]:

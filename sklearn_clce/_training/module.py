@@ -94,6 +94,9 @@ class CLCEModule(nn.Module):
     already holds features.
     """
 
+    class_means: Tensor
+    class_counts: Tensor
+
     def __init__(
         self,
         backbone: nn.Module | None,
@@ -117,6 +120,10 @@ class CLCEModule(nn.Module):
         self.classifier = BatchInvariantLinear(n_features + (projection_dim or 0), n_classes)
         nn.init.zeros_(self.classifier.weight)  # what the training images don't tell stays out
         nn.init.zeros_(self.classifier.bias)
+        # of what the classifier reads; a class without a sample counts 0
+        means = torch.zeros(n_classes, self.classifier.in_features)
+        self.register_buffer("class_means", means, persistent=False)  # no weights
+        self.register_buffer("class_counts", torch.zeros(n_classes), persistent=False)
         self.settle_what_trains()
 
     def settle_what_trains(self) -> None:
@@ -161,16 +168,24 @@ class CLCEModule(nn.Module):
             return batch
         return run_backbone(self.backbone, self.normalize(batch))
 
+    def read(self, batch: Tensor) -> tuple[Tensor, Tensor]:
+        """Compute what the classifier reads, and embeddings.
+
+        Shapes: batch (n, C, H, W) -> read (n, n_read), embeddings (n, n_embedding).
+        """
+        features = self.standardize(self.features(batch))
+        if self.projection is None:
+            return features, features
+        embeddings = self.projection(features)
+        return torch.cat([features, embeddings], dim=1), embeddings
+
     def forward(self, batch: Tensor) -> tuple[Tensor, Tensor]:
         """Compute logits and embeddings in one pass.
 
         Shapes: batch (n, C, H, W) -> logits (n, n_classes), embeddings (n, n_embedding).
         """
-        features = self.standardize(self.features(batch))
-        if self.projection is None:
-            return self.classifier(features), features
-        embeddings = self.projection(features)
-        return self.classifier(torch.cat([features, embeddings], dim=1)), embeddings
+        read, embeddings = self.read(batch)
+        return self.classifier(read), embeddings
 
 
 def trains(module: nn.Module) -> bool:

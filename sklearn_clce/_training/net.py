@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import traceback
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from itertools import chain
 from typing import Any
@@ -54,6 +54,7 @@ from .readings import NonFiniteError, Readings, check_weights
 from .run import Run
 
 Batches = ImageBatches | FeatureBatches | DataLoader
+Infer = Callable[[Any], tuple[Tensor, ...]]  # a batch to outputs of shape (n, ...)
 
 
 class CLCENet(ClassifierMixin, NeuralNet):
@@ -381,6 +382,14 @@ class CLCENet(ClassifierMixin, NeuralNet):
         with autocast(resolve_precision(self.precision, device), device):
             return run(x) if self.module_.training else run_in_parts(run, x)
 
+    def read(self, x: Any) -> tuple[Tensor, Tensor]:
+        """Compute what the classifier reads, and its logits."""
+        x = x.to(self.device, non_blocking=True)
+        device = torch.device(self.device)
+        with autocast(resolve_precision(self.precision, device), device):
+            read, _ = run_in_parts(self.module_.read, x)
+            return read, self.module_.classifier(read)
+
     def get_loss(self, y_pred: Any, y_true: Any, X: Any = None, training: bool = False) -> Tensor:
         """Hand both outputs, labels and weights to the criterion, which gathers all processes'."""
         targets = [target.to(self.device, non_blocking=True) for target in y_true]
@@ -404,10 +413,10 @@ class CLCENet(ClassifierMixin, NeuralNet):
         self.history.record_batch("valid_weight", total)
         return step
 
-    def infer_batches(self, dataset: Dataset) -> tuple[Tensor, Tensor]:
-        """Return logits and embeddings of shape (n, ...), float32 on the CPU, in order.
+    def infer_batches(self, dataset: Dataset, infer: Infer | None = None) -> tuple[Tensor, ...]:
+        """Return logits and embeddings, or what ``infer`` gives, in order.
 
-        Each process computes some of the batches.
+        They are of shape (n, ...), float32 on the CPU. Each process computes some of the batches.
         """
         self.module_.eval()
         outputs = []
@@ -415,9 +424,9 @@ class CLCENet(ClassifierMixin, NeuralNet):
         shown = bool(self.verbose) and is_main() and not isinstance(batches, FeatureBatches)
         for batch, _ in bar(batches, total=len(batches), unit="batch", shown=shown):
             with torch.inference_mode():
-                outputs.append([output.float().cpu() for output in self.infer(batch)])
-        logits, embeddings = map(torch.cat, zip(*chain(*from_all(outputs)), strict=True))
-        return logits, embeddings
+                found = (infer or self.infer)(batch)
+                outputs.append([output.float().cpu() for output in found])
+        return tuple(map(torch.cat, zip(*chain(*from_all(outputs)), strict=True)))
 
     def __getstate__(self) -> dict[str, Any]:
         """Pickle the module once, no data, and the optimizer's state only if it will be used."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import warnings
 from dataclasses import asdict
@@ -212,6 +213,7 @@ def describe(clf: Any) -> tuple[dict[str, Any], list[str]]:
         "course": _describe_course(clf.net_.course),
         "n_features_in": getattr(clf, "n_features_in_", None),
         "saw_colour": getattr(clf, "_saw_colour", None),
+        "offset": getattr(clf, "offset_", None),
         "feature_names_in": None if columns is None else columns.tolist(),
     }
     return model, list(dict.fromkeys(left_out))
@@ -315,10 +317,18 @@ def _take_columns(clf: Any, model: dict[str, Any]) -> None:
         clf.n_features_in_ = n_features
     if "saw_colour" in model and model["saw_colour"] is not None:  # not in files of before
         clf._saw_colour = take(model, "saw_colour", bool)
+    if "offset" in model and model["offset"] is not None:  # not in files of before
+        clf.offset_ = _offset(take(model, "offset", float))
     if names is not None:
         if not all(type(name) is str for name in names):
             raise ValueError("its feature_names_in are not names")
         clf.feature_names_in_ = np.array(names, dtype=object)
+
+
+def _offset(offset: float) -> float:
+    if not math.isfinite(offset):
+        raise ValueError("its offset is not a number")
+    return offset
 
 
 def _course(model: dict[str, Any]) -> Course | None:

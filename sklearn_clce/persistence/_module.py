@@ -17,6 +17,7 @@ from ._backbone import MAX_NUMBER, check_fits, check_tensors, describe_backbone,
 from ._plain import from_json, take, to_json
 
 MAX_WIDTH = 2**24
+OF_CLASSES = ("class_means", "class_counts")
 INTERPOLATIONS = ("nearest", "nearest-exact", "bilinear", "bicubic", "box", "hamming", "lanczos")
 CROP_MODES = ("center", "squash", "border")
 
@@ -45,7 +46,7 @@ def weights_of(module: CLCEModule) -> dict[str, Tensor]:
             f"backbone={type(module.backbone).__name__} keeps {others[0]!r} in its state_dict, "
             "which is not a tensor: a model file holds tensors; pickle can hold it"
         )
-    return state
+    return state | {name: getattr(module, name) for name in OF_CLASSES}
 
 
 def check_backbone(description: dict[str, Any], backbone: Any) -> None:
@@ -72,7 +73,8 @@ def check_restorable(
         if description["config"] is not None:
             _config(from_json(description["config"]))
         if "module" not in (description["backbone"] or {}):
-            check_fits(partial(build_module, description, n_classes, None), tensors)
+            weights, _ = _separated(tensors)
+            check_fits(partial(build_module, description, n_classes, None), weights)
     except ValueError as error:
         raise ValueError(f"no model file can hold this model: {error}; a pickle can") from error
 
@@ -85,13 +87,36 @@ def restore_module(
 ) -> CLCEModule:
     """Make a network again."""
     build = partial(build_module, description, n_classes, backbone)
+    weights, of_classes = _separated(tensors)
     with seeded_torch(0):  # random weights come first
         if backbone is None:
-            check_fits(build, tensors)
+            check_fits(build, weights)
         module = build()
-    check_tensors(module, tensors)
-    module.load_state_dict(tensors)
+    check_tensors(module, weights)
+    module.load_state_dict(weights)
+    _take_class_means(module, of_classes)
     return module
+
+
+def _separated(tensors: dict[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    """Separate weights from what is known of the classes, which earlier files do not hold."""
+    of_classes = {name: tensors[name] for name in OF_CLASSES if name in tensors}
+    return {name: tensors[name] for name in tensors if name not in OF_CLASSES}, of_classes
+
+
+def _take_class_means(module: CLCEModule, found: dict[str, Tensor]) -> None:
+    if not found:
+        return
+    wanted = {name: getattr(module, name) for name in OF_CLASSES}
+    same = found.keys() == wanted.keys() and all(
+        (tensor.shape, tensor.dtype) == (wanted[name].shape, wanted[name].dtype)
+        and tensor.isfinite().all()
+        for name, tensor in found.items()
+    )
+    if not same:
+        raise ValueError(f"its {' and '.join(OF_CLASSES)} are not those of its classes")
+    for name, tensor in found.items():
+        wanted[name].copy_(tensor)
 
 
 def build_module(

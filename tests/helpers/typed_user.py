@@ -71,9 +71,13 @@ def use(X: NDArray[np.float64], y: list[str], folder: Path) -> float:
     clf.export_onnx(folder / "model.onnx", input_dtype="float32")
     loaded: CLCEClassifier = CLCEClassifier.load("model.safetensors", device="cpu")
     losses: list[float] = [epoch["train_loss"] for epoch in loaded.history_]
+    loaded = loaded.add_classes(X, ["bird"] * len(X)).calibrate_offset(X, contamination=0.1)
+    known: NDArray[np.bool_] = loaded.score_samples(X) >= loaded.offset_
     classes: list[str] = loaded.classes_.tolist()
     module: nn.Module = loaded.module_
-    print(embedding.shape, probabilities.max(), labels, losses, classes, module, loaded.n_iter_)
+    print(
+        embedding.shape, probabilities.max(), labels, known, losses, classes, module, loaded.n_iter_
+    )
     return clf.score(X, y)
 
 

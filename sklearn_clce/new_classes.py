@@ -1,0 +1,84 @@
+"""New classes in a fitted classifier."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Self
+
+import numpy as np
+from numpy.typing import ArrayLike
+from sklearn.utils.validation import check_is_fitted
+
+from ._training import CLCENet, CLCEParameters, Samples, grown_net
+from ._validation import encode_new_labels, refuse_swapped, unchanged_on_error
+
+
+class NewClassesMixin(CLCEParameters):
+    """What lets a fitted classifier learn further classes."""
+
+    classes_: np.ndarray
+    net_: CLCENet
+
+    if TYPE_CHECKING:
+
+        def _read(self, X: Any, *, reset: bool) -> Samples: ...
+
+    def add_classes(self, X: Any, y: ArrayLike) -> Self:
+        """Learn new classes from a few pictures of them, without pictures of the old ones.
+
+        The classifier gets a column for each new class, which is fitted to the new pictures; what
+        it computes for the old classes stays as it is, and so does the backbone. ``classes_`` is
+        sorted again, and the columns of every output with it.
+
+        Parameters
+        ----------
+        X : array-like of images, or of shape (n_samples, n_features)
+            Images of any kind, or feature vectors, as in :meth:`fit`.
+        y : array-like of shape (n_samples,)
+            Labels, none of them in ``classes_``, of the same kind as those.
+
+        Returns
+        -------
+        CLCEClassifier
+            The estimator.
+
+        Raises
+        ------
+        ValueError
+            If y holds a label that is known already, or is of another kind than ``classes_``; the
+            estimator is then as it was before.
+
+        See Also
+        --------
+        partial_fit : Train on more pictures of classes that are known.
+
+        Notes
+        -----
+        Some old pictures are then taken for new ones; :doc:`/new_classes` tells how many in what
+        was measured. Where the old pictures are at hand, ``fit`` on all of them is the alternative.
+
+        ``partial_fit`` and, with ``warm_start``, ``fit`` go on with all classes.
+
+        Examples
+        --------
+        >>> from sklearn.datasets import load_iris
+        >>> from sklearn_clce import CLCEClassifier
+        >>> data = load_iris()
+        >>> X, y = data.data, data.target_names[data.target]
+        >>> clf = CLCEClassifier("precomputed", random_state=0).fit(X[50:], y[50:])
+        >>> clf.classes_
+        array(['versicolor', 'virginica'], dtype='<U10')
+        >>> clf = clf.add_classes(X[:5], y[:5])
+        >>> clf.classes_
+        array(['setosa', 'versicolor', 'virginica'], dtype='<U10')
+        >>> clf.predict(X[48:50])
+        array(['setosa', 'setosa'], dtype='<U10')
+        """
+        check_is_fitted(self)
+        self._validate_params()
+        with unchanged_on_error(self):
+            refuse_swapped(X, y)
+            samples = self._read(X, reset=False)
+            classes, labels, order = encode_new_labels(samples, y, self.classes_)
+            self.net_ = grown_net(self, self.net_, samples, labels, order)
+            self.classes_ = classes
+        return self

@@ -1,0 +1,147 @@
+"""None of these: how much a picture is like those that the classifier was trained on."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Self
+
+import numpy as np
+from sklearn.utils.validation import check_is_fitted
+
+from ._training import CLCENet, CLCEParameters, Samples, likeness_scores
+
+
+class NoveltyMixin(CLCEParameters):
+    """What a classifier says of pictures that belong to none of its classes."""
+
+    net_: CLCENet
+    _offset: float | None = None
+
+    if TYPE_CHECKING:
+
+        def _read(self, X: Any, *, reset: bool) -> Samples: ...
+
+    def score_samples(self, X: Any) -> np.ndarray:
+        """Compute how much each picture is like those that the classifier was trained on.
+
+        ``predict`` names one of ``classes_`` for any picture, also for one of something else.
+        This score tells such pictures apart: it is lower for them as a rule. Its sign is that of
+        scikit-learn's outlier detectors; only the order of scores means something.
+
+        Parameters
+        ----------
+        X : array-like of images, or of shape (n_samples, n_features)
+            Images of any kind, or feature vectors, as in :meth:`fit`.
+
+        Returns
+        -------
+        ndarray of shape (n_samples,)
+            The higher, the more like the training images.
+
+        See Also
+        --------
+        calibrate_offset : Set a threshold.
+
+        Notes
+        -----
+        The score is the energy of the logits [1]_, ``logsumexp(logits - mean(logits))``, less a
+        quarter of the squared distance, in standardised features, to the nearest mean of a class.
+        :doc:`/novelty` tells what else was measured.
+
+        References
+        ----------
+        .. [1] Liu, W. et al. "Energy-based Out-of-distribution Detection", NeurIPS 2020.
+
+        Examples
+        --------
+        >>> from sklearn.datasets import load_iris
+        >>> from sklearn_clce import CLCEClassifier
+        >>> X, y = load_iris(return_X_y=True)
+        >>> known = y > 0
+        >>> clf = CLCEClassifier("precomputed", random_state=0).fit(X[known], y[known])
+        >>> scores = clf.score_samples(X)
+        >>> bool(scores[known].mean() > scores[~known].mean())
+        True
+        """
+        check_is_fitted(self)
+        return likeness_scores(self, self.net_, self._read(X, reset=False))
+
+    def calibrate_offset(self, X: Any, contamination: float = 0.05) -> Self:
+        """Set ``offset_``, below which :meth:`score_samples` says "none of these".
+
+        X holds pictures of the known classes that the classifier was not trained on: of those that
+        it was trained on it is too sure, so that their scores would put the threshold too high.
+        Of further pictures of the known classes this share at most is then below it, in the mean
+        over draws of X.
+
+        Parameters
+        ----------
+        X : array-like of images, or of shape (n_samples, n_features)
+            Images of any kind, or feature vectors, as in :meth:`fit`.
+        contamination : float, default=0.05
+            Share of the known pictures that may be taken for unknown ones, in (0, 1).
+
+        Returns
+        -------
+        CLCEClassifier
+            The estimator, with ``offset_``.
+
+        Raises
+        ------
+        ValueError
+            If ``contamination`` is not in (0, 1), or X holds too few pictures for it.
+
+        See Also
+        --------
+        score_samples : The scores.
+
+        Notes
+        -----
+        ``fit`` forgets the threshold. ``partial_fit`` and ``add_classes``, which change the
+        classifier a little, keep it: calibrate again where there are pictures for it.
+
+        Examples
+        --------
+        >>> from sklearn.datasets import load_iris
+        >>> from sklearn.model_selection import train_test_split
+        >>> from sklearn_clce import CLCEClassifier
+        >>> X, y = load_iris(return_X_y=True)
+        >>> X_train, X_rest, y_train, _ = train_test_split(X[50:], y[50:], random_state=0)
+        >>> clf = CLCEClassifier("precomputed", random_state=0).fit(X_train, y_train)
+        >>> clf = clf.calibrate_offset(X_rest, contamination=0.1)
+        >>> float((clf.score_samples(X[:50]) < clf.offset_).mean())  # of a class it does not know
+        1.0
+        """
+        check_is_fitted(self)
+        if isinstance(contamination, bool) or not 0 < contamination < 1:
+            raise ValueError(
+                f"contamination={contamination!r}: a share in (0, 1) of the known pictures is "
+                "required, such as 0.05"
+            )
+        scores = np.sort(self.score_samples(X))
+        # of n + 1 pictures that are alike, each is the lowest equally often
+        n_below = int((len(scores) + 1) * contamination + 1e-9)
+        if n_below == 0:
+            raise ValueError(
+                f"contamination={contamination!r}: X holds {len(scores)} pictures, and at least "
+                f"{int(np.ceil(1 / contamination - 1e-9)) - 1} are required for it; take a higher "
+                "share, or more pictures"
+            )
+        self.offset_ = float(scores[n_below - 1])
+        return self
+
+    @property
+    def offset_(self) -> float:
+        """Threshold of the scores."""
+        if self._offset is None:
+            raise AttributeError(
+                "offset_ is not set: calibrate_offset(X) sets it, from pictures of the known "
+                "classes that the classifier was not trained on"
+            )
+        return self._offset
+
+    @offset_.setter
+    def offset_(self, offset: float) -> None:
+        self._offset = float(offset)
+
+    def _forget_offset(self) -> None:
+        self.__dict__.pop("_offset", None)

@@ -1,0 +1,215 @@
+"""A score for how much a picture is like the training pictures, and its threshold."""
+
+import pickle
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from numpy.testing import assert_allclose, assert_array_equal
+from sklearn.base import clone
+from sklearn.exceptions import NotFittedError
+from sklearn.metrics import roc_auc_score
+from sklearn.model_selection import StratifiedKFold, train_test_split
+
+from model_files import saved_and_loaded, tiny
+from sklearn_clce import CLCEClassifier
+from sklearn_clce._training.class_means import note_class_means, spread_over_classes
+from sklearn_clce._training.likeness import energy_less_distance
+from sklearn_clce._training.module import CLCEModule
+from sklearn_clce.persistence._file import read_model_file, write_model_file
+from small_fits import head
+
+
+@pytest.fixture(scope="module")
+def known():
+    """Four clouds; training and other samples of three, and samples of the fourth."""
+    rng = np.random.default_rng(0)
+    centres = 3 * np.eye(4, 8)
+    labels = np.repeat(np.arange(4), 60)
+    X = rng.normal(size=(240, 8)) + centres[labels]
+    X_train, X_rest, y_train, _ = train_test_split(
+        X[labels < 3], labels[labels < 3], train_size=90, random_state=0
+    )
+    return X_train, y_train, X_rest, X[labels == 3]
+
+
+@pytest.fixture
+def fitted(known):
+    X, y, *_ = known
+    return head().fit(X, y)
+
+
+def test_samples_of_an_unknown_class_have_lower_scores(fitted, known):
+    *_, X_rest, X_other = known
+    scores = fitted.score_samples(np.concatenate([X_rest, X_other]))
+    assert scores.shape == (len(X_rest) + len(X_other),)
+    assert roc_auc_score(np.arange(len(scores)) < len(X_rest), scores) > 0.85
+
+
+@pytest.mark.parametrize("weight", [0.0, 0.5])
+def test_what_is_far_away_is_never_like_the_training_samples(weight, known):
+    X, y, X_rest, _ = known
+    clf = head(weight=weight).fit(X, y)
+    directions = np.random.default_rng(1).normal(size=(50, X.shape[1]))
+    far = 100 * directions / np.linalg.norm(directions, axis=1, keepdims=True)
+    assert clf.score_samples(far).max() < clf.score_samples(X_rest).min()
+
+
+def test_the_score_is_energy_less_distance_by_hand():
+    module = CLCEModule(None, None, n_features=2, n_classes=3, projection_dim=1)
+    read = torch.tensor([[0.0, 0.0, 9.0], [2.0, 0.0, 9.0], [0.0, 4.0, 9.0]])
+    labels, weights = torch.tensor([0, 0, 1]), torch.ones(3)
+    note_class_means(module, read, labels, weights)  # nothing of class 2
+    logits = torch.tensor([[1.0, 2.0, 3.0]])
+    point = torch.tensor([[1.0, 2.0, -5.0]])  # 2 from the first mean; the embedding doesn't count
+    energy = np.log(np.exp(-1) + 1 + np.exp(1))
+    assert_allclose(energy_less_distance(module, point, logits + 7), [energy - 4 / 4], rtol=1e-6)
+
+
+def test_scores_do_not_depend_on_the_batch(fitted, known):
+    X = known[2]
+    together = fitted.score_samples(X)
+    one_by_one = np.concatenate([fitted.score_samples(X[[index]]) for index in range(8)])
+    assert_allclose(one_by_one, together[:8], rtol=1e-6)
+
+
+def test_images_are_scored(colour_images, colour_labels):
+    for clf in (tiny(), tiny(trainable="head"), tiny(projection_dim=None)):
+        scores = clf.fit(colour_images, colour_labels).score_samples(colour_images)
+        assert scores.shape == (12,)
+        assert np.isfinite(scores).all()
+
+
+def test_the_threshold_keeps_the_share_that_it_says(fitted, known):
+    X_rest = known[2]  # 90
+    fitted.calibrate_offset(X_rest, contamination=0.1)
+    scores = np.sort(fitted.score_samples(X_rest))
+    assert fitted.offset_ == scores[8]  # of 91, nine may be below or at it
+    assert fitted.calibrate_offset(X_rest) is fitted
+    assert fitted.offset_ == scores[3]
+
+
+def test_training_samples_would_put_the_threshold_too_high():
+    rng = np.random.default_rng(0)
+    labels = np.arange(100) % 2
+    X = rng.normal(size=(100, 50)) + labels[:, None]
+    clf = head().fit(X[:20], labels[:20])
+    of_training = clf.calibrate_offset(X[:20], 0.2).offset_
+    assert of_training > clf.calibrate_offset(X[20:], 0.2).offset_
+
+
+def test_scores_of_folds_set_a_threshold_too(known):
+    X, y, X_rest, X_other = known
+    folds = StratifiedKFold(3).split(X, y)
+    clf = head()
+    scores = [clf.fit(X[rest], y[rest]).score_samples(X[fold]) for rest, fold in folds]
+    clf.fit(X, y).offset_ = np.quantile(np.concatenate(scores), 0.05)
+    known, other = ((clf.score_samples(part) < clf.offset_).mean() for part in (X_rest, X_other))
+    assert known < 0.15
+    assert other > 2 * known
+
+
+@pytest.mark.parametrize("contamination", [0, 1, -0.1, 1.5, True, float("nan")])
+def test_a_share_out_of_range(contamination, fitted, known):
+    with pytest.raises(ValueError, match=r"contamination=.*a share in \(0, 1\).*such as 0.05"):
+        fitted.calibrate_offset(known[2], contamination)
+
+
+def test_too_few_pictures_for_a_share(fitted, known):
+    with pytest.raises(ValueError, match=r"contamination=0.05: X holds 18 pictures.* 19 are req"):
+        fitted.calibrate_offset(known[2][:18])
+    fitted.calibrate_offset(known[2][:19])
+
+
+def test_before_anything_is_fitted_or_calibrated(known, fitted):
+    for method in ("score_samples", "calibrate_offset"):
+        with pytest.raises(NotFittedError):
+            getattr(CLCEClassifier("precomputed"), method)(known[0])
+    assert not hasattr(fitted, "offset_")
+    with pytest.raises(AttributeError, match=r"offset_ is not set: calibrate_offset\(X\) sets it"):
+        fitted.offset_  # noqa: B018
+
+
+def test_the_threshold_outlives_what_changes_little(fitted, known, tmp_path):
+    X, y, X_rest, X_other = known
+    offset = fitted.calibrate_offset(X_rest).offset_
+    assert pickle.loads(pickle.dumps(fitted)).offset_ == offset
+    loaded = saved_and_loaded(fitted, tmp_path)
+    assert loaded.offset_ == offset
+    assert_array_equal(loaded.score_samples(X_rest), fitted.score_samples(X_rest))
+    assert fitted.partial_fit(X, y).offset_ == offset
+    assert fitted.add_classes(X_other, np.full(len(X_other), 3)).offset_ == offset
+    assert not hasattr(clone(fitted), "offset_")
+    assert not hasattr(fitted.fit(X, y), "offset_")
+
+
+def test_a_new_class_is_like_the_training_samples_from_then_on(fitted, known):
+    *_, X_rest, X_other = known
+    before = fitted.score_samples(X_other[10:]), fitted.score_samples(X_rest)
+    fitted.add_classes(X_other[:10], [3] * 10)
+    assert fitted.score_samples(X_other[10:]).mean() > before[0].mean() + 1
+    assert abs(fitted.score_samples(X_rest).mean() - before[1].mean()) < 1
+
+
+def test_weights_of_samples_count_in_the_means():
+    module = CLCEModule(None, None, n_features=1, n_classes=2, projection_dim=None)
+    read, labels = torch.tensor([[0.0], [4.0], [1.0]]), torch.tensor([0, 0, 1])
+    note_class_means(module, read, labels, torch.tensor([3.0, 1.0, 1.0]))
+    assert_allclose(module.class_means[:, 0], [1, 1])
+    note_class_means(module, read[2:], torch.tensor([0]), torch.tensor([4.0]), goes_on=True)
+    assert_allclose(module.class_means[:, 0], [1, 1])
+    assert_allclose(module.class_counts, [8, 1])
+    note_class_means(module, read[1:2], torch.tensor([1]), torch.ones(1))  # a fit begins anew
+    assert_allclose(module.class_counts, [0, 1])
+
+
+def test_later_calls_outweigh_the_first():
+    module = CLCEModule(None, None, n_features=1, n_classes=2, projection_dim=None)
+    many, labels = torch.zeros(1000, 1), torch.zeros(1000, dtype=torch.long)
+    note_class_means(module, many, labels, torch.ones(1000))
+    for _ in range(10):
+        note_class_means(module, many[:20] + 1, labels[:20], torch.ones(20), goes_on=True)
+    assert module.class_means[0, 0] > 0.9
+
+
+def test_pictures_of_a_large_class_are_chosen_from_all_of_it():
+    labels = np.array([0] * 1000 + [1] * 3)
+    few = spread_over_classes(labels)
+    assert len(few) == 23
+    assert {0, 999, 1000, 1001, 1002} <= set(few)
+    assert_array_equal(few, np.unique(few))
+
+
+@pytest.mark.filterwarnings("ignore::sklearn.exceptions.InconsistentVersionWarning")
+def test_a_model_file_of_before_has_no_means_of_classes(digits):
+    folder = Path(__file__).parent / "data"
+    loaded = CLCEClassifier.load(folder / "before_sub_packages.safetensors")
+    X, y = digits
+    for refused in (loaded.score_samples, loaded.calibrate_offset):
+        with pytest.raises(ValueError, match=r"mean of each class.*earlier versions.*fit again"):
+            refused(X)
+    with pytest.raises(ValueError, match=r"add_classes needs the mean of each class.*fit again"):
+        loaded.add_classes(X[:2], ["more", "more"])
+    assert not hasattr(loaded, "offset_")
+    loaded.partial_fit(X, loaded.classes_[y])
+    assert np.isfinite(loaded.score_samples(X)).all()
+
+
+@pytest.mark.parametrize(
+    ("name", "spoil"),
+    [
+        ("class_means", lambda means: means[:, :1].clone()),
+        ("class_means", lambda means: means.double()),
+        ("class_counts", lambda counts: counts * torch.nan),
+        ("class_counts", None),
+    ],
+)
+def test_means_of_other_classes_are_not_loaded(name, spoil, fitted, tmp_path):
+    path = tmp_path / "model.safetensors"
+    fitted.save(path)
+    model, tensors = read_model_file(path)
+    tensor = tensors.pop(name)
+    write_model_file(path, model, tensors if spoil is None else tensors | {name: spoil(tensor)})
+    with pytest.raises(ValueError, match="class_means and class_counts are not those of its"):
+        CLCEClassifier.load(path)
