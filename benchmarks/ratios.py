@@ -82,6 +82,22 @@ def _predict_throughput(result: dict) -> list[Goal]:
     ]
 
 
+def _pipeline(result: dict) -> list[Goal]:
+    epochs = {"first": "first epoch", "later": "later epochs"}
+    return [
+        Goal(
+            f"pictures a second from JPEG files, ``fit`` to a torchvision loop, {epochs[part]}, "
+            f"{name.removeprefix('workers=')} workers",
+            speeds[part]["ratio"],
+            speeds[part]["goal"],
+            at_most=False,
+        )
+        for name, speeds in result.items()
+        if name.startswith("workers=")
+        for part in epochs
+    ]
+
+
 def _search_cost(result: dict) -> list[Goal]:
     return [
         Goal(
@@ -121,6 +137,7 @@ RATIOS: dict[str, Callable[[dict], list[Goal]]] = {
     "import_time": _import_time,
     "fit_overhead": _fit_overhead,
     "predict_throughput": _predict_throughput,
+    "pipeline": _pipeline,
     "search_cost": _search_cost,
     "loss_speed": _loss_speed,
 }

@@ -42,10 +42,19 @@ def test_ratios_of_the_contrastive_term_by_batch_size(tmp_path):
     assert "512 rows" not in written
 
 
+def test_ratios_of_reading_by_epoch_and_workers(tmp_path):
+    speeds = {"first": {"ratio": 1.6, "goal": 1.5}, "later": {"ratio": 7.0, "goal": 8.0}}
+    recorded("pipeline", {"workers=0": speeds, "photos": 300, "load": 0.1}, tmp_path)
+    written = page(tmp_path)
+    assert 'torchvision loop, first epoch, 0 workers",1.6,at least 1.5,met' in written
+    assert 'later epochs, 0 workers",7,at least 8,missed' in written
+
+
 def test_committed_ratios_can_be_shown():
     folder = ROOT / "benchmarks" / "results"
     written = page(folder)
-    shown = [name for name in RATIOS if f"benchmarks/{name}.py" in written]
+    modules = {name: (f"benchmarks/{name}.py", f"-m benchmarks.{name}") for name in RATIOS}
+    shown = [name for name in RATIOS if any(command in written for command in modules[name])]
     assert shown == [name for name in RATIOS if (folder / f"{name}.json").exists()]
 
 
