@@ -163,7 +163,10 @@ def test_the_page_begins_with_three_sentences():
     first, second, third = re.findall(r"^- (.*)$", text[: text.index("**League")], re.M)
     assert "A head on frozen features minus ``LogisticRegression()``: +6.4 ± 0.8 on" in first
     assert "``CLCEClassifier()`` with 10 images a class, minus LogisticRegression(): +6.4" in second
-    assert "(best set hands +10.0, worst flowers +6.0); minus fastai, fine_tune: +16.4" in second
+    assert (
+        "on 11 sets (best hands +10.0, worst flowers +6.0); minus fastai, fine_tune: +16.4"
+        in second
+    )
     assert "it trained the backbone in 33 of 33 runs." in second
     assert "The contrastive term is worth +2.4 ± 0.8 fine-tuned (best set hands +6.0" in third
     assert "; +0.4 ± 0.8 and its hardness" in third
@@ -176,6 +179,20 @@ def test_differences_beyond_doubt_are_bold():
     assert "waste,**+4.0 ± 0.0**,+0.0 ± 0.0," in text
     assert "satellite,**+6.0 ± 0.0**,**+2.0 ± 0.0**," in text
     assert '"the same, weight=0",76.0,0.240,60,12' in text
+
+
+def test_the_better_script_is_that_of_the_same_sets():
+    lines = [
+        line
+        for line in lines_of("league", gain=lambda run: 0.3 * (run.data == "hands"))
+        if line["configuration"]["method"] != "script"
+        or line["configuration"]["data"] == "hands"  # an easy one
+    ]
+    text = page(lines)
+    assert "script of BEiT (only hands),82.0" in text
+    assert "minus fastai, fine_tune: +16.0" in text  # it is better there
+    alone = [line for line in lines if line["configuration"]["method"] != "fastai"]
+    assert "minus script of BEiT: +26.0 on 1 sets" in page(alone)
 
 
 def test_each_case_of_a_group_has_a_row():

@@ -136,6 +136,12 @@ def select(frame, group, **values):
 
 
 def better_script(runs):
-    """Name the better of those that fine-tune otherwise, in the mean over sets."""
-    means = runs[runs["method"].isin(["fastai", "script"])].groupby("method")["accuracy"].mean()
-    return means.idxmax() if len(means) else "script"
+    """Name the better of those that fine-tune otherwise, on what both were measured on.
+
+    Where that is nothing, the one that was measured more often.
+    """
+    lead = over_sets(differences(runs, "fastai", "script"))
+    if lead is None:
+        counts = runs["method"].value_counts()
+        return max(("script", "fastai"), key=lambda name: counts.get(name, 0))
+    return "fastai" if lead.mean > 0 else "script"

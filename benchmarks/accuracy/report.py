@@ -116,8 +116,8 @@ def verdict_on_league(frame):
     """Hold the default against everyone else."""
     league = select(frame, "league")
     told = [
-        f"minus {METHODS[other]}: {over_sets(lead)} (best set {best_of(lead)}, worst "
-        f"{worst_of(lead)})"
+        f"minus {METHODS[other]}: {over_sets(lead)} on {len(by_set(lead))} sets "
+        f"(best {best_of(lead)}, worst {worst_of(lead)})"
         for other in ("logistic", better_script(league))
         if len(lead := differences(league, "clce", other))
     ]
@@ -170,8 +170,8 @@ def section(name, group, runs):
 
 
 def standings(runs):
-    """Show everyone: accuracy, log-loss, and what it took."""
-    rows = []
+    """Show everyone: accuracy, log-loss, and what it took; who lacks sets is marked."""
+    rows, n_sets = [], runs["data"].nunique()
     for method, title in METHODS.items():
         part = runs[runs["method"] == method]
         if len(part):
@@ -179,6 +179,8 @@ def standings(runs):
             accuracy, loss, seconds = part.groupby("data")[columns].mean().mean()
             steps = part["steps"].mean()
             steps = "" if steps != steps else f"{steps:.0f}"
+            if part["data"].nunique() < n_sets:
+                title = f"{title} (only {', '.join(part['data'].unique())})"
             rows.append([title, f"{accuracy:.1f}", f"{loss:.3f}", steps, f"{seconds:.3g}"])
     return table("Means over sets", ["", "accuracy, %", "log-loss", "steps", "fit, s"], rows)
 
