@@ -85,7 +85,7 @@ def refuse_swapped(X: Any, y: Any) -> None:
 
 def refuse_pictures(X: Any) -> None:
     """Raise a ValueError where pictures are handed in as features."""
-    first = _first(X)
+    first = X if isinstance(X, (str, os.PathLike)) else _first(X)
     is_path = isinstance(first, (str, os.PathLike))
     if is_path or _n_axes_of_items(X) > 1:
         pictures = f"paths, such as {first!r}," if is_path else "images"
@@ -279,14 +279,20 @@ def autocast(precision: str, device: torch.device) -> torch.autocast:
 def suggestion(name: str, known: Iterable[str]) -> str:
     """Return " Did you mean ...?" for names near a known one, else an empty string.
 
-    The nearest comes first; of names that are equally near, the one known first.
+    The nearest comes first; of names that are equally near, the one known first. Where none is
+    near, it may stand for the first letters of one, as lr for learning_rate.
     """
     known = list(dict.fromkeys(known))
     near = difflib.get_close_matches(name, known, n=len(known), cutoff=0.7)
     # in the order of the arguments: get_close_matches compares so, and the ratio is not symmetric
     distance = {other: -difflib.SequenceMatcher(None, other, name).ratio() for other in near}
     near = sorted(near, key=lambda other: (distance[other], known.index(other)))[:3]
+    near = near or [other for other in known if len(name) > 1 and _initials(other) == name][:3]
     return f" Did you mean {', '.join(map(repr, near))}?" if near else ""
+
+
+def _initials(name: str) -> str:
+    return "".join(word[:1] for word in name.split("_"))
 
 
 def suggests_parameters(

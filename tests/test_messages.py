@@ -112,6 +112,7 @@ def test_of_names_equally_near_the_one_known_first_is_suggested_first():
     ("estimator", "name", "meant"),
     [
         (CLCEClassifier, "epochs", "max_epochs"),
+        (CLCEClassifier, "lr", "learning_rate"),
         (CLCEClassifier, "learningrate", "learning_rate"),
         (CLCEClassifier, "randomstate", "random_state"),
         (BackboneFeatures, "batchsize", "batch_size"),
@@ -163,6 +164,11 @@ def test_memory_without_a_frozen_backbone_warns(
     with pytest.warns(UserWarning, match=r"memory=.*nothing is kept.*trainable='auto'"):
         clf.fit(colour_images, colour_labels)
     assert not (tmp_path / "features").exists()
+
+
+def test_one_path_for_features_is_told(fitted):
+    with pytest.raises(ValueError, match=r"backbone='precomputed': X holds paths, such as 'a.jpg'"):
+        fitted.predict("a.jpg")
 
 
 def test_memory_without_a_backbone_warns(clouds, tmp_path):
