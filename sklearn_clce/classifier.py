@@ -71,13 +71,16 @@ class CLCEClassifier(
     pretrained : bool or path, default=True
         True: the weights bundled with ``"efficientnet_lite0"``, else timm's cache or
         hub. False: random weights. A path: a ``.safetensors`` or ``.pth`` file.
-    trainable : {"auto", "all", "head"} or int, default="auto"
+    trainable : {"auto", "all", "head", "lora"} or int, default="auto"
         What trains: everything that requires gradients; a head on the features of the
-        frozen backbone, which then runs once for each image; or head and last blocks, this
-        many, of a timm backbone. "auto": the upper two thirds of the blocks of a timm
+        frozen backbone, which then runs once for each image; head and matrices of low rank
+        beside the linear layers of a large backbone (LoRA [3]_); or head and last blocks,
+        this many, of a timm backbone. "auto": the upper two thirds of the blocks of a timm
         backbone with pretrained weights, which is faster and keeps what few images can't
         teach, and everything of another. What is frozen in a module that is handed in
         stays so.
+    lora_rank : int, default=8
+        Rank of what ``trainable="lora"`` learns of each linear layer.
     weight : float, default=0.5
         Share of the contrastive term, in [0, 1]. 0 is plain cross-entropy.
     temperature : float, default=0.5
@@ -216,8 +219,9 @@ class CLCEClassifier(
         The labels, sorted; the order of the columns of every output.
     net_ : skorch.NeuralNet
         The net that trained.
-    trainable_ : "all", "head" or int
-        What of the backbone trained: all, nothing, or this many of its last blocks.
+    trainable_ : "all", "head", "lora" or int
+        What of the backbone trained: all, nothing, matrices of low rank beside its linear
+        layers, or this many of its last blocks.
     module_ : nn.Module
         The trained network; maps images in 0..1 to logits and embeddings.
     history_ : skorch.history.History
@@ -266,6 +270,7 @@ class CLCEClassifier(
        Contrastive Learning for Optimized Learning Fusion", arXiv:2402.14551, 2024.
     .. [2] Gao, L. et al. "Scaling Deep Contrastive Learning Batch Size under Memory
        Limited Setup", arXiv:2101.06983, 2021.
+    .. [3] Hu, E. J. et al. "LoRA: Low-Rank Adaptation of Large Language Models", ICLR 2022.
 
     Examples
     --------

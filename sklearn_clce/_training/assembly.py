@@ -34,6 +34,7 @@ from ..data import (
 from ..features import EmbeddingStore, features_of, open_store
 from ..losses import CLCELoss
 from .course import Course, begin, mix_seed
+from .low_rank import adapt, is_adapted, merge
 from .module import CLCEModule, trains
 from .net import CLCENet, already_a_batch, probabilities
 from .optim import fixed_in, freeze, settled_trainable
@@ -66,7 +67,7 @@ def make_module(
         _warn_if_memory(parameters, "X holds features already (backbone='precomputed')")
     else:
         shared, backbone, config = _load(parameters, samples.n_channels)
-        set_what_trains(parameters, backbone)
+        set_what_trains(parameters, backbone, seed)
         if shared is None:
             n_features = count_features(backbone, EvaluationTransform(config)(samples[0]))
         else:
@@ -175,11 +176,13 @@ def is_pretrained(parameters: CLCEParameters) -> bool:
     return named and parameters.pretrained is not False
 
 
-def set_what_trains(parameters: CLCEParameters, backbone: nn.Module) -> None:
+def set_what_trains(parameters: CLCEParameters, backbone: nn.Module, seed: int) -> None:
     """Freeze what is not to train, and save memory where the rest does."""
     trainable = settled_trainable(
         parameters.trainable, backbone, pretrained=is_pretrained(parameters)
     )
+    if trainable == "lora":
+        adapt(backbone, parameters.lora_rank, mix_seed(seed))
     freeze(backbone, trainable, fixed_in(parameters.backbone))
     if trains(backbone):
         checkpoint_gradients(backbone, parameters.gradient_checkpointing)
@@ -264,13 +267,13 @@ def continued_net(
     assert net.course is not None  # it has trained
     module = copy.deepcopy(net.module_) if module is None else module
     if module.backbone is not None:
-        if net.course.changed(parameters, "trainable"):
-            trainable = settled_trainable(
-                parameters.trainable, module.backbone, pretrained=module.pretrained
-            )
-            freeze(module.backbone, trainable, fixed_in(parameters.backbone))
+        changed = any(net.course.changed(parameters, name) for name in ("trainable", "lora_rank"))
+        is_merged = parameters.trainable == "lora" and not is_adapted(module.backbone)
+        if changed or is_merged:
+            merge(module.backbone)
+            set_what_trains(parameters, module.backbone, net.course.seed)
             module.settle_what_trains()
-        if net.course.changed(parameters, "gradient_checkpointing") and not module.frozen:
+        elif net.course.changed(parameters, "gradient_checkpointing") and not module.frozen:
             checkpoint_gradients(module.backbone, parameters.gradient_checkpointing)
     if parameters.compile:
         module.compile()
@@ -290,7 +293,12 @@ def _copy_optimizer_state(net: CLCENet, continued: CLCENet) -> None:
     now: Any = continued.optimizer_
     if type(before) is not type(now) or _switches(before) != _switches(now):
         return
-    origin = dict(zip(continued.module_.parameters(), net.module_.parameters(), strict=True))
+    earlier = dict(net.module_.named_parameters())
+    origin = {
+        p: earlier[name]
+        for name, p in continued.module_.named_parameters()
+        if name in earlier and earlier[name].shape == p.shape
+    }
     parameters = [p for group in now.param_groups for p in group["params"]]
     state = {
         place: copy.deepcopy(before.state[origin[p]])

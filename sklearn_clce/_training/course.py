@@ -14,7 +14,7 @@ from .._distributed import same_for_all
 from .parameters import CLCEParameters
 
 BUILT_WITH = ("backbone", "pretrained", "image_size", "projection_dim")
-CHANGEABLE = ("trainable", "gradient_checkpointing", "random_state")
+CHANGEABLE = ("trainable", "lora_rank", "gradient_checkpointing", "random_state")
 FORGOTTEN = "a module that was handed in"
 
 

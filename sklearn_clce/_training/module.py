@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from ..backbones import BackboneConfig, Normalize, run_backbone
+from .low_rank import is_adapted, merge
 
 LENGTH = 4.0  # usual length of a standardised feature vector, whatever its width
 FLOOR = 1e-4  # share of the mean feature below which a root would be too steep to train through
@@ -131,6 +132,7 @@ class CLCEModule(nn.Module):
         backbone = self.backbone
         self.frozen = backbone is None or not trains(backbone)
         self.trains_whole = backbone is not None and _trains_whole(backbone)
+        self.lora = backbone is not None and is_adapted(backbone)
         if self.frozen and backbone is not None:
             backbone.eval()
 
@@ -151,9 +153,18 @@ class CLCEModule(nn.Module):
             _keep_batch_statistics(self.backbone)
         return self
 
+    def merged(self) -> CLCEModule:
+        """Return the network of plain layers alone, a copy where it has others."""
+        if self.backbone is None or not is_adapted(self.backbone):
+            return self
+        copied = copy.deepcopy(self)
+        assert copied.backbone is not None
+        merge(copied.backbone)
+        return copied
+
     def portable(self) -> CLCEModule:
         """Return a copy for inference by other runtimes: on the CPU, with nothing of float64."""
-        copied = copy.deepcopy(self).cpu().eval().requires_grad_(False)
+        copied = copy.deepcopy(self.merged()).cpu().eval().requires_grad_(False)
         for layer in copied.modules():
             if isinstance(layer, BatchInvariantLinear):
                 layer.exact = False

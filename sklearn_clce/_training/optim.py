@@ -37,6 +37,8 @@ def freeze(backbone: nn.Module, trainable: str | int, fixed: frozenset[str] = fr
     names = {name for name, _ in backbone.named_parameters()}
     if trainable == "head":
         names = set()
+    elif trainable == "lora":
+        names = {name for name in names if name.endswith((".up", ".down"))}
     elif not isinstance(trainable, str):
         blocks = blocks_of(backbone)
         if trainable > len(blocks):
@@ -67,6 +69,8 @@ def settled_trainable(trainable: str | int, backbone: nn.Module, *, pretrained: 
 
 def trained_blocks(module: CLCEModule) -> str | int:
     """Tell what trains, as ``trainable`` would ask for it."""
+    if module.lora:
+        return "lora"
     if module.frozen or module.backbone is None:
         return "head"
     if module.trains_whole:
@@ -100,7 +104,9 @@ def parameter_groups(
     .. [1] Bao, H. et al. "BEiT: BERT Pre-Training of Image Transformers", ICLR 2022.
     """
     groups = _as_groups(module.new_layers(), weight_decay)
-    if module.backbone is not None and not module.frozen:
+    if module.backbone is not None and module.lora:
+        groups += _as_groups(module.backbone, weight_decay)  # what trains of it is new
+    elif module.backbone is not None and not module.frozen:
         factor = layer_decay_of(module.backbone, layer_decay)
         share = PRETRAINED_RATE if module.pretrained else 1.0
         for group in _backbone_groups(module.backbone, weight_decay, factor):

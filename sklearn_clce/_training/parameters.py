@@ -33,9 +33,10 @@ class CLCEParameters(BaseEstimator):
         "backbone": [str, nn.Module],
         "pretrained": ["boolean", str, os.PathLike],
         "trainable": [
-            StrOptions({"auto", "all", "head"}),
+            StrOptions({"auto", "all", "head", "lora"}),
             Interval(Integral, 1, None, closed="left"),
         ],
+        "lora_rank": [Interval(Integral, 1, None, closed="left")],
         "weight": [Interval(Real, 0, 1, closed="both")],
         "temperature": [Interval(Real, 0, None, closed="neither")],
         "hardness": [Interval(Real, 0, None, closed="left")],
@@ -86,7 +87,8 @@ class CLCEParameters(BaseEstimator):
         backbone: str | nn.Module = "efficientnet_lite0",
         *,
         pretrained: bool | str | os.PathLike[str] = True,
-        trainable: Literal["auto", "all", "head"] | int = "auto",
+        trainable: Literal["auto", "all", "head", "lora"] | int = "auto",
+        lora_rank: int = 8,
         weight: float = 0.5,
         temperature: float = 0.5,
         hardness: float = 1.0,
@@ -131,6 +133,7 @@ class CLCEParameters(BaseEstimator):
         self.backbone = backbone
         self.pretrained = pretrained
         self.trainable = trainable
+        self.lora_rank = lora_rank
         self.weight = weight
         self.temperature = temperature
         self.hardness = hardness
@@ -185,7 +188,7 @@ class CLCEParameters(BaseEstimator):
             kinds = [kind for kind in self._parameter_constraints[name] if isinstance(kind, str)]
             if isinstance(value, bool) and not TAKE_BOOL.intersection(kinds):
                 wanted = (
-                    "'auto', 'all', 'head' or a number of blocks"
+                    "'auto', 'all', 'head', 'lora' or a number of blocks"
                     if name == "trainable"
                     else "a number"
                 )

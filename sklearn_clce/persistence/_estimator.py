@@ -104,8 +104,9 @@ class ModelFileMixin:
                 UserWarning,
                 stacklevel=2,
             )
-        model, left_out = describe(self)
-        tensors = weights_of(self.module_)
+        module = self.module_.merged()
+        model, left_out = describe(self, module)
+        tensors = weights_of(module)
         check_restorable(model["module"], len(self.classes_), tensors)
         if is_main():
             write_model_file(path, model, tensors)
@@ -193,7 +194,7 @@ class SavedWithOtherVersions(InconsistentVersionWarning):
         )
 
 
-def describe(clf: Any) -> tuple[dict[str, Any], list[str]]:
+def describe(clf: Any, module: CLCEModule) -> tuple[dict[str, Any], list[str]]:
     """Describe a fitted estimator without its tensors."""
     parameters, left_out = stored_parameters(clf)
     epochs = []
@@ -207,7 +208,7 @@ def describe(clf: Any) -> tuple[dict[str, Any], list[str]]:
         "libraries": {name: _version(name) for name in LIBRARIES},
         "parameters": parameters,
         "classes": labels_to_json(clf.classes_),
-        "module": describe_module(clf.module_),
+        "module": describe_module(module),
         "history": epochs,
         "validation_scores": clf.validation_scores_,
         "course": _describe_course(clf.net_.course),

@@ -33,6 +33,7 @@ def describe_module(module: CLCEModule) -> dict[str, Any]:
         "standardized": module.standardize.adapted,
         "floor": module.standardize.floor,
         "pretrained": module.pretrained,
+        "lora": module.lora,
         "frozen": [name for name, p in parameters.items() if not p.requires_grad],
     }
 
@@ -145,6 +146,8 @@ def build_module(
         pretrained="pretrained" in description and take(description, "pretrained", bool),
     )
     module.standardize.adapted = take(description, "standardized", bool)
+    if "lora" in description:  # earlier files had none
+        module.lora = take(description, "lora", bool)
     if "floor" in description:  # earlier files took no root
         module.standardize.floor = _floor(take(description, "floor", float, NoneType))
     return module

@@ -34,6 +34,7 @@ def own_score(estimator: CLCEClassifier, X: NDArray[np.float64], y: list[str]) -
 def classifiers() -> list[CLCEClassifier]:
     return [
         CLCEClassifier(trainable=2),
+        CLCEClassifier(trainable="lora", lora_rank=4),
         CLCEClassifier(nn.Identity()),
         CLCEClassifier(pretrained="w.safetensors"),
         CLCEClassifier(pretrained=Path("w.safetensors"), trainable="head"),
