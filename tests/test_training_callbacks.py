@@ -5,7 +5,7 @@ import pytest
 import torch
 from numpy.testing import assert_allclose
 from sklearn.metrics import get_scorer
-from skorch.callbacks import BatchScoring, Checkpoint, EarlyStopping, EpochScoring
+from skorch.callbacks import BatchScoring, Checkpoint, EarlyStopping, EpochScoring, TensorBoard
 
 from sklearn_clce import CLCEClassifier
 from small_fits import Recorder, head
@@ -129,3 +129,25 @@ def test_skorchs_checkpoint_gives_the_best_weights_back(clouds, tmp_path):
     assert_allclose(
         clf.predict_proba(clouds[0]), head(**params).fit(*clouds).predict_proba(clouds[0])
     )
+
+
+class Writer:
+    """What TensorBoard's SummaryWriter does for skorch."""
+
+    def __init__(self):
+        self.written = []
+
+    def add_scalar(self, tag, scalar_value, global_step):
+        self.written.append((tag, global_step, float(scalar_value)))
+
+    def close(self):
+        pass
+
+
+def test_skorchs_logger_writes_both_terms_of_each_epoch(clouds):
+    writer = Writer()
+    clf = head(max_epochs=2, callbacks=[TensorBoard(writer)]).fit(*clouds)
+    terms = {f"Loss/train_{name}" for name in ("loss", "cross_entropy", "contrastive")}
+    assert terms <= {tag for tag, *_ in writer.written}
+    losses = [value for tag, _, value in writer.written if tag == "Loss/train_loss"]
+    assert_allclose(losses, clf.history_[:, "train_loss"])
