@@ -87,7 +87,7 @@ sphinx_gallery_conf = {
         "# In Colab, or wherever sklearn-clce is missing: upload its wheel first (Installation)\n"
         "import importlib.util\n\n"
         "if importlib.util.find_spec('sklearn_clce') is None:\n"
-        "    %pip install --quiet sklearn_clce-*.whl scikit-image\n"
+        "    %pip install --quiet sklearn_clce-*.whl scikit-image cleanlab mapie pandas\n"
         "%matplotlib inline"
     ),
 }

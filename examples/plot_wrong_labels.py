@@ -70,6 +70,22 @@ moved = [path for path in display.paths if Path(path).parent.name not in Path(pa
 print(f"{len(moved)} of the 6 moved files are among the {len(display.paths)} pictures above")
 
 # %%
+# How many labels are wrong, and which: cleanlab
+# ----------------------------------------------
+# The display says where to look first, not where to stop. `cleanlab <https://docs.cleanlab.ai>`_
+# reads the same probabilities: it learns how sure the classifier is of the pictures of each class,
+# and names the labels that another class has the better claim to.
+from cleanlab.filter import find_label_issues
+
+codes = np.searchsorted(classes, labels)
+suspects = find_label_issues(
+    codes, probability, return_indices_ranked_by="self_confidence", n_jobs=1
+)
+for index in suspects:
+    path = Path(paths[index])
+    print(f"{path.name} lies in {path.parent.name}; is it {classes[probability[index].argmax()]}?")
+
+# %%
 # Which classes are taken for which
 # ---------------------------------
 figure, ax = plt.subplots(figsize=(5.4, 4.8), layout="constrained")
