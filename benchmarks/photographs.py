@@ -1,0 +1,60 @@
+"""Photographs of seven domains, as features of the frozen bundled backbone, and parts of them."""
+
+from __future__ import annotations
+
+import argparse
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+
+from sklearn_clce import BackboneFeatures
+
+from .accuracy.sources import VARIABLE, read_npz
+
+SETS = ("dtd10", "trashnet6", "rsscn7", "pacs_sketch", "signdigits10", "flowers5", "braintumor4")
+
+
+def parser(description: str) -> argparse.ArgumentParser:
+    """Take the options that finding the photographs needs."""
+    found = argparse.ArgumentParser(description=description)
+    found.add_argument("--data", help=f"folder of the photographs ({VARIABLE})")
+    found.add_argument("--features", type=Path, required=True, help="folder to keep features in")
+    found.add_argument(
+        "--draws", type=int, default=3, help="draws of classes and pictures of a set"
+    )
+    found.add_argument("--sets", nargs="+", default=SETS, choices=SETS)
+    return found
+
+
+def features(
+    name: str, data: str | None, folder: Path
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return features (n, d), labels (n,) and which are for training (n,); compute them once."""
+    kept = folder / f"lite0_{name}.npz"
+    if not kept.exists():
+        found = read_npz(data, f"{name}.npz")
+        buffer, ends = found["jpeg"], found["offsets"]
+        pictures = [buffer[start:end].tobytes() for start, end in pairwise(ends)]
+        computed = BackboneFeatures().fit_transform(pictures)
+        folder.mkdir(parents=True, exist_ok=True)
+        np.savez(kept, F=computed, y=found["labels"], s=found["split"] == "train")
+    arrays = np.load(kept)
+    return arrays["F"].astype(np.float32), arrays["y"], arrays["s"]
+
+
+def draw_classes(y: np.ndarray, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return classes to begin with, and a third of all, at least one, that is left out."""
+    classes = np.random.default_rng(seed).permutation(np.unique(y))
+    n_out = max(1, round(len(classes) / 3))
+    return np.sort(classes[n_out:]), np.sort(classes[:n_out])
+
+
+def draw_pictures(
+    y: np.ndarray, among: np.ndarray, classes: np.ndarray, n_pictures: int, seed: int
+) -> np.ndarray:
+    """Return indices of some pictures of each class, of those that a mask allows."""
+    rng = np.random.default_rng(seed)
+    return np.concatenate(
+        [rng.permutation(np.flatnonzero((y == label) & among))[:n_pictures] for label in classes]
+    )
