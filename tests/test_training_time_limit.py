@@ -246,7 +246,7 @@ def test_partial_fit_has_no_limit(clouds):
 
 def test_a_time_by_the_clock_on_the_wall(clouds):
     """Nothing of the above is of the clock of the tests alone."""
-    clf = head(max_time=0.3, max_epochs=10**6).fit(*clouds)
-    assert sum(clf.history_[:, "dur"]) < 1.5
+    clf = head(max_time=1.0, max_epochs=10**6).fit(*clouds)
+    assert sum(clf.history_[:, "dur"]) < 5  # of a machine that does much else
     assert clf.history_[-1, "lr"] == 0
     assert torch.isfinite(clf.module_.classifier.weight).all()
