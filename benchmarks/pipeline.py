@@ -10,7 +10,7 @@ With ``--one-picture`` instead: time and peak memory of a 48-megapixel photograp
 against timm's own evaluation transform. With ``--many N``: peak memory of a process that fits a
 head on N photographs of 12 megapixels and predicts them.
 
-Run ``python -m benchmarks.pipeline [--rounds 3] [--device cpu] [--json]``.
+Run ``python -m benchmarks.pipeline [--rounds 3] [--device cpu] [--against fastai] [--json]``.
 """
 
 import argparse
@@ -86,13 +86,53 @@ def torchvision_loop(folder, epochs, workers, device):
         persistent_workers=workers > 0,
         pin_memory=device.type == "cuda",
     )
+    return train(loader, epochs, device)
+
+
+def fastai_loop(folder, epochs, workers, device):
+    """Train on fastai's ImageDataLoaders, which crop on the CPU and augment by the batch."""
+    from fastai.vision.all import (
+        Brightness,
+        Contrast,
+        Flip,
+        ImageDataLoaders,
+        Normalize,
+        RandomResizedCrop,
+        get_image_files,
+        parent_label,
+    )
+
+    loader = ImageDataLoaders.from_path_func(
+        folder,
+        get_image_files(folder),
+        parent_label,
+        valid_pct=0,
+        bs=BATCH_SIZE,
+        num_workers=workers,
+        device=device,
+        item_tfms=RandomResizedCrop(SIZE, min_scale=0.5),
+        batch_tfms=[
+            Flip(),
+            Brightness(0.2),
+            Contrast(0.2),
+            Normalize.from_stats([0.5] * 3, [0.5] * 3, cuda=device.type == "cuda"),
+        ],
+    ).train
+    return train(loader, epochs, device)
+
+
+def train(loader, epochs, device):
+    """Take a step for each batch; return the seconds of each epoch."""
     network = nn.Sequential(NullBackbone(), nn.Linear(3, 2)).to(device)
     optimizer = torch.optim.AdamW(network.parameters(), lr=1e-3)
     seconds = []
     for _ in range(epochs):
         start = time.perf_counter()
         for images, labels in loader:
-            images, labels = images.to(device, non_blocking=True), labels.to(device)
+            images, labels = (  # fastai has tensors of its own
+                part.as_subclass(torch.Tensor).to(device, non_blocking=True)
+                for part in (images, labels)
+            )
             optimizer.zero_grad()
             nn.functional.cross_entropy(network(images), labels).backward()
             optimizer.step()
@@ -137,15 +177,18 @@ def finished(device):
     return time.perf_counter()
 
 
-def measure(n_photos, rounds, epochs, device):
+LOOPS = {"torchvision": torchvision_loop, "fastai": fastai_loop}
+
+
+def measure(n_photos, rounds, epochs, device, loop):
     """Return pictures per second and ratios, by number of workers."""
     result = {}
     with tempfile.TemporaryDirectory() as folder:
         write_photos(folder, n_photos)
-        fit(folder, 1, 0, device), torchvision_loop(folder, 1, 0, device)  # warm up
+        fit(folder, 1, 0, device), loop(folder, 1, 0, device)  # warm up
         for workers in (0, os.cpu_count()):
             found = [
-                [side(folder, epochs, workers, device) for side in (torchvision_loop, fit)]
+                [side(folder, epochs, workers, device) for side in (loop, fit)]
                 for _ in range(rounds)
             ]
             speeds = {}
@@ -225,6 +268,7 @@ def main():
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--epochs", type=int, default=4)
     parser.add_argument("--device", default="cpu")
+    parser.add_argument("--against", choices=LOOPS, default="torchvision")
     parser.add_argument("--one-picture", action="store_true")
     parser.add_argument("--many", type=int, metavar="N")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
@@ -235,9 +279,14 @@ def main():
         result = {"photos": options.many, "peak_mb": fit_many(options.many)}
     else:
         result = measure(
-            options.photos, options.rounds, options.epochs, torch.device(options.device)
+            options.photos,
+            options.rounds,
+            options.epochs,
+            torch.device(options.device),
+            LOOPS[options.against],
         )
         result |= {
+            "against": options.against,
             "photos": options.photos,
             "cores": os.cpu_count(),
             "load": os.getloadavg()[0] if hasattr(os, "getloadavg") else None,
