@@ -120,7 +120,7 @@ def test_of_names_equally_near_the_one_known_first_is_suggested_first():
     ],
 )
 def test_a_parameter_that_is_not_one_gets_the_nearest(estimator, name, meant):
-    message = rf"{estimator.__name__}\({name}=\.\.\.\): .* Did you mean '{meant}'"
+    message = rf"{estimator.__name__}\({name}=\.\.\.\): .* Did you mean .*'{meant}'"
     with pytest.raises(TypeError, match=message):
         estimator(**{name: 3})
 

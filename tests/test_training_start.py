@@ -5,6 +5,7 @@ import pytest
 import torch
 from sklearn.datasets import load_digits
 from sklearn.linear_model import LogisticRegression
+from sklearn.metrics import log_loss
 from torch.nn.functional import cross_entropy
 
 from sklearn_clce import BackboneFeatures, CLCEClassifier
@@ -182,6 +183,14 @@ def test_a_fit_that_goes_on_from_its_checkpoint_ends_at_the_same_classifier(tmp_
     settings = TINY_RATE | {"checkpoint": tmp_path, "learning_rate": 1e-3}
     first, again = (CLCEClassifier(**settings).fit(FEW, FEW_LABELS % 2) for _ in range(2))
     np.testing.assert_array_equal(first.decision_function(FEW), again.decision_function(FEW))
+
+
+def test_what_early_stopping_scored_is_what_it_gives_back():
+    settings = TINY_RATE | {"early_stopping": True, "learning_rate": 1e-3}
+    clf = CLCEClassifier(**settings, scoring="neg_log_loss")
+    clf.fit(FEW, FEW_LABELS % 2, X_val=FEW, y_val=FEW_LABELS % 2)
+    loss = log_loss(FEW_LABELS % 2, clf.predict_proba(FEW))
+    assert -clf.best_validation_score_ == pytest.approx(loss, rel=1e-4)
 
 
 def test_a_classifier_with_a_class_that_has_no_sample_stays_as_it_trained():

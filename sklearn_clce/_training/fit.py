@@ -97,7 +97,8 @@ def fit_net(
         else:
             net = continued_net(parameters, after, device)
             features = features_for(parameters, net, samples, parameters.verbose)
-        if _is_finished(net.module_, samples):
+        ends_anew = not in_part and _ends_anew(parameters, net.module_, samples)
+        if ends_anew:
             time.expect_pass(-(-len(samples) // parameters.batch_size))
         augment = make_augmentation(parameters, net.module_, samples)
         if features is not None and augment is None and net.module_.frozen:
@@ -134,7 +135,7 @@ def fit_net(
         )
         net.train_on(dataset, run)
         tuned = None
-        if not in_part and time.closes:
+        if ends_anew and time.closes:
             tuned = _finish(parameters, net, samples, labels, weights)
         if features is not None and net.module_.frozen:
             tuned = features[training]
@@ -151,21 +152,21 @@ def _finish(
     samples: Samples,
     labels: np.ndarray,
     weights: np.ndarray,
-) -> Tensor | None:
-    """Fit the classifier of a pretrained backbone that trained anew, as its start was.
+) -> Tensor:
+    """Fit the classifier anew, as its start was.
 
     What it is fitted to is returned, features (n, n_features).
     """
-    if not _is_finished(net.module_, samples) or isinstance(samples, Tensor):
-        return None
+    assert not isinstance(samples, Tensor)  # the backbone trained
     features = tuned_features(parameters, net, samples)
     finish_classifier(net.module_, features, labels, weights)
     return features
 
 
-def _is_finished(module: CLCEModule, samples: Samples) -> bool:
-    """Tell whether the classifier is fitted anew after training."""
-    return module.pretrained and not module.frozen and not isinstance(samples, Tensor)
+def _ends_anew(parameters: CLCEParameters, module: CLCEModule, samples: Samples) -> bool:
+    """Tell whether the classifier is fitted anew after training: never one that was scored."""
+    tuned = module.pretrained and not module.frozen and not isinstance(samples, Tensor)
+    return tuned and not parameters.early_stopping
 
 
 def _course_of(parameters: CLCEParameters, after: CLCENet | None) -> Course:

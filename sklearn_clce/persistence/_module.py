@@ -8,6 +8,7 @@ from functools import partial
 from types import NoneType
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from .._distributed import seeded_torch
@@ -161,8 +162,8 @@ def _freeze(backbone: nn.Module, frozen: list[Any]) -> None:
 
 
 def _floor(floor: float | None) -> float | None:
-    if floor is not None and not (math.isfinite(floor) and floor >= 0):
-        raise ValueError("floor is negative or not finite")
+    if floor is not None and not 0 <= floor <= torch.finfo(torch.float32).max:
+        raise ValueError("floor is negative or not finite in float32")
     return floor
 
 
