@@ -51,7 +51,7 @@ def group(title, about, *products, **options):
 GROUPS = {
     "league": group(
         "League, 10 images a class",
-        "Everyone at the own defaults, from the same pictures and weights, at the backbone's own "
+        "Everyone at their own defaults, from the same pictures and weights, at the backbone's own "
         "size.",
         {"data": SETS, "method": [*OURS, *FROZEN, *TRAINED]},
     ),
