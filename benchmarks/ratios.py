@@ -53,7 +53,7 @@ def _import_time(result: dict) -> list[Goal]:
 def _fit_overhead(result: dict) -> list[Goal]:
     return [
         Goal(
-            "pictures a second, ``fit`` to a hand-written loop",
+            "pictures a second in an epoch, ``fit`` to a hand-written loop",
             result["fit_speed_against_loop"],
             result["goal_speed"],
             at_most=False,
