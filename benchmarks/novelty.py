@@ -5,20 +5,24 @@ under the ROC curve (0.5 is chance, 1 perfect) on test pictures, trained with cr
 and with CLCE, for ``score_samples`` and what might stand in its place; then what a threshold that
 is to keep 95 % of the known pictures does, set from training pictures and from others.
 
-Run ``python -m benchmarks.novelty --data FOLDER --features FOLDER``.
+Run ``python -m benchmarks.novelty --data FOLDER --features FOLDER`` for a frozen backbone, and
+``--data FOLDER --trained --pictures 15 --draws 1`` for one that trains, which takes a minute or two
+for each set, draw, number of pictures and criterion.
 """
 
 from __future__ import annotations
 
+from functools import partial
+
 import numpy as np
 import torch
-from scipy.special import logsumexp
+from scipy.special import logsumexp, softmax
 from sklearn.covariance import shrunk_covariance
 from sklearn.metrics import roc_auc_score
 
 from sklearn_clce import CLCEClassifier
 
-from .photographs import draw_classes, draw_pictures, features, parser
+from .photographs import draw_classes, draw_pictures, features, parser, photographs
 from .tables import Table, text
 
 PICTURES = (15, 50)
@@ -28,16 +32,17 @@ SHRINKAGE = 0.1  # of the covariance; 0.5 and 0.9 are alike or behind
 
 def scores_of(clf: CLCEClassifier, X: np.ndarray, y: np.ndarray, of: np.ndarray) -> dict:
     """Return scores of pictures by name; X, y are what the classifier was trained on."""
-    logits = clf.net_.module_(torch.from_numpy(of))[0].detach().double().numpy()
+    logits = clf.decision_function(of).astype(float)  # of three classes at least
     found = {
         "score_samples": clf.score_samples(of),
         "energy": logsumexp(logits, axis=1),
         "maximum logit": logits.max(axis=1),
-        "maximum softmax": clf.predict_proba(of).max(axis=1),
+        "maximum softmax": softmax(logits, axis=1).max(axis=1),
     }
-    standardize = clf.module_.standardize
-    train, other = (_unit(standardize(torch.from_numpy(part)).numpy()) for part in (X, of))
-    found |= _distances("features", train, y, other)
+    if clf.backbone == "precomputed":
+        standardize = clf.module_.standardize
+        train, other = (_unit(standardize(torch.from_numpy(part)).numpy()) for part in (X, of))
+        found |= _distances("features", train, y, other)
     return found | _distances("embedding", clf.transform(X), y, clf.transform(of))
 
 
@@ -66,38 +71,42 @@ def _squares(rows: np.ndarray, others: np.ndarray) -> np.ndarray:
 
 
 def measure(
-    X: np.ndarray, y: np.ndarray, train: np.ndarray, seed: int, n_pictures: int, weight: float
+    clf: CLCEClassifier, X: np.ndarray, y: np.ndarray, train: np.ndarray, n_pictures: int
 ) -> tuple[dict[str, float], np.ndarray]:
     """Return the area of each score, and what thresholds keep of known and unknown pictures."""
+    seed = clf.random_state
     known, _ = draw_classes(y, seed)
     rows = draw_pictures(y, train, known, n_pictures, seed)
-    clf = CLCEClassifier("precomputed", weight=weight, random_state=seed).fit(X[rows], y[rows])
+    clf.fit(X[rows], y[rows])
     test = np.random.default_rng(seed).permutation(np.flatnonzero(~train))
     is_known = np.isin(y[test], known)
-    areas = {
-        name: roc_auc_score(is_known, scores)
-        for name, scores in scores_of(clf, X[rows], y[rows], X[test]).items()
-    }
-    others = X[test[is_known]]
-    half = len(others) // 2
+    scores = scores_of(clf, X[rows], y[rows], X[test])
+    areas = {name: roc_auc_score(is_known, score) for name, score in scores.items()}
+    others, half = test[is_known], is_known.sum() // 2
+    likeness = scores["score_samples"]
+    parts = (likeness[is_known][half:], likeness[~is_known])
     kept = []
-    for calibration in (X[rows], others[:half]):
-        clf.calibrate_offset(calibration)
-        parts = (others[half:], X[test[~is_known]])
-        kept += [(clf.score_samples(part) > clf.offset_).mean() for part in parts]
+    for calibration in (rows, others[:half]):
+        clf.calibrate_offset(X[calibration])
+        kept += [(part > clf.offset_).mean() for part in parts]
     return areas, np.array(kept)
 
 
 def main() -> None:
     """Measure and print."""
-    options = parser(__doc__).parse_args()
-    data = {name: features(name, options.data, options.features) for name in options.sets}
-    for n_pictures in PICTURES:
+    arguments = parser(__doc__, may_train=True)
+    arguments.add_argument("--pictures", nargs="+", type=int, default=PICTURES, help="of a class")
+    options = arguments.parse_args()
+    read = photographs if options.trained else partial(features, folder=options.features)
+    data = {name: read(name, options.data) for name in options.sets}
+    new = CLCEClassifier if options.trained else partial(CLCEClassifier, "precomputed")
+    for n_pictures in options.pictures:
         for criterion, weight in WEIGHTS.items():
             areas, kept = {}, {}
             for name, arrays in data.items():
                 draws = [
-                    measure(*arrays, seed, n_pictures, weight) for seed in range(options.draws)
+                    measure(new(weight=weight, random_state=seed), *arrays, n_pictures)
+                    for seed in range(options.draws)
                 ]
                 kept[name] = np.mean([draw[1] for draw in draws], axis=0)
                 for score in draws[0][0]:

@@ -1,4 +1,4 @@
-"""Photographs of seven domains, as features of the frozen bundled backbone, and parts of them."""
+"""Photographs of seven domains, or their features of the frozen bundled backbone; parts of them."""
 
 from __future__ import annotations
 
@@ -15,16 +15,28 @@ from .accuracy.sources import VARIABLE, read_npz
 SETS = ("dtd10", "trashnet6", "rsscn7", "pacs_sketch", "signdigits10", "flowers5", "braintumor4")
 
 
-def parser(description: str) -> argparse.ArgumentParser:
+def parser(description: str, *, may_train: bool = False) -> argparse.ArgumentParser:
     """Take the options that finding the photographs needs."""
     found = argparse.ArgumentParser(description=description)
     found.add_argument("--data", help=f"folder of the photographs ({VARIABLE})")
-    found.add_argument("--features", type=Path, required=True, help="folder to keep features in")
+    way = found.add_mutually_exclusive_group(required=True)
+    way.add_argument("--features", type=Path, help="folder to keep features in")
+    if may_train:
+        way.add_argument("--trained", action="store_true", help="train the backbone, too")
     found.add_argument(
         "--draws", type=int, default=3, help="draws of classes and pictures of a set"
     )
     found.add_argument("--sets", nargs="+", default=SETS, choices=SETS)
     return found
+
+
+def photographs(name: str, data: str | None) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return JPEG files as bytes (n,), labels (n,) and which are for training (n,)."""
+    found = read_npz(data, f"{name}.npz")
+    buffer, ends = found["jpeg"], found["offsets"]
+    files = np.empty(len(ends) - 1, dtype=object)
+    files[:] = [buffer[start:end].tobytes() for start, end in pairwise(ends)]
+    return files, found["labels"], found["split"] == "train"
 
 
 def features(
@@ -33,12 +45,10 @@ def features(
     """Return features (n, d), labels (n,) and which are for training (n,); compute them once."""
     kept = folder / f"lite0_{name}.npz"
     if not kept.exists():
-        found = read_npz(data, f"{name}.npz")
-        buffer, ends = found["jpeg"], found["offsets"]
-        pictures = [buffer[start:end].tobytes() for start, end in pairwise(ends)]
-        computed = BackboneFeatures().fit_transform(pictures)
+        files, y, train = photographs(name, data)
+        computed = BackboneFeatures().fit_transform(files)
         folder.mkdir(parents=True, exist_ok=True)
-        np.savez(kept, F=computed, y=found["labels"], s=found["split"] == "train")
+        np.savez(kept, F=computed, y=y, s=train)
     arrays = np.load(kept)
     return arrays["F"].astype(np.float32), arrays["y"], arrays["s"]
 

@@ -1,0 +1,125 @@
+"""What is measured on photographs while some classes are unknown, or come later."""
+
+import io
+
+import numpy as np
+import pytest
+from numpy.testing import assert_array_equal
+from PIL import Image
+
+from benchmarks import new_classes, novelty, photographs
+from sklearn_clce import BackboneFeatures, CLCEClassifier
+from small_backbones import TinyBackbone
+from small_fits import head
+
+COLOURS = np.array([[250, 0, 0], [0, 250, 0], [0, 0, 250], [250, 250, 0]])
+N_FILES, N_TRAINING = 88, 32
+LOGITS = {"score_samples", "energy", "maximum logit", "maximum softmax"}
+DISTANCES = {"class means", "Mahalanobis", "neighbour"}
+
+
+def small(backbone="tiny", **params):
+    """Take the place of a classifier: a backbone of a few weights, and one epoch."""
+    if backbone == "precomputed":
+        return head(max_epochs=1, **params)
+    return CLCEClassifier(TinyBackbone(), image_size=8, max_epochs=1, **params)
+
+
+def small_features():
+    return BackboneFeatures(TinyBackbone(), image_size=8)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """Pictures of four colours under the name of textures, the first eight of each to train on."""
+    rng, files, labels = np.random.default_rng(0), [], np.arange(N_FILES) % 4
+    for label in labels:
+        picture = np.clip(COLOURS[label] + rng.integers(-40, 40, (8, 8, 3)), 0, 255)
+        Image.fromarray(picture.astype(np.uint8)).save(file := io.BytesIO(), "JPEG")
+        files.append(np.frombuffer(file.getvalue(), np.uint8))
+    folder = tmp_path_factory.mktemp("data")
+    np.savez(
+        folder / "dtd10.npz",
+        jpeg=np.concatenate(files),
+        offsets=np.cumsum([0, *map(len, files)]),
+        labels=labels,
+        split=np.where(np.arange(N_FILES) < N_TRAINING, "train", "test"),
+    )
+    return folder
+
+
+@pytest.fixture
+def printed(folder, capsys, monkeypatch):
+    """Return what a benchmark of small classifiers prints, in lines."""
+    monkeypatch.setattr(photographs, "BackboneFeatures", small_features)
+
+    def lines(module, *options):
+        monkeypatch.setattr(module, "CLCEClassifier", small)
+        arguments = ["--data", folder, "--sets", "dtd10", "--draws", 1, *options]
+        monkeypatch.setattr("sys.argv", ["benchmark", *map(str, arguments)])
+        module.main()
+        return capsys.readouterr().out.splitlines()
+
+    return lines
+
+
+def test_features_are_those_of_the_photographs_and_are_kept(folder, tmp_path, monkeypatch):
+    monkeypatch.setattr(photographs, "BackboneFeatures", small_features)
+    files, y, train = photographs.photographs("dtd10", folder)
+    assert_array_equal(y, np.arange(N_FILES) % 4)
+    assert_array_equal(train, np.arange(N_FILES) < N_TRAINING)
+    found = photographs.features("dtd10", folder, tmp_path / "kept")
+    assert_array_equal(found[0], small_features().fit_transform(list(files)))
+    assert all(map(np.array_equal, found[1:], (y, train)))
+    again = photographs.features("dtd10", "nowhere", tmp_path / "kept")
+    assert all(map(np.array_equal, again, found))
+
+
+def test_pictures_are_drawn_of_the_classes_of_a_draw(folder):
+    _, y, train = photographs.photographs("dtd10", folder)
+    known, unknown = photographs.draw_classes(y, seed=0)
+    assert len(known) == 3
+    assert_array_equal(np.sort([*known, *unknown]), np.arange(4))
+    drawn = photographs.draw_pictures(y, train, known, 2, seed=0)
+    assert_array_equal(y[drawn], np.repeat(known, 2))
+    assert train[drawn].all()
+    assert len(set(drawn)) == 6
+
+
+@pytest.mark.parametrize("way", ["--features", "--trained"])
+def test_scores_of_unknown_classes_with_a_frozen_backbone_and_a_trained_one(way, printed, tmp_path):
+    lines = printed(novelty, "--pictures", 8, way, *([tmp_path] if way == "--features" else []))
+    titles = [line for line in lines if line.endswith("under the ROC curve")]
+    assert titles == [
+        f"{criterion}, 8 pictures of a class: area under the ROC curve"
+        for criterion in ("CE", "CLCE")
+    ]
+    spaces = ("embedding", "features") if way == "--features" else ("embedding",)
+    names = LOGITS | {f"{distance}, {space}" for distance in DISTANCES for space in spaces}
+    for title in titles:
+        start = lines.index(title) + 2
+        rows = [line.rsplit(maxsplit=2) for line in lines[start : start + len(names)]]
+        assert {name.strip() for name, *_ in rows} == names
+        means = [float(mean) for *_, mean in rows]
+        assert means == sorted(means, reverse=True)
+        assert 0 <= means[-1] <= means[0] <= 1
+
+
+def test_a_new_class_comes_with_a_few_pictures(printed, tmp_path):
+    lines = printed(new_classes, "--features", tmp_path)
+    titles = [line for line in lines if line.endswith(" of an old one")]
+    assert [title.split()[0] for title in titles] == ["1", "5", "15"]
+    ways = ("add_classes", "again", "again, balanced")
+    assert all(f"{way}: old / new / mean" in lines[1] for way in ways)
+    cells = lines[2].replace("/", " ").split()
+    assert cells[0] == "dtd10"
+    assert len(cells) == 2 + 3 * len(ways)
+    assert all(0 <= float(cell) <= 100 for cell in cells[1:])
+
+
+def test_features_or_a_trained_backbone(printed):
+    for options in ([], ["--trained", "--features", "here"]):
+        with pytest.raises(SystemExit):
+            printed(novelty, *options)
+    with pytest.raises(SystemExit):
+        printed(new_classes, "--trained")
