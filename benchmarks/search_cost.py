@@ -3,7 +3,8 @@
 12 candidates (temperature x weight) x 5 folds over scikit-learn's digits, with the bundled
 backbone at its own 224 pixels. In one run, side by side:
 
-- (a) one embedding pass over all images: goal at most 3 times its time;
+- (a) one embedding pass over all images: goal at most 2 times its time, and at most once where
+  the features are kept already;
 - (b) the same search without the store: goal at least 10 times faster. It is timed on
   ``--without`` of the 60 fits and predictions, evenly, and scaled up;
 - (c) a search over scikit-learn's LogisticRegression on precomputed features with as many
@@ -73,7 +74,9 @@ def measure(n_images, *, n_without=1, **parameters):
             "logistic_regression": logistic,
         },
         "against_one_pass": search / one_pass,
-        "goal_against_one_pass": 3,
+        "goal_against_one_pass": 2,
+        "search_again_against_one_pass": again / one_pass,
+        "goal_search_again_against_one_pass": 1,
         "faster_than_without_store": naive / search,
         "goal_faster_than_without_store": 10,
         "search_again_against_logistic_regression": again / logistic,
@@ -96,7 +99,9 @@ def main():
         return
     for name, seconds in result["seconds"].items():
         print(f"{name:<22} {seconds:8.1f} s")
-    print(f"search / one pass:               {result['against_one_pass']:6.2f} (at most 3)")
+    print(f"search / one pass:               {result['against_one_pass']:6.2f} (at most 2)")
+    again = result["search_again_against_one_pass"]
+    print(f"the same again / one pass:       {again:6.2f} (at most 1)")
     print(
         f"search without store / with it:  {result['faster_than_without_store']:6.2f} (at least 10)"
     )

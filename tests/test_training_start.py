@@ -6,13 +6,15 @@ import torch
 from sklearn.datasets import load_digits
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import log_loss
+from sklearn.model_selection import GridSearchCV
 from torch.nn.functional import cross_entropy
 
 from sklearn_clce import BackboneFeatures, CLCEClassifier
-from sklearn_clce._training import CLCEModule
+from sklearn_clce._training import CLCEModule, start
 from sklearn_clce._training.module import LENGTH, Standardize
 from sklearn_clce._training.start import (
     LAST_C,
+    N_RECENT,
     SHRINKAGE,
     discriminant,
     finish_classifier,
@@ -99,6 +101,40 @@ def test_the_discriminant_points_from_mean_to_mean_and_turns_from_where_classes_
     turned = features + torch.tensor([0.5, 0]) * (features[:, 1:] / 2)  # they vary along (.5, 2)
     (_, toward), _ = discriminant(turned, labels, weights, 2, variance=2.5)
     assert toward[0] > 0 > toward[1]
+
+
+def test_a_search_starts_once_in_each_fold(monkeypatch):
+    calls = []
+
+    def counted(*args):
+        calls.append(args)
+        return start._fit_both(*args)
+
+    monkeypatch.setattr(start, "_mean_of_both", start.Recent(counted, N_RECENT))
+    clf = CLCEClassifier("precomputed", max_epochs=1, random_state=0)
+    search = GridSearchCV(clf, {"temperature": [0.1, 0.5], "weight": [0.2, 0.8]}, cv=3, refit=False)
+    search.fit(DIGITS[:90].numpy(), LABELS[:90])
+    assert len(calls) == 3
+    for _ in range(N_RECENT):  # others push them out
+        started(DIGITS[:60] + len(calls), LABELS[:60])
+    search.fit(DIGITS[:90].numpy(), LABELS[:90])
+    assert len(calls) == 3 + N_RECENT + 3
+
+
+@pytest.mark.parametrize("changed", ["features", "labels", "weights", "n_classes"])
+def test_a_start_is_that_of_its_own_samples(changed):
+    sample = {"features": DIGITS[:60], "labels": LABELS[:60] % 3, "weights": np.ones(60)}
+    before = started(**sample, n_classes=3).classifier.weight
+    if changed == "features":
+        sample[changed] = sample[changed] + torch.eye(60, 64)
+    elif changed == "labels":
+        sample[changed] = np.roll(sample[changed], 1)
+    elif changed == "weights":
+        sample[changed] = np.arange(60) + 1.0
+    else:
+        sample["labels"] = LABELS[:60] % 4
+    after = started(**sample, n_classes=4 if changed == "n_classes" else 3).classifier.weight
+    assert after.shape != before.shape or not torch.equal(before, after)
 
 
 def test_the_share_of_a_class_counts():

@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy, one_hot
 
 from .module import CLCEModule
+from .recent import Recent
 
 SHRINKAGE = 0.5  # towards one variance for all features; 0.3 to 0.7 are alike
 N_FOLDS = 5
@@ -22,6 +23,7 @@ LAST_C = 1.0  # less, because features that were tuned to the samples make them 
 MAX_SAMPLES = 10_000
 MAX_HELD_OUT = 2_000
 MAX_REGRESSED = 1_000
+N_RECENT = 10  # folds of a search, in each of which its candidates start alike
 LEAST = 1e-6  # what is smaller is rounding
 ONE_SHOT_SPREAD = 1.5  # of the scores, where no image can be held out: usual with two of a class
 
@@ -52,21 +54,31 @@ def start_classifier(module: CLCEModule, features: Tensor, labels: Tensor, weigh
         variance = float(weights @ read.square().mean(dim=1) / weights.sum())
         if not LEAST < variance * read.shape[1] < math.inf:  # all samples are alike, or too large
             return
-        read, labels, weights = _distinct(read, labels, weights)
-        basis = None
-        if len(read) < read.shape[1]:  # they span a smaller space, in which all is the same
-            basis = torch.linalg.qr(read.T).Q
-            read = read @ basis
-        found = [_tempered_discriminant(read, labels, weights, shares.log(), variance)]
-        if n_classes <= MAX_REGRESSED:
-            few = slice(MAX_REGRESSED)
-            found.append(
-                _logistic_regression(read[few], labels[few], weights[few], n_classes, REGRESSION_C)
-            )
-        weight, bias = (torch.stack(parts).mean(dim=0) for parts in zip(*found, strict=True))
-        weight = weight if basis is None else weight @ basis.T
+        weight, bias = _mean_of_both(read, labels, weights, shares.log(), variance)
         module.classifier.weight[:, : weight.shape[1]].copy_(weight)
         module.classifier.bias.copy_(bias)
+
+
+def _fit_both(
+    features: Tensor, labels: Tensor, weights: Tensor, log_shares: Tensor, variance: float
+) -> tuple[Tensor, Tensor]:
+    """Return the mean weight and bias of discriminant and logistic regression."""
+    features, labels, weights = _distinct(features, labels, weights)
+    basis, n_classes = None, len(log_shares)
+    if len(features) < features.shape[1]:  # they span a smaller space, in which all is the same
+        basis = torch.linalg.qr(features.T).Q
+        features = features @ basis
+    found = [_tempered_discriminant(features, labels, weights, log_shares, variance)]
+    if n_classes <= MAX_REGRESSED:
+        few = slice(MAX_REGRESSED)
+        found.append(
+            _logistic_regression(features[few], labels[few], weights[few], n_classes, REGRESSION_C)
+        )
+    weight, bias = (torch.stack(parts).mean(dim=0) for parts in zip(*found, strict=True))
+    return weight if basis is None else weight @ basis.T, bias
+
+
+_mean_of_both = Recent(_fit_both, N_RECENT)
 
 
 def finish_classifier(
@@ -128,7 +140,7 @@ def discriminant(
     within = features - means[labels]
     covariance = (1 - SHRINKAGE) * (share * within).T @ within
     covariance.diagonal().add_(SHRINKAGE * variance)
-    weight = torch.linalg.solve(covariance, means.T).T
+    weight = torch.cholesky_solve(means.T, torch.linalg.cholesky(covariance)).T
     bias = -(weight * means).sum(dim=1) / 2
     return weight - weight.mean(dim=0), bias - bias.mean()
 
