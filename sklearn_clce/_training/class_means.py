@@ -7,9 +7,10 @@ import torch
 from torch import Tensor
 from torch.nn.functional import one_hot
 
-from .assembly import Samples, make_dataset, part_of
+from .inference import infer_batches
 from .module import CLCEModule
 from .net import CLCENet
+from .samples import Samples, make_dataset, part_of
 
 MOST_OF_A_CLASS = 20  # images that the backbone runs on once more; more hardly move a mean
 
@@ -21,7 +22,7 @@ def keep_class_means(
     if not isinstance(samples, Tensor):
         few = spread_over_classes(labels)
         samples, labels, weights = part_of(samples, few), labels[few], weights[few]
-    read, _ = net.infer_batches(make_dataset(net.module_, samples), net.read)
+    read, _ = infer_batches(net, make_dataset(net.module_, samples), net.read)
     note_class_means(
         net.module_, read, torch.from_numpy(labels), torch.from_numpy(weights), goes_on=goes_on
     )

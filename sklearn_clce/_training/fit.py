@@ -1,4 +1,4 @@
-"""The entry to training: parameters and samples become a trained net, and a net infers."""
+"""The entry to training: parameters and samples become a trained net."""
 
 from __future__ import annotations
 
@@ -16,25 +16,24 @@ from .._distributed import is_main, own_turn, seeded_torch, warn_if_not_joined
 from .._validation import check_default_dtype, naming, resolve_device, resolve_precision
 from ..data import Room
 from ..samplers import make_batch_sampler
-from .assembly import (
-    Samples,
-    continued_net,
-    features_for,
-    make_augmentation,
-    make_dataset,
-    make_module,
-    make_net,
-    part_of,
-    tuned_features,
-)
+from .assembly import continued_net, make_module, make_net
 from .checkpoint import checkpoint_of
 from .class_means import keep_class_means
 from .course import Course, Split, begin, go_on, keep_split
 from .fit_tasks import FitTask
+from .loop import train
 from .module import CLCEModule
-from .net import CLCENet, Infer
+from .net import CLCENet
 from .parameters import CLCEParameters
 from .run import BatchSampler, Run
+from .samples import (
+    Samples,
+    features_for,
+    make_augmentation,
+    make_dataset,
+    part_of,
+    tuned_features,
+)
 from .start import finish_classifier, start_head
 from .time_limit import TimeLimit
 from .validation import ValidationScore, ValidationSet, set_aside
@@ -133,7 +132,7 @@ def fit_net(
             is_of_clone=parameters._is_clone,
             fit_task=fit_task,
         )
-        net.train_on(dataset, run)
+        train(net, dataset, run)
         tuned = None
         if ends_anew and time.closes:
             tuned = _finish(parameters, net, samples, labels, weights)
@@ -195,28 +194,7 @@ def _dataset_of(validation: ValidationSet, module: CLCEModule, room: Room) -> Da
     )
 
 
-def infer(
-    parameters: CLCEParameters, net: CLCENet, samples: Samples, how: Infer | None = None
-) -> tuple[Tensor, ...]:
-    """Return logits (n, n_classes) and embeddings (n, n_embedding), float32 on the CPU.
-
-    ``how`` computes other outputs of a batch.
-    """
-    with own_turn(torch.device(net.device)):
-        features = features_for(parameters, net, samples)
-        dataset = make_dataset(net.module_, samples if features is None else features)
-        outputs = net.infer_batches(dataset, how)
-    rows = [output.reshape(len(output), -1) for output in outputs]
-    finite = torch.cat(rows, dim=1).isfinite().all(dim=1)  # (n,)
-    if not finite.all():
-        raise ValueError(
-            f"X[{finite.int().argmin().item()}] gives scores that are not finite: values of the "
-            "size that the fit has seen are required"
-        )
-    return outputs
-
-
-def check_finite(module: CLCEModule, features: Tensor, precision: str = "float32") -> None:
+def check_finite(module: CLCEModule, features: Tensor, precision: str) -> None:
     """Refuse features (n, n_features) whose standardised form float32 can't hold."""
     device = module.standardize.mean.device
     if not module.standardize(features.to(device)).isfinite().all():

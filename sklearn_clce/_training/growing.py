@@ -11,13 +11,14 @@ from torch import Tensor
 
 from .._distributed import own_turn, seeded_torch
 from .._validation import resolve_device
-from .assembly import Samples, continued_net
+from .assembly import continued_net
 from .class_means import note_class_means
 from .course import go_on
-from .fit import infer
+from .inference import infer
 from .module import BatchInvariantLinear, CLCEModule
 from .net import CLCENet
 from .parameters import CLCEParameters
+from .samples import Samples
 
 RIDGE = 0.01  # of the new weights; a class counts 1
 MAX_LOGITS = 20_000_000  # of moved pictures, at a time in memory

@@ -7,11 +7,11 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from .assembly import Samples
-from .fit import infer
+from .inference import infer
 from .module import CLCEModule
 from .net import CLCENet
 from .parameters import CLCEParameters
+from .samples import Samples
 
 PER_DISTANCE = 0.25  # 1/8 and 1/2 are alike
 

@@ -1,40 +1,24 @@
-"""The skorch net: one training loop over logits and embeddings."""
+"""The skorch net of logits and embeddings: its parts, its step, its pickle."""
 
 from __future__ import annotations
 
-import math
 import traceback
-import warnings
-from collections.abc import Callable, Iterator
 from dataclasses import replace
-from itertools import chain
 from typing import Any
 
 import numpy as np
 import skorch
 import torch
 from sklearn.base import ClassifierMixin
-from sklearn.exceptions import ConvergenceWarning
 from skorch import NeuralNet
 from skorch.callbacks import EpochTimer, PassthroughScoring
 from skorch.history import History
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import Dataset
 
-from .._distributed import (
-    Parallel,
-    from_all,
-    gather,
-    is_main,
-    rank,
-    share_buffers,
-    share_of,
-    shared,
-)
-from .._progress import bar
+from .._distributed import Parallel, gather
 from .._validation import autocast, resolve_precision, widest_float
 from ..backbones import run_in_parts
-from ..data import FeatureBatches, ImageBatches, LabelledFeatures
 from .callbacks import (
     ClipGradients,
     EarlyStopping,
@@ -43,18 +27,16 @@ from .callbacks import (
     ValidationAccuracy,
     WarmupCosine,
 )
-from .course import Course, mix_seed
+from .course import Course
 from .epochs import pack, unpack
 from .fit_tasks import EpochTasks
+from .loading import Batches, in_order, load
+from .loop import run_epochs
 from .loss_scaling import LossScaling
 from .micro_batches import backward_in_parts
 from .optim import parameter_groups
 from .progress import Progress
-from .readings import NonFiniteError, Readings, check_weights
 from .run import Run
-
-Batches = ImageBatches | FeatureBatches | DataLoader
-Infer = Callable[[Any], tuple[Tensor, ...]]  # a batch to outputs of shape (n, ...)
 
 
 class CLCENet(ClassifierMixin, NeuralNet):
@@ -164,43 +146,10 @@ class CLCENet(ClassifierMixin, NeuralNet):
         for group in self.optimizer_.param_groups:
             group["lr"] = group["initial_lr"] = self.lr * group["lr_scale"]
 
-    def train_on(self, dataset: Dataset, run: Run) -> CLCENet:
-        """Train, from the weights and the history that are there."""
-        self.run = run
-        device = torch.device(self.device)
-        if resolve_precision(self.precision, device) != "float16":
-            self.scaling = None
-        else:
-            self.scaling = LossScaling(device) if self.scaling is None else self.scaling.on(device)
-        try:
-            self.partial_fit(dataset)
-        finally:
-            self.run = run.ended()
-        if run.interrupted:  # skorch would end training as if it had come to its end
-            raise KeyboardInterrupt
-        return self
-
-    def get_split_datasets(
-        self, X: Dataset, y: Any = None, **fit_params: Any
-    ) -> tuple[Dataset, Dataset | None]:
-        """Return the samples to train on, and those set aside."""
-        return X, self.run.validation
-
     def get_iterator(self, dataset: Dataset, training: bool = False) -> Batches:
         """Load training batches as the batch sampler says, others in order."""
-        batches = self.run.batch_sampler if training else self._in_order(dataset)
-        return self._load(dataset, batches, "iterator_train" if training else "iterator_valid")
-
-    def _in_order(self, dataset: Any) -> list[list[int]]:
-        """Cut a dataset into batches of nearly equal size that the memory of a step can hold."""
-        size = min(self.batch_size, self.micro_batch_size or self.batch_size)
-        indices = np.arange(len(dataset))
-        return [part.tolist() for part in np.array_split(indices, math.ceil(len(indices) / size))]
-
-    def _load(self, dataset: Dataset, batches: Any, loader: str) -> Batches:
-        if isinstance(dataset, LabelledFeatures):
-            return FeatureBatches(dataset.to(self.device), batches)
-        return getattr(self, loader)(dataset, batch_sampler=batches, **self.get_params_for(loader))
+        batches = self.run.batch_sampler if training else in_order(self, dataset)
+        return load(self, dataset, batches, training=training)
 
     def on_train_begin(self, net: Any, X: Any = None, y: Any = None, **kwargs: Any) -> None:
         """Count the epochs of this call; a checkpoint may then set them forward."""
@@ -209,116 +158,9 @@ class CLCENet(ClassifierMixin, NeuralNet):
         self.run.time.begin_steps()
 
     def fit_loop(self, X: Any, y: Any = None, **fit_params: Any) -> CLCENet:
-        """Train for the epochs that are left, until something says that it is enough."""
-        train, valid = self.get_split_datasets(X, y)
-        loaders = {
-            "train": self._load(
-                train, Views(shared(self.run.batch_sampler), self.n_views), "iterator_train"
-            ),
-            "valid": valid and self._load(valid, shared(self._in_order(valid)), "iterator_valid"),
-        }
-        datasets = {"dataset_train": train, "dataset_valid": valid}
-        self.run.time.n_validation_batches = len(loaders["valid"] or ())
-        if self.run.time.is_over and self.run.epochs_done == 0:
-            self.run.time.warn()
-        self.parallel = Parallel(self.module_)
-        try:
-            while not self.run.is_over:
-                self._run_epoch(loaders, datasets)
-            if self.scaling is not None and self.run.scheduled:  # a part of one is not the end
-                self.scaling.check_end()
-        except KeyboardInterrupt:
-            self._interrupted()
-        except NonFiniteError as error:
-            self._fall_back(error)
-        finally:
-            self.parallel = None
+        """Train for the epochs that are left."""
+        run_epochs(self, X)
         return self
-
-    def _run_epoch(self, loaders: dict[str, Any], datasets: dict[str, Any]) -> None:
-        self._seed_epoch()
-        self.notify("on_epoch_begin", **datasets)
-        self.run_single_epoch(
-            loaders["train"], training=True, prefix="train", step_fn=self.train_step
-        )
-        self.run.time.end_steps()
-        share_buffers(self.module_)
-        check_weights(self.module_, self.optimizer_, epoch=self.run.epochs_done + 1)
-        self.run_single_epoch(
-            loaders["valid"], training=False, prefix="valid", step_fn=self.validation_step
-        )
-        if self.run.score is not None:
-            score = self.run.score.take(self, epoch=self.run.epochs_done + 1)
-            self.history.record("valid_score", score)
-        self.run.time.count_tail()
-        self.run.epochs_done += 1
-        self.notify("on_epoch_end", **datasets)
-        self.run.time.count_tail()
-
-    def _seed_epoch(self) -> None:
-        """Let the epoch draw what it would draw as a part of one long fit."""
-        assert self.course is not None
-        assert self.run.batch_sampler is not None
-        epoch = self.run.epochs_before + self.run.epochs_done
-        self.run.batch_sampler.epoch = epoch
-        torch.manual_seed(mix_seed(self.course.seed, epoch, rank()))
-
-    def run_single_epoch(
-        self, iterator: Any, training: bool, prefix: str, step_fn: Any, **fit_params: Any
-    ) -> None:
-        """Take a step for each batch; skorch's own loop waits for the loss of each."""
-        if iterator is None:
-            return
-        n_batches = 0
-        readings = Readings(
-            torch.device(self.device), epoch=self.run.epochs_done + 1, scaling=self.scaling
-        )
-        for batch in iterator:
-            self.notify("on_batch_begin", batch=batch, training=training)
-            step = step_fn(batch, **fit_params)
-            self.history.record_batch(f"{prefix}_loss", step["loss"].detach())
-            self.history.record_batch(f"{prefix}_batch_size", len(batch[0]))
-            readings.add(self.history[-1]["batches"][-1])
-            if training:
-                self.run.time.count_step()
-            self.notify("on_batch_end", batch=batch, training=training, **step)
-            n_batches += 1
-            if training and self.run.time.is_over:
-                break
-        readings.take_all()
-        self.history.record(f"{prefix}_batch_count", n_batches)
-
-    def _interrupted(self) -> None:
-        """Keep what can be used for a user at the prompt; end a search, whose fit this is."""
-        run = self.run
-        batches = [batch for row in self.history_[run.epochs_before :] for batch in row["batches"]]
-        if run.is_of_clone or not (run.epochs_done or "train_loss" in (batches or [{}])[0]):
-            run.interrupted = True
-            return
-        try:
-            check_weights(self.module_, self.optimizer_, epoch=run.epochs_done + 1)
-        except NonFiniteError as error:
-            self._fall_back(error)
-        else:
-            self._cut_short("interrupted by the user", "its weights of that moment")
-
-    def _cut_short(self, why: str, kept: str) -> None:
-        del self.history_[self.run.epochs_before + self.run.epochs_done :]
-        warnings.warn(
-            f"fit was cut short in epoch {self.run.epochs_done + 1}: {why}. The estimator can be "
-            f"used and keeps {kept}",
-            ConvergenceWarning,
-            stacklevel=2,
-        )
-
-    def _fall_back(self, error: NonFiniteError) -> None:
-        """Go back to the weights of the last epoch that ended well."""
-        if self.run.epochs_done == 0:
-            raise ValueError(f"{error}; no epoch had ended, so nothing is kept") from None
-        if self.scaling is not None and self.scaling.n_taken == 0:
-            raise ValueError(f"{error}; nothing was learned, so nothing is kept") from None
-        dict(self.callbacks_)["last_good_weights"].restore(self)
-        self._cut_short(str(error), f"the weights of epoch {self.run.epochs_done}")
 
     def train_step(self, batch: Any, **fit_params: Any) -> dict[str, Any]:
         """Augment the views of a batch, then take one step."""
@@ -378,17 +220,19 @@ class CLCENet(ClassifierMixin, NeuralNet):
         summing = self.parallel is not None and torch.is_grad_enabled()
         run: Any = self.parallel if summing else self.module_
         x = x.to(self.device, non_blocking=True)
-        device = torch.device(self.device)
-        with autocast(resolve_precision(self.precision, device), device):
+        with self._autocast():
             return run(x) if self.module_.training else run_in_parts(run, x)
 
     def read(self, x: Any) -> tuple[Tensor, Tensor]:
         """Compute what the classifier reads, and its logits."""
         x = x.to(self.device, non_blocking=True)
-        device = torch.device(self.device)
-        with autocast(resolve_precision(self.precision, device), device):
+        with self._autocast():
             read, _ = run_in_parts(self.module_.read, x)
             return read, self.module_.classifier(read)
+
+    def _autocast(self) -> torch.autocast:
+        device = torch.device(self.device)
+        return autocast(resolve_precision(self.precision, device), device)
 
     def get_loss(self, y_pred: Any, y_true: Any, X: Any = None, training: bool = False) -> Tensor:
         """Hand both outputs, labels and weights to the criterion, which gathers all processes'."""
@@ -412,21 +256,6 @@ class CLCENet(ClassifierMixin, NeuralNet):
         self.history.record_batch("valid_acc", (gather(hits.to(exact)) * weights).sum() / total)
         self.history.record_batch("valid_weight", total)
         return step
-
-    def infer_batches(self, dataset: Dataset, infer: Infer | None = None) -> tuple[Tensor, ...]:
-        """Return logits and embeddings, or what ``infer`` gives, in order.
-
-        They are of shape (n, ...), float32 on the CPU. Each process computes some of the batches.
-        """
-        self.module_.eval()
-        outputs = []
-        batches: Any = self._load(dataset, share_of(self._in_order(dataset)), "iterator_valid")
-        shown = bool(self.verbose) and is_main() and not isinstance(batches, FeatureBatches)
-        for batch, _ in bar(batches, total=len(batches), unit="batch", shown=shown):
-            with torch.inference_mode():
-                found = (infer or self.infer)(batch)
-                outputs.append([output.float().cpu() for output in found])
-        return tuple(map(torch.cat, zip(*chain(*from_all(outputs)), strict=True)))
 
     def __getstate__(self) -> dict[str, Any]:
         """Pickle the module once, no data, and the optimizer's state only if it will be used."""
@@ -453,20 +282,6 @@ def probabilities(logits: Tensor) -> Tensor:
     return logits.float().softmax(dim=-1)
 
 
-class Views:
-    """Batches whose samples come several times, to be augmented each time."""
-
-    def __init__(self, batches: Any, n_views: int) -> None:
-        self.batches = batches
-        self.n_views = n_views
-
-    def __len__(self) -> int:
-        return len(self.batches)
-
-    def __iter__(self) -> Iterator[list[int]]:
-        return (list(indices) * self.n_views for indices in self.batches)
-
-
 def already_a_batch(batch: Any) -> Any:
-    """Collate nothing: the datasets of :mod:`sklearn_clce.batches` give whole batches."""
+    """Collate nothing: the datasets of :mod:`sklearn_clce.data` give whole batches."""
     return batch
