@@ -18,7 +18,7 @@ from sklearn.exceptions import InconsistentVersionWarning, NotFittedError
 
 from model_files import assert_same_model, on_features, tiny, vectors, vit
 from sklearn_clce import CLCEClassifier
-from sklearn_clce.persistence import _estimator, _file
+from sklearn_clce.persistence import _file, _versions
 
 FOLDER = Path(__file__).parent
 
@@ -150,9 +150,9 @@ def test_a_file_written_before_the_sub_packages_still_loads():
 
 
 def test_other_versions_of_libraries_are_named(fitted_head, tmp_path, monkeypatch):
-    now = _estimator._version
+    now = _versions._version
     with monkeypatch.context() as patch:
-        patch.setattr(_estimator, "_version", lambda name: {"torch": "1.0"}.get(name, now(name)))
+        patch.setattr(_versions, "_version", lambda name: {"torch": "1.0"}.get(name, now(name)))
         fitted_head.save(tmp_path / "model")
     message = f"saved with other versions: torch 1.0, here {now('torch')}. Its predictions may"
     with pytest.warns(InconsistentVersionWarning, match=message) as caught:
@@ -163,8 +163,8 @@ def test_other_versions_of_libraries_are_named(fitted_head, tmp_path, monkeypatc
 
 
 def test_a_build_for_another_device_is_no_other_version(monkeypatch):
-    monkeypatch.setattr(_estimator, "version", lambda name: "2.6.0+cu124")
-    assert _estimator._version("torch") == "2.6.0"
+    monkeypatch.setattr(_versions, "version", lambda name: "2.6.0+cu124")
+    assert _versions._version("torch") == "2.6.0"
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="the process that saves is a fork")
