@@ -8,7 +8,6 @@ RandAugment is torchvision's: timm's asks a new Pillow for what that refuses.
 """
 
 import math
-import random
 
 import numpy as np
 import timm
@@ -20,35 +19,21 @@ from timm.optim import param_groups_layer_decay
 from torch.nn.functional import cross_entropy
 from torchvision.transforms import v2
 
+from .fine_tuner import FineTuner
+
 RATE, LEAST_RATE, LAYER_DECAY, WEIGHT_DECAY = 5e-4, 1e-6, 0.9, 0.05
 EPOCHS, WARM_UP, BATCH_SIZE = 30, 5, 32
 DROP_PATH, SMOOTHING, HEAD_SCALE = 0.1, 0.1, 1e-3
 
 
-class BeitScript:
-    """A classifier of images, fine-tuned by that recipe.
-
-    Parameters
-    ----------
-    backbone : nn.Module
-        A timm model without a classifier, whose weights are the start.
-    config : BackboneConfig
-        How it wants its images.
-    seed : int
-        Of everything random.
-    device : torch.device
-        Where to compute.
-    """
-
-    def __init__(self, backbone, config, seed, device):
-        self.backbone, self.config, self.seed, self.device = backbone, config, seed, device
-        self.budget = {}
+class BeitScript(FineTuner):
+    """A classifier of images, fine-tuned by that recipe."""
 
     def fit(self, images, y):
         """Fine-tune on images (n, H, W, 3) in 0..255 and their labels (n,)."""
         self.classes_, labels = np.unique(y, return_inverse=True)
         labels = torch.from_numpy(labels).to(self.device)
-        seed_all(self.seed)
+        self.seed_all()
         self.model = self._start()
         groups = param_groups_layer_decay(self.model, WEIGHT_DECAY, layer_decay=LAYER_DECAY)
         optimizer = torch.optim.AdamW(groups, lr=RATE)
@@ -125,10 +110,3 @@ def rate_of(step, n_batches):
         return LEAST_RATE + (RATE - LEAST_RATE) * step / warm
     gone = (step - warm) / (steps - warm)
     return LEAST_RATE + (RATE - LEAST_RATE) * (1 + math.cos(math.pi * gone)) / 2
-
-
-def seed_all(seed):
-    """Seed what augmentation, order and new weights are drawn from."""
-    random.seed(seed)
-    np.random.seed(seed)  # noqa: NPY002
-    torch.manual_seed(seed)

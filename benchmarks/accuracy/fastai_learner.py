@@ -6,31 +6,18 @@ Its own is 64 and drops what is left over: of 70 pictures a step an epoch.
 import numpy as np
 import torch
 
-from .beit_script import seed_all
+from .fine_tuner import FineTuner
 
 EPOCHS, BATCH_SIZE = 20, 16
 
 
-class FastaiLearner:
-    """A classifier of images: one epoch of a new head, then all layers.
+class FastaiLearner(FineTuner):
+    """A classifier of images: one epoch of a new head, then all layers."""
 
-    Parameters
-    ----------
-    backbone : nn.Module
-        A timm model without a classifier, whose weights are the start.
-    config : BackboneConfig
-        How it wants its images.
-    seed : int
-        Of everything random.
-    device : torch.device
-        Where to compute.
-    """
-
-    def __init__(self, backbone, config, seed, device):
+    def __init__(self, *args):
         import fastai.vision.all  # noqa: F401  (its seconds are not those of a fit)
 
-        self.backbone, self.config, self.seed, self.device = backbone, config, seed, device
-        self.budget = {}
+        super().__init__(*args)
 
     def fit(self, images, y):
         """Fine-tune on images (n, H, W, 3) in 0..255 and their labels (n,)."""
@@ -45,7 +32,7 @@ class FastaiLearner:
         )
 
         self.classes_ = np.unique(y)
-        seed_all(self.seed)
+        self.seed_all()
         block = DataBlock(
             blocks=(ImageBlock, CategoryBlock(vocab=self.classes_.tolist())),
             get_x=lambda row: images[row],

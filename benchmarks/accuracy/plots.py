@@ -75,11 +75,8 @@ def by_shots(figure, runs):
             )
             drawn = True
     axes.axhline(0, color="black", linewidth=0.8)
-    axes.set_xscale("log", base=2)
-    shots = sorted(runs["shots"].unique())
-    axes.set_xticks(shots, shots)
-    axes.set_xlabel("images a class")
-    axes.set_ylabel("points, mean over sets")
+    _scale_by_doubling(axes, runs["shots"])
+    axes.set(xlabel="images a class", ylabel="points, mean over sets")
     _legend(axes)
     return drawn
 
@@ -90,11 +87,8 @@ def by_batch_size(figure, runs):
     for method, part in runs.groupby("method"):
         means = part.groupby("batch_size")["accuracy"].mean()
         axes.plot(means.index, means, "o-", color=COLOURS[method], label=METHODS[method])
-    axes.set_xscale("log", base=2)
-    sizes = sorted(runs["batch_size"].unique())
-    axes.set_xticks(sizes, sizes)
-    axes.set_xlabel("batch size")
-    axes.set_ylabel("accuracy, per cent")
+    _scale_by_doubling(axes, runs["batch_size"])
+    axes.set(xlabel="batch size", ylabel="accuracy, per cent")
     _legend(axes)
     return True
 
@@ -110,10 +104,18 @@ def by_time(figure, runs):
         )
         for name, x, y in zip(means.index, milliseconds, means["accuracy"], strict=True):
             axes.annotate(name[-5:], (x, y), textcoords="offset points", xytext=(4, -10))
-    axes.set_xlabel("milliseconds of one core for the features of a picture")
-    axes.set_ylabel("accuracy, per cent")
+    axes.set(
+        xlabel="milliseconds of one core for the features of a picture",
+        ylabel="accuracy, per cent",
+    )
     _legend(axes)
     return True
+
+
+def _scale_by_doubling(axes, column):
+    values = sorted(column.unique())
+    axes.set_xscale("log", base=2)
+    axes.set_xticks(values, values)
 
 
 def _legend(axes):

@@ -13,13 +13,11 @@ from torch.nn import functional as F
 
 from ..data import EvaluationTransform, as_float
 from ._feature_maps import attribute
-from ._plotting import new_axes, panels, shortened, thumbnail
+from ._plotting import CAPTION_LENGTH, PICTURE_SIDE, gallery, shortened, thumbnail
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-PICTURE_SIDE = 224  # pixels
-CAPTION_LENGTH = 26  # characters that fit above a picture
 DIMMED = 0.25  # of a picture's light where nothing speaks for the class
 
 
@@ -161,14 +159,8 @@ class AttributionDisplay:
         AttributionDisplay
             The same display.
         """
-        n_columns = min(len(self.images), int(np.ceil(np.sqrt(len(self.images)))))
-        n_rows = int(np.ceil(len(self.images) / n_columns))
-        self.ax_ = new_axes(ax, (2.1 * n_columns, 2.5 * n_rows))
+        self.ax_, self.axes_ = gallery(ax, len(self.images), height=2.5, gap=0.2)
         self.figure_ = self.ax_.figure
-        grid = panels(self.ax_, n_rows, n_columns, gap=0.2).ravel()
-        self.axes_ = grid[: len(self.images)]
-        for axis in grid[len(self.images) :]:
-            axis.set_axis_off()
         for number, axis in enumerate(self.axes_):
             image = np.asarray(self.images[number])
             axis.imshow(_lit(image, self.attributions[number]), cmap="gray", vmin=0, vmax=1)

@@ -5,6 +5,7 @@ matplotlib is imported when something is drawn, never before.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -20,6 +21,10 @@ FONT_SIZES = (9, 8, 7, 6, 5)  # of labels, in points: the first at which all of 
 LONGEST_LABEL = 24  # characters of a label among many
 CLEARANCE = (0.06, 2)  # around labels: share of the width, as type is hinted; pixels
 ELLIPSIS = "…"
+# of a gallery
+PICTURE_SIDE = 224  # pixels
+PICTURE_WIDTH = 2.1  # inches of a panel
+CAPTION_LENGTH = 26  # characters that fit above a picture
 THUMBNAIL_SIDES = (20, 16, 13, 10)  # longer side in points: the first at which all of them fit
 THUMBNAIL_FRAME = 8  # points
 THIN_LINE = {"linewidth": 0.6, "color": "0.4"}  # from a label or a picture to its point
@@ -48,6 +53,17 @@ def panels(ax: Any, n_rows: int, n_columns: int, *, gap: float, sharex: bool = F
             shared = grid[0, 0] if sharex else None
             grid[row, column] = ax.inset_axes(box, sharex=shared)
     return grid
+
+
+def gallery(ax: Any, n_pictures: int, *, height: float, gap: float) -> tuple[Any, np.ndarray]:
+    """Divide axes, or those of a new figure, into panels for pictures with their captions."""
+    n_columns = math.ceil(math.sqrt(n_pictures))
+    n_rows = math.ceil(n_pictures / n_columns)
+    ax = new_axes(ax, (PICTURE_WIDTH * n_columns, height * n_rows))
+    grid = panels(ax, n_rows, n_columns, gap=gap).ravel()
+    for axis in grid[n_pictures:]:
+        axis.set_axis_off()
+    return ax, grid[:n_pictures]
 
 
 def shortened(text: Any, n_characters: int) -> str:

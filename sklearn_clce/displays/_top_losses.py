@@ -14,13 +14,11 @@ from sklearn.utils.validation import check_is_fitted
 
 from .._validation import encode_known_labels
 from ..data import ListImages, as_images
-from ._plotting import new_axes, panels, shortened, thumbnail
+from ._plotting import CAPTION_LENGTH, PICTURE_SIDE, gallery, shortened, thumbnail
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-PICTURE_SIDE = 224  # pixels
-CAPTION_LENGTH = 26  # characters that fit above a picture
 WRONG_FRAME = {"edgecolor": "#D55E00", "linewidth": 2.5}
 RIGHT_FRAME = {"edgecolor": "0.6", "linewidth": 0.8}
 
@@ -216,14 +214,8 @@ class TopLossesDisplay:
         TopLossesDisplay
             The same display.
         """
-        n_columns = min(len(self.images), int(np.ceil(np.sqrt(len(self.images)))))
-        n_rows = int(np.ceil(len(self.images) / n_columns))
-        self.ax_ = new_axes(ax, (2.1 * n_columns, 2.7 * n_rows))
+        self.ax_, self.axes_ = gallery(ax, len(self.images), height=2.7, gap=0.28)
         self.figure_ = self.ax_.figure
-        grid = panels(self.ax_, n_rows, n_columns, gap=0.28).ravel()
-        self.axes_ = grid[: len(self.images)]
-        for axis in grid[len(self.images) :]:
-            axis.set_axis_off()
         for number, axis in enumerate(self.axes_):
             axis.imshow(self.images[number], cmap="gray", vmin=0, vmax=1)
             axis.set(xticks=[], yticks=[])
