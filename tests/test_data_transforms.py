@@ -7,7 +7,7 @@ from PIL import Image
 from timm.data import create_transform, resolve_data_config
 
 from sklearn_clce.backbones import BackboneConfig, load_backbone
-from sklearn_clce.data import EvaluationTransform, read_image
+from sklearn_clce.data import EvaluationTransform, as_images
 
 
 @pytest.mark.parametrize("name", ["efficientnet_lite0", "vit_tiny"])
@@ -17,7 +17,7 @@ def test_agrees_with_timms_evaluation_transform(name, photos):
     timms = create_transform(**options | {"mean": (0, 0, 0), "std": (1, 1, 1)})
     for photo in photos:
         expected = timms(Image.fromarray(photo))
-        ours = EvaluationTransform(config)(read_image(photo, "X[0]"))
+        ours = EvaluationTransform(config)(as_images([photo])[0])
         assert ours.shape == expected.shape
         # timm rounds and clips to 8 bits after each of its two passes, ours once at the end
         assert (ours - expected).abs().max() < 8 / 255
@@ -44,7 +44,7 @@ def test_squash_keeps_the_edges_that_center_crops():
     wide[:, :10] = 255
     by_mode = {
         mode: EvaluationTransform(BackboneConfig(name="any", image_size=20, crop_mode=mode))(
-            read_image(wide, "X[0]")
+            as_images([wide])[0]
         )
         for mode in ("center", "squash")
     }

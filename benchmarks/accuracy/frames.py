@@ -48,12 +48,12 @@ class Estimate(NamedTuple):
         return f"{self.mean:+.1f}{half}"
 
 
-def frame_of(lines, groups=GROUPS):
+def frame_of(lines):
     """Make a row for each finished run of each group."""
     done = finished(lines)
     rows = [
         row_of(name, run, done[run.key])
-        for name, group in groups.items()
+        for name, group in GROUPS.items()
         for run in group.runs(MOST_DRAWS)
         if run.key in done
     ]

@@ -40,31 +40,31 @@ What was measured at earlier defaults, at 64 pixels, is history, and not on this
 """
 
 
-def write_report(lines, docs, groups=GROUPS):
+def write_report(lines, docs):
     """Write page, plots, goals, and a file with every run."""
     (docs / FOLDER).mkdir(parents=True, exist_ok=True)
-    frame = frame_of(lines, groups)
+    frame = frame_of(lines)
     drawn = [
         name
         for name in frame["group"].unique()
         if plot_group(name, select(frame, name), docs / FOLDER / f"{name}.svg")
     ]
     frame.round(5).to_csv(docs / FOLDER / "runs.csv", index=False, lineterminator="\n")
-    (docs / PAGE).write_text(page(lines, frame, drawn, groups), encoding="utf-8")
+    (docs / PAGE).write_text(page(lines, frame, drawn), encoding="utf-8")
     (docs / FOLDER / "goals.inc").write_text(goal_table(frame), encoding="utf-8")
 
 
-def page(lines, frame, drawn=(), groups=GROUPS):
+def page(lines, frame, drawn=()):
     """Write the page in reStructuredText; ``drawn`` are the groups that have a plot."""
-    measured = {name: groups[name] for name in frame["group"].unique()}
+    measured = {name: GROUPS[name] for name in frame["group"].unique()}
     parts = [
         heading("Results", "="),
         verdict(frame) or "Nothing is measured at today's defaults yet.\n",
-        *(f"**{groups[n].title}.** {groups[n].about}\n\n{picture(n, groups[n])}" for n in drawn),
+        *(f"**{GROUPS[n].title}.** {GROUPS[n].about}\n\n{picture(n, GROUPS[n])}" for n in drawn),
         heading("What was measured, and how") + ABOUT,
         f"\n:download:`Every run <{FOLDER}/runs.csv>` is in one file.\n",
         *(section(name, group, select(frame, name)) for name, group in measured.items()),
-        provenance(lines, measured, groups),
+        provenance(lines, measured),
     ]
     return "\n".join(part for part in parts if part)
 
@@ -256,12 +256,12 @@ def goal_table(frame):
     return table("Goals, in points, and what was measured", ["", "goal", "measured", ""], rows)
 
 
-def provenance(lines, measured, groups):
+def provenance(lines, measured):
     """Say how much of each group is done, on which machines, and how to do it again."""
     done, broken = finished(lines), failed(lines)
     rows = [
         [group.title, sum(one.key in done for one in group.runs()), len(group.runs())]
-        for group in groups.values()
+        for group in GROUPS.values()
     ]
     machines = Counter(machine_of(line) for line in done.values())
     parts = [

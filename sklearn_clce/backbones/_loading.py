@@ -179,9 +179,7 @@ def _pretrained_cfg(name: str) -> Any:
     return timm.get_pretrained_cfg(name)
 
 
-def _timm_model(
-    name: str, image_size: int | None, n_channels: int | None = None, **kwargs: Any
-) -> Any:
+def _timm_model(name: str, image_size: int | None, n_channels: int | None, **kwargs: Any) -> Any:
     """Call timm; a backbone of fixed input size is told the size that is wanted."""
     import timm
 

@@ -6,7 +6,6 @@ from ._folder import load_image_folder
 from ._kinds import as_images
 from ._loading import ImageBatches
 from ._pixels import as_float
-from ._reading import read_image
 from ._room import Room
 from ._sequences import ArrayImages, Images, ListImages, PartOfImages
 from ._transforms import EvaluationTransform, RandomCrops
@@ -17,7 +16,6 @@ __all__ = [
     "find_unreadable",
     "as_images",
     "as_float",
-    "read_image",
     "Images",
     "ArrayImages",
     "ListImages",

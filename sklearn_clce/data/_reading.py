@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from ._pixels import PixelRules, as_float, channel_axis, check_pixels, to_picture
+from ._pixels import PixelRules, channel_axis, check_pixels, to_picture
 
 # A picture is decoded at twice the size that is needed, as Pillow's thumbnails are: the
 # difference to all of its pixels can't be seen after it is resized.
@@ -23,11 +23,6 @@ ORIENTATION_TAG = 0x0112
 GREY_INTEGERS = ("L", "I;16", "I;16B", "I;16L")  # Pillow's modes
 
 _file_lock = threading.Lock()
-
-
-def read_image(item: Any, where: str, rules: PixelRules | None = None) -> Tensor:
-    """Read one image of any kind, all of its pixels: -> (C, H, W)."""
-    return as_float(read_picture(item, where, rules or PixelRules()))
 
 
 def read_picture(item: Any, where: str, rules: PixelRules, at_least: int | None = None) -> Tensor:

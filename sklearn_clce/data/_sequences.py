@@ -201,9 +201,9 @@ class PartOfImages(Images):
         return self.images.pictures([self.indices[index] for index in indices], at_least)
 
 
-def spread(n: int, k: int = LOOKED_AT) -> list[int]:
-    """Return up to k indices, evenly spread over n."""
-    return np.unique(np.linspace(0, n - 1, min(n, k)).astype(int)).tolist()
+def spread(n: int) -> list[int]:
+    """Return indices, evenly spread over n: of images to look at."""
+    return np.unique(np.linspace(0, n - 1, min(n, LOOKED_AT)).astype(int)).tolist()
 
 
 def _asked(rules: PixelRules, found: PixelRules) -> PixelRules:

@@ -9,6 +9,7 @@ from .._training import CLCEModule
 from ..losses import l2_normalise
 
 FREE_SIDE = 64  # of the images that a network of no input size of its own is traced with
+N_EXAMPLES = 2  # of one, torch would make a fixed size
 
 
 class DeployedNetwork(nn.Module):
@@ -34,14 +35,14 @@ class DeployedNetwork(nn.Module):
         """Tell whether images keep their own size."""
         return self.module.config is not None and self.module.config.image_size is None
 
-    def example(self, n: int = 2) -> Tensor:
-        """Return a batch of n inputs."""
+    def example(self) -> Tensor:
+        """Return a batch of inputs."""
         config = self.module.config
         if config is None:
-            return torch.zeros(n, len(self.module.standardize.mean))
+            return torch.zeros(N_EXAMPLES, len(self.module.standardize.mean))
         side = config.image_size or FREE_SIDE
         dtype = torch.uint8 if self.whole_numbers else torch.float32
-        return torch.zeros(n, side, side, config.n_channels, dtype=dtype)
+        return torch.zeros(N_EXAMPLES, side, side, config.n_channels, dtype=dtype)
 
     def forward(self, batch: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Preprocess and classify a batch."""
