@@ -32,9 +32,9 @@ photographs = {
     "grass": data.grass(),
     "gravel": data.gravel(),
     "retina": data.retina(),
-    "rocket": data.rocket(),
+    "rocket": data.rocket()[180:],  # without most of the sky
     "stars": data.hubble_deep_field(),
-    "temple": load_sample_image("china.jpg"),
+    "temple": load_sample_image("china.jpg")[180:],
     "tissue": data.immunohistochemistry(),
 }
 temporary = tempfile.TemporaryDirectory()
