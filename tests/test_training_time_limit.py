@@ -248,5 +248,6 @@ def test_a_time_by_the_clock_on_the_wall(clouds):
     """Nothing of the above is of the clock of the tests alone."""
     clf = head(max_time=1.0, max_epochs=10**6).fit(*clouds)
     assert sum(clf.history_[:, "dur"]) < 5  # of a machine that does much else
-    assert clf.history_[-1, "lr"] == 0
+    # time may also be over in what follows the last step of an epoch
+    assert clf.history_[-1, "lr"] < 0.01 * clf.learning_rate
     assert torch.isfinite(clf.module_.classifier.weight).all()
