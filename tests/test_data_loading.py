@@ -224,3 +224,49 @@ def test_a_batch_is_in_the_order_of_its_axes(colour_images, tmp_path):
         batch, _ = next(iter(ImageBatches(LabelledImages(images, transform(CONFIG)), BATCHES)))
         assert batch.is_contiguous()
         assert batch.dtype == torch.float32
+
+
+def first_and_others(images):
+    """Read one batch of two images after another; -> the first, and an iterator of the others."""
+    batches = [[0, 1], [2, 3], [4], [5, 6], [7, 8], [9, 10]]
+    dataset = LabelledImages(as_images(images), EvaluationTransform(CONFIG))
+    iterator = (batch for batch, _ in ImageBatches(dataset, batches, num_workers=0))
+    return next(iterator), iterator
+
+
+def test_the_memory_of_a_batch_is_used_again(colour_images):
+    first, others = first_and_others(colour_images)
+    places = {first.data_ptr()}
+    del first
+    for batch in others:
+        places.add(batch.data_ptr())
+    assert len(places) == 2
+
+
+HOLDERS = {
+    "part": lambda batch: batch[1, :, 3:],
+    "array": lambda batch: batch.numpy()[1],
+    "detached": lambda batch: batch.detach(),
+    "storage": lambda batch: torch.empty(0).set_(batch.untyped_storage()),
+}
+
+
+@pytest.mark.parametrize("holder", HOLDERS)
+def test_a_batch_that_somebody_holds_stays_as_it_is(holder, colour_images):
+    first, others = first_and_others(colour_images)
+    held = HOLDERS[holder](first)
+    before = torch.as_tensor(held).clone()
+    place = first.data_ptr()
+    del first
+    assert place not in {batch.data_ptr() for batch in others}
+    assert torch.equal(torch.as_tensor(held), before)
+
+
+def test_a_batch_that_a_gradient_needs_stays_as_it_is(colour_images):
+    weight = torch.ones((), requires_grad=True)
+    first, others = first_and_others(colour_images)
+    expected, product = first.sum(), (first * weight).sum()
+    del first
+    assert len(list(others)) == 5
+    product.backward()
+    assert weight.grad == expected

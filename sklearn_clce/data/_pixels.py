@@ -113,11 +113,14 @@ def on_white(picture: Tensor) -> Tensor:
     return ((blended + 127) // 255).to(torch.uint8)
 
 
-def as_float(picture: Tensor) -> Tensor:
-    """Return pixels as float32 in 0..1, in the order in memory of their axes."""
-    if picture.dtype != torch.uint8:
-        return picture.contiguous()
-    return picture.to(torch.float32, memory_format=torch.contiguous_format).div_(255)
+def as_float(picture: Tensor, into: Tensor | None = None) -> Tensor:
+    """Return pixels as float32 in 0..1, in the order in memory of their axes, perhaps ``into``."""
+    if into is None:
+        if picture.dtype != torch.uint8:
+            return picture.contiguous()
+        into = torch.empty(picture.shape, dtype=torch.float32, device=picture.device)
+    into.copy_(picture)
+    return into.div_(255) if picture.dtype == torch.uint8 else into
 
 
 def _first(array: np.ndarray, where: str, bad: np.ndarray) -> str:

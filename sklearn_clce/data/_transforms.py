@@ -34,6 +34,12 @@ class EvaluationTransform:
         size = self.config.image_size
         return None if size is None else math.floor(size / self.config.crop_pct)
 
+    @property
+    def shape(self) -> tuple[int, int, int] | None:
+        """Shape of what a batch stacks; None: each picture has its own."""
+        size = self.config.image_size
+        return None if size is None else (self.config.n_channels, size, size)
+
     def __call__(self, picture: Tensor) -> Tensor:
         """Transform one picture: picture (C, H, W) -> (n_channels, image_size, image_size)."""
         if self.at_least is not None:
