@@ -79,7 +79,7 @@ figure, axes = plt.subplots(2, 5, figsize=(9, 4), layout="constrained")
 order = np.argsort(sizes, kind="stable")
 for ax, index in zip(axes.flat, np.concatenate([order[:5], order[-5:]]), strict=True):
     ax.imshow(X_test[index], cmap="gray")
-    ax.set_title(", ".join(classifier.classes_[in_set[index, :, 1]]) or "nothing", size=9)
+    ax.set_title("\n".join(classifier.classes_[in_set[index, :, 1]]) or "nothing", size=9)
     ax.set(xticks=[], yticks=[])
 figure.suptitle("at 90 %: the smallest sets, and the largest")
 plt.show()
