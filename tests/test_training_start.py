@@ -14,7 +14,7 @@ from sklearn_clce._training import CLCEModule, start
 from sklearn_clce._training.module import LENGTH, Standardize
 from sklearn_clce._training.start import (
     LAST_C,
-    N_RECENT,
+    RECENT_BYTES,
     SHRINKAGE,
     discriminant,
     finish_classifier,
@@ -110,15 +110,30 @@ def test_a_search_starts_once_in_each_fold(monkeypatch):
         calls.append(args)
         return start._fit_both(*args)
 
-    monkeypatch.setattr(start, "_mean_of_both", start.Recent(counted, N_RECENT))
+    monkeypatch.setattr(start, "_mean_of_both", start.Recent(counted, RECENT_BYTES))
     clf = CLCEClassifier("precomputed", max_epochs=1, random_state=0)
-    search = GridSearchCV(clf, {"temperature": [0.1, 0.5], "weight": [0.2, 0.8]}, cv=3, refit=False)
-    search.fit(DIGITS[:90].numpy(), LABELS[:90])
-    assert len(calls) == 3
-    for _ in range(N_RECENT):  # others push them out
-        started(DIGITS[:60] + len(calls), LABELS[:60])
-    search.fit(DIGITS[:90].numpy(), LABELS[:90])
-    assert len(calls) == 3 + N_RECENT + 3
+    grid = {"temperature": [0.1, 0.5], "weight": [0.2, 0.8]}
+    GridSearchCV(clf, grid, cv=12, refit=False).fit(DIGITS[:200].numpy(), LABELS[:200])
+    assert len(calls) == 12
+
+
+def test_starts_that_are_kept_take_little_memory():
+    size = 8 * (10 * 64 + 10)  # of a classifier: weight and bias in float64
+    calls = []
+
+    def counted(features):
+        calls.append(features)
+        return torch.zeros(10, 64).double(), torch.zeros(10).double()
+
+    recent = start.Recent(counted, 2 * size)
+    for shift in (0, 1, 0, 2, 0, 1):  # the least recent of the others, 1, made room for 2
+        recent(DIGITS + shift)
+    assert len(calls) == 4
+    assert len(recent.results) == 2
+    none = start.Recent(counted, size - 1)  # one that is too large is not kept
+    none(DIGITS), none(DIGITS)
+    assert len(calls) == 6
+    assert not none.results
 
 
 @pytest.mark.parametrize("changed", ["features", "labels", "weights", "n_classes"])

@@ -11,20 +11,26 @@ from torch import Tensor
 
 
 class Recent:
-    """A function that is not run again for the content of its last calls."""
+    """A function to tensors that is not run again for the content of its last calls.
 
-    def __init__(self, function: Callable[..., Any], n_kept: int) -> None:
+    How many depends on their size: all results that are kept take ``most_bytes`` together.
+    """
+
+    def __init__(self, function: Callable[..., tuple[Tensor, ...]], most_bytes: int) -> None:
         self.function = function
-        self.n_kept = n_kept
-        self.results: OrderedDict[str, Any] = OrderedDict()
+        self.most_bytes = most_bytes
+        self.results: OrderedDict[str, tuple[Tensor, ...]] = OrderedDict()
 
-    def __call__(self, *args: Any) -> Any:
+    def __call__(self, *args: Any) -> tuple[Tensor, ...]:
         """Return the function's result, which nobody may change."""
         key = joblib.hash([arg.numpy() if isinstance(arg, Tensor) else arg for arg in args])
         result = self.results.pop(key, None)
         if result is None:
             result = self.function(*args)
         self.results[key] = result
-        if len(self.results) > self.n_kept:
+        while self._n_bytes() > self.most_bytes:
             self.results.popitem(last=False)
         return result
+
+    def _n_bytes(self) -> int:
+        return sum(part.nbytes for result in self.results.values() for part in result)

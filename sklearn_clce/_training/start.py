@@ -23,7 +23,7 @@ LAST_C = 1.0  # less, because features that were tuned to the samples make them 
 MAX_SAMPLES = 10_000
 MAX_HELD_OUT = 2_000
 MAX_REGRESSED = 1_000
-N_RECENT = 10  # folds of a search, in each of which its candidates start alike
+RECENT_BYTES = 2**26  # of starts, for a search: its candidates start alike in each fold
 LEAST = 1e-6  # what is smaller is rounding
 ONE_SHOT_SPREAD = 1.5  # of the scores, where no image can be held out: usual with two of a class
 
@@ -78,7 +78,7 @@ def _fit_both(
     return weight if basis is None else weight @ basis.T, bias
 
 
-_mean_of_both = Recent(_fit_both, N_RECENT)
+_mean_of_both = Recent(_fit_both, RECENT_BYTES)
 
 
 def finish_classifier(
