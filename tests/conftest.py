@@ -1,6 +1,7 @@
 """Fixtures that several test files share."""
 
 import os
+import random
 
 # scikit-learn runs its array API check only when SciPy was imported with this set.
 os.environ.setdefault("SCIPY_ARRAY_API", "1")
@@ -8,9 +9,18 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
 import numpy as np
 import pytest
+import torch
 from sklearn.datasets import load_digits, load_sample_images
 
 from small_backbones import TinyBackbone
+
+
+@pytest.fixture(autouse=True)
+def _same_draws_in_every_run():
+    """Let what a test leaves to the global generators be the same in any run and order."""
+    random.seed(0)
+    np.random.seed(0)  # noqa: NPY002 - what random_state=None draws from
+    torch.manual_seed(0)
 
 
 @pytest.fixture
