@@ -100,7 +100,8 @@ GROUPS = {
     "new_classes": group(
         "New classes from a fine-tuned backbone",
         "All of the backbone is fine-tuned on 10 images of each of 16 classes; then 5-way episodes "
-        "of other classes are learned on the embeddings, and on the features of the backbone.",
+        "of other classes (30 images of each) are learned on the embeddings, and on the features "
+        "of the backbone.",
         {
             "data": ["cifar_fs", "caltech_fs"],
             "task": ["new_classes"],

@@ -35,7 +35,7 @@ WEIGHT_FILES = {"vit_tiny": "vit_tiny_patch16_224.fp16.safetensors"}
 MOST_SHOTS = 40  # those of a head are some of so many, whose features are computed once
 N_TIMED = 32  # pictures
 N_WAY, N_EPISODES, EPISODE_SHOTS = 5, 300, (1, 5)
-NEW_CLASSES, N_QUERIES = 20, 10  # at most, and as many of each
+NEW_CLASSES, NEW_IMAGES, N_QUERIES = 20, 30, 10  # at most; of each; of each in an episode
 SCRIPTS = {"fastai": FastaiLearner, "script": BeitScript}
 
 
@@ -130,7 +130,7 @@ def new_classes(configuration, surroundings):
     names, counts = np.unique(labels, return_counts=True)
     new = rng.permutation(names[counts >= N_QUERIES + max(EPISODE_SHOTS)])[:NEW_CLASSES]
     rows = rows_of_each(y_base, old, configuration.shots, configuration.seed)
-    new_rows = rows_of_each(labels, new, None, configuration.seed)
+    new_rows = rows_of_each(labels, new, NEW_IMAGES, configuration.seed)
     base, y_base, images, labels = _resized(
         (base[rows], y_base[rows], images[new_rows], labels[new_rows]), configuration, surroundings
     )

@@ -91,8 +91,8 @@ def rows_of_each(labels, classes, n_rows, seed):
         Labels.
     classes : ndarray
         Which of them.
-    n_rows : int or None
-        Rows of each class at most; None: all.
+    n_rows : int
+        Rows of each class at most.
     seed : int
         Of the draw.
 
