@@ -55,6 +55,11 @@ GROUPS = {
         "size.",
         {"data": SETS, "method": [*OURS, *FROZEN, *TRAINED]},
     ),
+    "league_few": group(
+        "League, 5 images a class",
+        "Where images are few: a fit of 20 epochs has 20 to 40 steps.",
+        {"data": SETS, "shots": [5], "method": ["clce", "ce", "logistic", "logistic_cv"]},
+    ),
     "league_all": group(
         "League, all images",
         f"The same with all images at hand, {ALL_IMAGES} a class at most.",
