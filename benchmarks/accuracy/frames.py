@@ -44,8 +44,12 @@ class Estimate(NamedTuple):
         return self.mean + self.half
 
     def __str__(self):
-        half = "" if np.isnan(self.half) else f" ± {self.half:.1f}"
-        return f"{self.mean:+.1f}{half}"
+        return format(self)
+
+    def __format__(self, spec):
+        spec = spec or ".1f"
+        half = "" if np.isnan(self.half) else f" ± {self.half:{spec}}"
+        return f"{self.mean:+{spec}}{half}"
 
 
 def frame_of(lines):

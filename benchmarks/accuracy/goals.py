@@ -63,9 +63,9 @@ def mean_goal(what, lead, wanted):
     """Ask for a mean over sets."""
     goal = Goal(f"{what}: mean", f"at least {wanted:+.1f}")
     mean = over_sets(lead)
-    return (
-        goal if mean is None else goal._replace(measured=str(mean), met=at_least(mean.mean, wanted))
-    )
+    if mean is None:
+        return goal
+    return goal._replace(measured=f"{mean:.2f}", met=at_least(mean.mean, wanted))
 
 
 def worst_goal(what, lead, wanted):
@@ -74,7 +74,7 @@ def worst_goal(what, lead, wanted):
     if not len(lead):
         return goal
     _, (name, worst) = best_and_worst(lead)
-    return goal._replace(measured=f"{worst} ({name})", met=at_least(worst.mean, wanted))
+    return goal._replace(measured=f"{worst:.2f} ({name})", met=at_least(worst.mean, wanted))
 
 
 def clear_goal(what, lead, wanted):
@@ -84,7 +84,7 @@ def clear_goal(what, lead, wanted):
         return goal
     _, (name, worst) = best_and_worst(lead)
     clear = [one for one in by_set(lead).values() if one.mean < wanted and not one.high >= wanted]
-    return goal._replace(measured=f"{worst} ({name})", met=not clear)
+    return goal._replace(measured=f"{worst:.2f} ({name})", met=not clear)
 
 
 def best_goal(what, lead, wanted):
@@ -93,7 +93,7 @@ def best_goal(what, lead, wanted):
     if not len(lead):
         return goal
     (name, best), _ = best_and_worst(lead)
-    return goal._replace(measured=f"{best} ({name})", met=at_least(best.mean, wanted))
+    return goal._replace(measured=f"{best:.2f} ({name})", met=at_least(best.mean, wanted))
 
 
 def loss_goal(what, loss):
