@@ -181,7 +181,8 @@ def standings(runs):
             steps = part["steps"].mean()
             steps = "" if steps != steps else f"{steps:.0f}"
             if part["data"].nunique() < n_sets:
-                title = f"{title} (only {', '.join(part['data'].unique())})"
+                sets = ", ".join(COLLECTIONS[one].title for one in part["data"].unique())
+                title = f"{title} (only {sets})"
             rows.append([title, f"{accuracy:.1f}", f"{loss:.3f}", steps, f"{seconds:.3g}"])
     header = ["", "accuracy, %", "log-loss", "steps", "fit, s"]
     return table("Means over sets", header, rows)
