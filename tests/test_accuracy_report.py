@@ -241,6 +241,18 @@ def test_partial_results_make_a_page(n_lines, tmp_path):
     assert ("an abacus" in text) == (n_lines > 0)
 
 
+def test_the_mean_is_drawn_below_every_set_also_one_that_lacks_a_method(tmp_path):
+    lines = [
+        line
+        for line in lines_of("many_classes", draws=1)
+        if line["configuration"]["data"] == "cifar100"
+        or line["configuration"]["method"] != "logistic"
+    ]
+    plot_group("many_classes", select(frame_of(lines), "many_classes"), tmp_path / "plot.svg")
+    drawn = (tmp_path / "plot.svg").read_text()
+    assert drawn.index("CIFAR-100") < drawn.index("Omniglot") < drawn.index(">mean<")
+
+
 def test_the_report_writes_page_plots_goals_and_every_run(tmp_path):
     lines = lines_of("league", "head", "batch_size", "lite", draws=1)
     write_report(lines, tmp_path)

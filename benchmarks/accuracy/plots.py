@@ -25,27 +25,28 @@ def plot_group(name, runs, path):
 
 def lead_by_set(figure, runs):
     """Draw how far CLCE is ahead of what, on each set and in the mean."""
-    axes, rows = figure.subplots(), []
-    others = [other for other in ("logistic", "ce") if len(differences(runs, "clce", other))]
-    for shift, other in zip((-0.15, 0.15), others, strict=False):
-        lead = differences(runs, "clce", other)
-        found = {COLLECTIONS[name].title: one for name, one in by_set(lead).items()}
-        found["mean"] = over_sets(lead)
-        rows = list(dict.fromkeys([*rows, *found]))
+    axes = figure.subplots()
+    leads = {other: differences(runs, "clce", other) for other in ("logistic", "ce")}
+    leads = {other: lead for other, lead in leads.items() if len(lead)}
+    if not leads:
+        return False
+    sets = {other: by_set(lead) for other, lead in leads.items()}
+    names = [*dict.fromkeys(name for found in sets.values() for name in found), "mean"]
+    for shift, (other, found) in zip((-0.15, 0.15), sets.items(), strict=False):
+        found = found | {"mean": over_sets(leads[other])}
         axes.errorbar(
             [one.mean for one in found.values()],
-            [rows.index(name) + shift for name in found],
+            [names.index(name) + shift for name in found],
             xerr=[np.nan_to_num(one.half) for one in found.values()],
             fmt="o",
             capsize=2,
             color=COLOURS[other],
             label=f"minus {METHODS[other]}",
         )
-    if not others:
-        return False
-    figure.set_figheight(1.2 + 0.35 * len(rows))
+    figure.set_figheight(1.2 + 0.35 * len(names))
     axes.axvline(0, color="black", linewidth=0.8)
-    axes.set_yticks(range(len(rows)), rows)
+    titles = [COLLECTIONS[name].title if name in COLLECTIONS else name for name in names]
+    axes.set_yticks(range(len(names)), titles)
     axes.invert_yaxis()
     axes.set_xlabel("points; right of 0 CLCE is better; 95 % intervals")
     _legend(axes)
