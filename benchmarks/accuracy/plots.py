@@ -45,8 +45,7 @@ def lead_by_set(figure, runs):
         )
     figure.set_figheight(1.2 + 0.35 * len(names))
     axes.axvline(0, color="black", linewidth=0.8)
-    titles = [COLLECTIONS[name].title if name in COLLECTIONS else name for name in names]
-    axes.set_yticks(range(len(names)), titles)
+    axes.set_yticks(range(len(names)), [*(COLLECTIONS[name].title for name in names[:-1]), "mean"])
     axes.invert_yaxis()
     axes.set_xlabel("points; right of 0 CLCE is better; 95 % intervals")
     _legend(axes)

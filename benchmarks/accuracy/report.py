@@ -184,8 +184,7 @@ def standings(runs):
                 sets = ", ".join(COLLECTIONS[one].title for one in part["data"].unique())
                 title = f"{title} (only {sets})"
             rows.append([title, f"{accuracy:.1f}", f"{loss:.3f}", steps, f"{seconds:.3g}"])
-    header = ["", "accuracy, %", "log-loss", "steps", "fit, s"]
-    return table("Means over sets", header, rows)
+    return table("Means over sets", ["", "accuracy, %", "log-loss", "steps", "fit, s"], rows)
 
 
 def case_table(runs):
