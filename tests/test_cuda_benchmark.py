@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from xml.etree import ElementTree
 
+import numpy as np
 import pytest
 import torch
 from docutils.core import publish_doctree
@@ -19,6 +20,8 @@ from benchmarks.cuda.plan import BUNDLED, make_plan
 from benchmarks.cuda.report import goals, page, tables
 from benchmarks.cuda.synchronisation import MESSAGE, waits, waits_of_a_step
 from benchmarks.tables import directive, text
+from sklearn_clce import CLCEClassifier
+from sklearn_clce._training.module import Standardize
 
 ROOT = Path(__file__).parents[1]
 CPU = torch.device("cpu")
@@ -155,26 +158,52 @@ def test_the_whole_command_on_a_cpu(measured_page, tmp_path):
     assert "A search with two processes" in measured_page(file)
 
 
-def test_waits_are_counted_where_they_come_from(monkeypatch):
+@pytest.fixture
+def modes(monkeypatch):
+    """The modes that torch's debugging of synchronisations is set to."""
     modes = ["default"]
-    monkeypatch.setattr("torch.cuda.get_sync_debug_mode", lambda: modes[-1])
     monkeypatch.setattr("torch.cuda.set_sync_debug_mode", modes.append)
+    return modes
 
-    def wait():
-        if modes[-1] == "warn":
-            warnings.warn(MESSAGE, stacklevel=2)
 
-    def fit(n_steps):
-        wait()
-        for _ in range(n_steps):
-            wait()
-            wait()
+def wait(modes):
+    if modes[-1] == "warn":
+        warnings.warn(MESSAGE, stacklevel=2)
 
-    found = waits(lambda: fit(3))
-    assert sorted(found.values()) == [1, 3, 3]
-    assert all(place.startswith("tests/test_cuda_benchmark.py:") for place in found)
+
+def test_waits_are_counted_where_they_come_from(modes):
+    def work():
+        wait(modes)
+        for _ in range(3):
+            wait(modes)
+
+    assert sorted(waits(work).values()) == [1, 3]
+    assert all(place.startswith("tests/test_cuda_benchmark.py:") for place in waits(work))
+    assert modes[-1] == "default"
+
+
+def test_waits_are_those_of_steps(modes, monkeypatch):
+    transform = Standardize.forward
+
+    def waiting(self, features):
+        wait(modes)
+        return transform(self, features)
+
+    def fit(steps):
+        X = np.random.default_rng(0).normal(size=(12, 3))
+        CLCEClassifier(
+            "precomputed", batch_size=4, max_epochs=2, sampler="shuffle", callbacks=[steps]
+        ).fit(X, np.arange(12) % 2)
+
+    monkeypatch.setattr(Standardize, "forward", waiting)  # also before and after training
+    assert list(waits_of_a_step(fit).values()) == [1]
+    assert modes[-1] == "default"
+
+
+def test_a_failed_fit_is_watched_no_longer(modes):
+    with pytest.raises(ZeroDivisionError):
+        waits(lambda: 1 / 0)
     assert modes == ["default", "warn", "default"]
-    assert sorted(waits_of_a_step(fit).values()) == [1, 1]
 
 
 def test_outcomes_of_tests():
@@ -199,6 +228,7 @@ def index(monkeypatch):
                 needs = "".join(f"Requires-Dist: {need}\n" for need in packages.get(one.name, []))
                 archive.writestr(f"{one.name}-1.0.dist-info/METADATA", f"Name: x\n{needs}\n")
                 archive.writestr("weights", bytes(2**20))
+                archive.writestr("copied/other-1.0.dist-info/METADATA", "Name: other\n")
 
     monkeypatch.setattr(wheels, "build", lambda folder: download([Requirement("ours")], folder))
     monkeypatch.setattr(wheels, "download", download)
@@ -222,7 +252,9 @@ def test_wheels_beyond_the_limit_are_refused(index, tmp_path):
 
 
 def test_what_the_marked_tests_import_is_in_the_folder():
-    names = {one.name for one in wheels.roots()} | set(wheels.HAS) | {"packaging"}
+    names = {one.name for one in wheels.roots()}
+    assert "fastai" not in names  # which the benchmarks of accuracy alone use
+    names |= set(wheels.HAS) | {"packaging"}
     of_import = {"PIL": "pillow", "sklearn": "scikit-learn"}
     here = {path.stem for path in (ROOT / "tests" / "helpers").glob("*.py")}
     ours = here | {"benchmarks", "sklearn_clce"} | sys.stdlib_module_names

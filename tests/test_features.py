@@ -440,8 +440,7 @@ def test_features_of_a_gpu_are_near_and_kept_apart(tmp_path, photos):
     expected = cpu.transform(photos)
     gpu = clone(cpu).set_params(device="cuda", precision="auto")
     features = gpu.transform(photos)
-    assert not np.array_equal(features, expected)
-    np.testing.assert_allclose(features, expected, atol=0.1 * np.abs(expected).max())
+    assert 0 < np.abs(features - expected).max() < 0.15 * np.abs(expected).max()
     np.testing.assert_array_equal(gpu.transform(photos), features)
     loaded = _frozen.frozen_backbone("efficientnet_lite0", image_size=64)
     assert next(loaded.module.parameters()).device.type == "cpu"

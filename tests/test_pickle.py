@@ -1,6 +1,7 @@
 """Pickles: for processes of one's own; and weights from strangers, which are none."""
 
 import io
+import os
 import pickle
 import subprocess
 import sys
@@ -99,7 +100,7 @@ def test_between_gpu_and_cpu(colour_images, colour_labels, tmp_path):
         capture_output=True,
         text=True,
         cwd=FOLDER,
-        env={"CUDA_VISIBLE_DEVICES": ""},
+        env=os.environ | {"CUDA_VISIBLE_DEVICES": ""},
     )
     assert without.stdout.strip() == "{'cpu'}", without.stderr
 

@@ -142,8 +142,9 @@ def test_history_is_the_same_however_late_it_is_read(monkeypatch, clouds):
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 @pytest.mark.parametrize("trainable", ["all", "head"])
 def test_a_step_on_cuda_makes_nobody_wait(tiny_backbone, trainable):
-    def fit(n_steps):
-        X = np.random.default_rng(0).random((4 * n_steps, 16, 16, 3))
+    X = np.random.default_rng(0).random((16, 16, 16, 3))
+
+    def fit(steps):
         images_fit(
             tiny_backbone,
             X,
@@ -151,6 +152,8 @@ def test_a_step_on_cuda_makes_nobody_wait(tiny_backbone, trainable):
             device="cuda",
             trainable=trainable,
             sampler="shuffle",
+            augment="auto",
+            callbacks=[steps],
         )
 
     assert waits_of_a_step(fit) == {}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import statistics
 from dataclasses import replace
+from functools import partial
 from itertools import pairwise
 
 from sklearn_clce import CLCEClassifier
@@ -11,7 +12,9 @@ from sklearn_clce import CLCEClassifier
 from ..fit_overhead import Task, estimator, hand_written, pictures
 from .null_backbone import NullBackbone
 from .plan import BUNDLED, Plan, is_pretrained
-from .synchronisation import waits_of_a_step
+from .synchronisation import Steps, waits_of_a_step
+
+N_STEPS = 8  # in which waits are counted
 
 
 def measure(plan: Plan) -> dict:
@@ -65,9 +68,9 @@ def epoch_seconds(times: list[float]) -> float:
 
 def count_waits(plan: Plan) -> dict:
     """Count the synchronisations in a step of a whole network, and of a head."""
+    X, y = pictures(N_STEPS * plan.batch_size, 32)
 
-    def fit(n_steps: int, trainable: str) -> None:
-        X, y = pictures(n_steps * plan.batch_size, 32)
+    def fit(steps: Steps, trainable: str) -> None:
         CLCEClassifier(
             BUNDLED,
             pretrained=is_pretrained(BUNDLED),
@@ -77,10 +80,11 @@ def count_waits(plan: Plan) -> dict:
             max_epochs=1,
             sampler="shuffle",
             device=plan.device,
+            callbacks=[steps],
             random_state=0,
         ).fit(X, y)
 
     return {
-        trainable: dict(waits_of_a_step(lambda n_steps, t=trainable: fit(n_steps, t)))
+        trainable: dict(waits_of_a_step(partial(fit, trainable=trainable)))
         for trainable in ("all", "head")
     }

@@ -14,6 +14,8 @@ from .plan import Plan
 
 MARK = re.compile(r"^ *@pytest\.mark\.cuda$", re.MULTILINE)
 BAD = ("failure", "error")  # tags of JUnit's XML
+# of settings that want what the machine may lack, or that packages of its own fall foul of
+FREE = ("-o", "addopts=", "-o", "filterwarnings=default")
 ROOT = Path(__file__).parents[2]
 
 
@@ -27,9 +29,10 @@ def measure(plan: Plan) -> dict:
     with tempfile.TemporaryDirectory() as folder:
         report = Path(folder) / "report.xml"
         command = [sys.executable, "-m", "pytest", "-q", "-m", "cuda", "-p", "no:cacheprovider"]
+        command += [*FREE, *map(str, files())]
         hidden = {"CUDA_VISIBLE_DEVICES": ""} if plan.device.type == "cpu" else {}
         result = subprocess.run(
-            [*command, f"--junit-xml={report}", *map(str, files())],
+            [*command, f"--junit-xml={report}"],
             cwd=ROOT,
             env=os.environ | hidden,
             capture_output=True,

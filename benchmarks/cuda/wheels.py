@@ -10,6 +10,7 @@ Run ``python -m benchmarks.cuda.wheels FOLDER [--has NAME ...] [--limit 60]``.
 from __future__ import annotations
 
 import argparse
+import re
 import shutil
 import subprocess
 import sys
@@ -25,10 +26,11 @@ from packaging.utils import canonicalize_name
 
 ROOT = Path(__file__).parents[2]
 HAS = ("torch", "torchvision", "numpy", "scipy", "pillow")
-TESTS = ("pytest", "pandas")  # what the tests marked cuda import beside the package
+BESIDE = ("pytorch-metric-learning", "pytest", "pandas")  # what is imported beside the package
 TARGET = {"python_version": "3.12", "python_full_version": "3.12.0", "sys_platform": "linux"}
 TARGET |= {"platform_system": "Linux", "platform_machine": "x86_64", "os_name": "posix"}
 TARGET |= {"implementation_name": "cpython", "platform_python_implementation": "CPython"}
+OWN_METADATA = re.compile(r"[^/]+\.dist-info/METADATA")  # not of what a wheel holds copies of
 GLIBC = ("2_28", "2_27", "2_24", "2_17", "2_12", "2_5")  # pip wants each by name
 
 
@@ -70,8 +72,11 @@ def roots() -> list[Requirement]:
     """Return what the package, its benchmarks and its tests of CUDA ask for."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     extras = project["optional-dependencies"]
-    of_tests = [one for one in map(Requirement, extras["test"]) if one.name in TESTS]
-    return [*map(Requirement, project["dependencies"] + extras["benchmarks"]), *of_tests]
+    beside = map(Requirement, extras["benchmarks"] + extras["test"])
+    return [
+        *map(Requirement, project["dependencies"]),
+        *(one for one in beside if one.name in BESIDE),
+    ]
 
 
 def collect(wanted: Iterable[Requirement], has: Iterable[str], folder: Path) -> None:
@@ -91,7 +96,7 @@ def collect(wanted: Iterable[Requirement], has: Iterable[str], folder: Path) -> 
 def needs(wheel: Path) -> list[Requirement]:
     """Return what a wheel asks for on the machine, without its extras."""
     with zipfile.ZipFile(wheel) as archive:
-        (name,) = (n for n in archive.namelist() if n.endswith(".dist-info/METADATA"))
+        (name,) = (n for n in archive.namelist() if OWN_METADATA.fullmatch(n))
         metadata = HeaderParser().parsestr(archive.read(name).decode("utf-8"))
     requirements = map(Requirement, metadata.get_all("Requires-Dist", []))
     return [

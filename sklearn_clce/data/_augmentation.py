@@ -36,10 +36,10 @@ class Augmentation:
 def change_light(images: Tensor) -> Tensor:
     """Change brightness and contrast of each image in a batch (n, C, H, W) in 0..1, in place."""
     n, n_channels = images.shape[:2]
-    brightness = _around_one(n, BRIGHTNESS, images.device)  # (n, 1, 1, 1)
-    contrast = _around_one(n, CONTRAST, images.device)
+    brightness = _sent(_around_one(n, BRIGHTNESS), images.device)  # (n, 1, 1, 1)
+    contrast = _sent(_around_one(n, CONTRAST), images.device)
     weights = GREY_WEIGHTS if n_channels == 3 else (1 / n_channels,) * n_channels
-    grey = images.mean((2, 3)) @ torch.tensor(weights, device=images.device)  # (n,)
+    grey = images.mean((2, 3)) @ _sent(torch.tensor(weights), images.device)  # (n,)
     middle = (1 - contrast) * brightness * grey.view(-1, 1, 1, 1)
     return images.mul_(contrast * brightness).add_(middle).clamp_(0, 1)
 
@@ -53,7 +53,7 @@ def move_a_little(images: Tensor) -> Tensor:
     cos, sin = angle.cos() / scale, angle.sin() / scale
     turns = torch.stack([cos, sin * height / width, -sin * width / height, cos], 1).view(n, 2, 2)
     moves = -turns @ shift[:, :, None]
-    where = torch.cat([turns, moves], dim=2).to(images.device)  # (n, 2, 3)
+    where = _sent(torch.cat([turns, moves], dim=2), images.device)  # (n, 2, 3)
     grid = F.affine_grid(where, list(images.shape), align_corners=False)
     return F.grid_sample(images, grid, align_corners=False)
 
@@ -69,6 +69,11 @@ def all_grey(images: Images) -> bool:
     return all(is_grey(images.picture(index, ENOUGH_TO_JUDGE)) for index in looked_at)
 
 
-def _around_one(n: int, spread: float, device: torch.device | None = None) -> Tensor:
-    # drawn on the CPU, so that a seed means the same on every device
-    return (1 + spread * (2 * torch.rand(n, 1, 1, 1) - 1)).to(device)
+def _around_one(n: int, spread: float) -> Tensor:
+    """Draw on the CPU, so that a seed means the same on every device: (n, 1, 1, 1)."""
+    return 1 + spread * (2 * torch.rand(n, 1, 1, 1) - 1)
+
+
+def _sent(values: Tensor, device: torch.device) -> Tensor:
+    """Send values to a device without waiting until they are there."""
+    return values.to(device, non_blocking=True)
