@@ -115,8 +115,8 @@ class CLCEClassifier(
     micro_batch_size : int, default=None
         Samples that the network runs on at a time, for a large ``batch_size`` in the
         memory of a small one, at the price of a second forward pass (GradCache [2]_).
-        The gradient is that of the whole batch, except for batch statistics, which are
-        those of the samples at a time.
+        The gradient is that of the whole batch, but for batch statistics, which are those
+        of the samples at a time, and other random numbers of dropout and stochastic depth.
     max_epochs : int, default=20
         Passes over the training data.
     max_time : float, default=None

@@ -164,8 +164,7 @@ def _finish(
 
 def _ends_anew(parameters: CLCEParameters, module: CLCEModule, samples: Samples) -> bool:
     """Tell whether the classifier is fitted anew after training: never one that was scored."""
-    tuned = module.pretrained and not module.frozen and not isinstance(samples, Tensor)
-    return tuned and not parameters.early_stopping
+    return module.tunes and not isinstance(samples, Tensor) and not parameters.early_stopping
 
 
 def _course_of(parameters: CLCEParameters, after: CLCENet | None) -> Course:

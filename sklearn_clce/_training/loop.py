@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable
+from contextlib import nullcontext
 from typing import Any
 
 import torch
@@ -17,6 +18,7 @@ from .loading import Batches, Views, in_order, load
 from .loss_scaling import LossScaling
 from .readings import NonFiniteError, Readings, check_weights
 from .run import Run
+from .stochastic_depth import stochastic_depth
 
 
 def train(net: Any, dataset: Dataset, run: Run) -> None:
@@ -27,8 +29,10 @@ def train(net: Any, dataset: Dataset, run: Run) -> None:
         net.scaling = None
     else:
         net.scaling = LossScaling(device) if net.scaling is None else net.scaling.on(device)
+    module = net.module_
     try:
-        net.partial_fit(dataset)
+        with stochastic_depth(module.backbone) if module.tunes else nullcontext():
+            net.partial_fit(dataset)
     finally:
         net.run = run.ended()
     if run.interrupted:  # skorch would end training as if it had come to its end

@@ -136,6 +136,11 @@ class CLCEModule(nn.Module):
         if self.frozen and backbone is not None:
             backbone.eval()
 
+    @property
+    def tunes(self) -> bool:
+        """Whether a pretrained backbone trains."""
+        return self.pretrained and not self.frozen
+
     def new_layers(self) -> nn.Module:
         """Return the layers that no pretrained weights exist for."""
         layers = [self.projection, self.classifier]
@@ -149,7 +154,7 @@ class CLCEModule(nn.Module):
                 child.train(mode)
         if mode and self.backbone is not None and not self.frozen and not self.trains_whole:
             _evaluate_where_frozen(self.backbone)
-        if mode and not self.frozen and self.pretrained and self.backbone is not None:
+        if mode and self.backbone is not None and self.tunes:
             _keep_batch_statistics(self.backbone)
         return self
 
