@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from timm.layers import DropPath
 from torch import nn
 
 # Of the last block; measured on ten images a class. BEiT's fine-tuning has the same.
@@ -24,6 +23,8 @@ def stochastic_depth(backbone: nn.Module, rate: float = DROP_PATH) -> Iterator[N
     ----------
     .. [1] Huang, G. et al. "Deep Networks with Stochastic Depth", arXiv:1603.09382, 2016.
     """
+    from timm.layers import DropPath
+
     places = [
         [(block, name, getattr(block, name)) for name in PLACES if hasattr(block, name)]
         for block in backbone.modules()
