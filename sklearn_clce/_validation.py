@@ -103,8 +103,9 @@ def _first(items: Any) -> Any:
     if not isinstance(items, (list, tuple, np.ndarray, torch.Tensor)) or len(items) == 0:
         return None
     first = items[0]
-    of_one_column = isinstance(first, np.ndarray) and first.dtype.kind == "O" and len(first) == 1
-    return first[0] if of_one_column else first
+    if isinstance(first, np.ndarray) and first.dtype.kind == "O" and len(first) == 1:  # one column
+        first = first[0]
+    return first.item() if isinstance(first, np.generic) else first
 
 
 def _n_axes_of_items(items: Any) -> int:

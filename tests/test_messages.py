@@ -69,6 +69,11 @@ def test_swapped_images_and_labels(kind, photos, tmp_path):
         clf.partial_fit(labels, images, classes=[0, 1])
 
 
+def test_what_x_holds_is_told_as_it_was_given():
+    with pytest.raises(ValueError, match="and X holds 'cat'; fit"):
+        CLCEClassifier().fit(np.array(["cat", "dog"]), np.zeros((2, 8, 8)))
+
+
 def test_swapped_features_and_labels(clouds):
     X, y = clouds
     with pytest.raises(ValueError, match="X and y are swapped"):

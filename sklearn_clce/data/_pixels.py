@@ -44,11 +44,14 @@ def check_pixels(array: np.ndarray, where: str, rules: PixelRules) -> None:
     slack = ROUNDING if array.dtype.kind == "f" else 0
     if low < -slack or high > white + slack:
         bad = _first(array, where, (array < -slack) | (array > white + slack))
-        scale = "" if array.dtype.kind == "f" else f"; {rules.white=}".replace("rules.", "")
+        if array.dtype.kind == "f":
+            kind, else_ = "floats", ""
+        else:
+            kind = f"integers of {array.dtype} with white={rules.white!r}"
+            else_ = ", or give it as white=..."
         raise ValueError(
-            f"{bad} has pixels in {low:.6g}..{high:.6g}: floats must lie in 0..1 and integers in "
-            f"0..{white:.6g}{scale}; divide by the highest value that your images can have, or "
-            "give it as white=... where they are integers"
+            f"{bad} has pixels in {low:.6g}..{high:.6g}: {kind} must lie in 0..{white:.6g}; divide "
+            f"by the highest value that your images can have{else_}"
         )
 
 
