@@ -8,7 +8,7 @@ import textwrap
 from collections.abc import Iterable
 from typing import NamedTuple
 
-MISSING = "-"
+MISSING = ""  # a dash would begin a list on a page
 
 
 class Table(NamedTuple):
