@@ -193,7 +193,7 @@ def measure(n_photos, rounds, epochs, device, loop):
             ]
             speeds = {}
             for part, take in (("first", slice(0, 1)), ("later", slice(1, None))):
-                pairs = [[n_photos / np.mean(side[take]) for side in both] for both in found]
+                pairs = [[n_photos / float(np.mean(side[take])) for side in both] for both in found]
                 speeds[part] = {
                     "loop": statistics.median(loop for loop, _ in pairs),
                     "fit": statistics.median(ours for _, ours in pairs),
@@ -202,6 +202,17 @@ def measure(n_photos, rounds, epochs, device, loop):
                 }
             result[f"workers={workers}"] = speeds
     return result
+
+
+def told(name, value):
+    """Say what was measured, in lines for a terminal."""
+    if not (isinstance(value, dict) and "first" in value):
+        return [f"{name}: {value}"]
+    return [
+        f"{name}, {part} epochs: {speed['fit']:.0f} pictures a second to {speed['loop']:.0f}, "
+        f"{speed['ratio']:.2f} times (at least {speed['goal']})"
+        for part, speed in value.items()
+    ]
 
 
 PICTURES = {"48 megapixels": (8000, 6000), "strip 4000x1": (4000, 1), "strip 10000x1": (10000, 1)}
@@ -296,7 +307,7 @@ def main():
         print(json.dumps(result))
         return
     for name, value in result.items():
-        print(f"{name}: {value}")
+        print("\n".join(told(name, value)))
 
 
 if __name__ == "__main__":
