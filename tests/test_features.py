@@ -441,6 +441,7 @@ def test_features_of_a_gpu_are_near_and_kept_apart(tmp_path, photos):
     gpu = clone(cpu).set_params(device="cuda", precision="auto")
     features = gpu.transform(photos)
     assert 0 < np.abs(features - expected).max() < 0.15 * np.abs(expected).max()
+    assert np.abs(features - expected).mean() < 0.02 * np.abs(expected).max()
     np.testing.assert_array_equal(gpu.transform(photos), features)
     loaded = _frozen.frozen_backbone("efficientnet_lite0", image_size=64)
     assert next(loaded.module.parameters()).device.type == "cpu"

@@ -140,8 +140,9 @@ def test_history_is_the_same_however_late_it_is_read(monkeypatch, clouds):
 
 @pytest.mark.cuda
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+@pytest.mark.parametrize("augment", ["auto", None])
 @pytest.mark.parametrize("trainable", ["all", "head"])
-def test_a_step_on_cuda_makes_nobody_wait(tiny_backbone, trainable):
+def test_a_step_on_cuda_makes_nobody_wait(tiny_backbone, trainable, augment):
     X = np.random.default_rng(0).random((16, 16, 16, 3))
 
     def fit(steps):
@@ -152,7 +153,7 @@ def test_a_step_on_cuda_makes_nobody_wait(tiny_backbone, trainable):
             device="cuda",
             trainable=trainable,
             sampler="shuffle",
-            augment="auto",
+            augment=augment,
             callbacks=[steps],
         )
 

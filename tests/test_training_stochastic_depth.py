@@ -10,6 +10,7 @@ from torch import nn
 
 from sklearn_clce import CLCEClassifier
 from sklearn_clce._training.stochastic_depth import DROP_PATH, stochastic_depth
+from sklearn_clce.backbones._description import describe
 
 
 def drops(module):
@@ -34,12 +35,16 @@ class Watch(Callback):
 )
 def test_deeper_blocks_drop_more_and_all_is_as_before(name):
     backbone = timm.create_model(name, pretrained=False)
-    before = [(name, type(layer)) for name, layer in backbone.named_modules()]
+    before, digest = (
+        [(name, type(layer)) for name, layer in backbone.named_modules()],
+        describe(backbone),
+    )
     with stochastic_depth(backbone, 0.3):
         rates = list(drops(backbone).values())
         assert rates == sorted(rates)
         assert 0 < rates[0] < rates[-1] == 0.3
     assert [(name, type(layer)) for name, layer in backbone.named_modules()] == before
+    assert describe(backbone) == digest
 
 
 def test_an_error_leaves_nothing_behind():

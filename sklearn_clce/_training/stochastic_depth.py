@@ -42,4 +42,6 @@ def stochastic_depth(backbone: nn.Module, rate: float = DROP_PATH) -> Iterator[N
         yield
     finally:
         for block, name, before, _ in emptied:
+            if before is None:  # else torch would keep it as a layer that is None
+                delattr(block, name)
             setattr(block, name, before)
