@@ -53,8 +53,8 @@ for label, photograph in photographs.items():
 # Six lines
 # ---------
 # ``trainable="head"`` runs the backbone once for each picture and trains a head on its features:
-# seconds on a CPU. Without it the backbone learns as well, which takes minutes and wants more
-# pictures.
+# seconds on a CPU. Without it the backbone learns as well, which takes a minute or two and is more
+# accurate on most pictures.
 from sklearn_clce import CLCEClassifier, load_image_folder
 
 paths, labels = load_image_folder(folder / "train")

@@ -76,9 +76,9 @@ class CLCEClassifier(
         frozen backbone, which then runs once for each image; head and matrices of low rank
         beside the linear layers of a large backbone (LoRA [3]_); or head and last blocks,
         this many, of a timm backbone. "auto": the upper two thirds of the blocks of a timm
-        backbone with pretrained weights, which is faster and keeps what few images can't
-        teach, and everything of another. What is frozen in a module that is handed in
-        stays so.
+        backbone with pretrained weights, given by name, which is faster and keeps what few
+        images can't teach, and everything of another. What is frozen in a module that is
+        handed in stays so.
     lora_rank : int, default=8
         Rank of what ``trainable="lora"`` learns of each linear layer.
     weight : float, default=0.5
@@ -125,8 +125,8 @@ class CLCEClassifier(
         ends there, within an epoch too. None sets no limit.
     learning_rate : float, default=1e-3
         Peak rate of AdamW for new layers: a linear warm-up, then a cosine down to 0. A
-        backbone with pretrained weights learns at 0.3 of it, and keeps its batch
-        statistics.
+        backbone with pretrained weights, given by name, learns at 0.3 of it, and keeps its
+        batch statistics; a module that is handed in learns at all of it.
     layer_decay : float or "auto", default="auto"
         Each block of the backbone learns at this share of the rate of the one above.
         "auto": 0.75 for a timm backbone with attention, such as BEiT, 0.95 for another of

@@ -70,6 +70,11 @@ GROUPS = {
         },
         draws=1,
     ),
+    "league_vit": group(
+        "League with a transformer, 10 images a class",
+        "The same on the backbone ``vit_tiny``.",
+        {"data": SETS, "backbone": [VIT_TINY], "method": ["clce", "ce", "logistic"]},
+    ),
     "head": group(
         "A head on frozen features",
         "From features that are computed once.",

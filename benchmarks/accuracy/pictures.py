@@ -37,7 +37,9 @@ COLLECTIONS = {
     "mri": Collection("MRI slices", 4, partial(sources.photographs, name="braintumor4.npz")),
     "satellite": Collection("satellite", 7, partial(sources.photographs, name="rsscn7.npz")),
     "histology": Collection("histology", 3, partial(sources.photographs, name="lunghisto3.npz")),
-    "sketches": Collection("sketches", 7, partial(sources.photographs, name="pacs_sketch.npz")),
+    "sketches": Collection(
+        "line drawings", 7, partial(sources.photographs, name="pacs_sketch.npz")
+    ),
     "hands": Collection("hands", 10, partial(sources.photographs, name="signdigits10.npz")),
     "cifar100": Collection("CIFAR-100", 100, sources.cifar100),
     "caltech101": Collection("Caltech-101", 101, sources.caltech101),

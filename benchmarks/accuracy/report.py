@@ -24,17 +24,21 @@ from .results import failed, finished
 PAGE, FOLDER = "results.rst", "results"
 COMMAND = "python -m benchmarks.accuracy run --groups {} --data FOLDER --weights FOLDER"
 ABOUT = f"""
-A draw fixes classes (seven at most), images and seeds; differences are paired by draw and averaged
-over sets of pictures. Intervals are 95 % intervals after Student's t, of three values or more: over
-draws, and in the mean over sets, or over draws where that is wider. Of each class {TEST_IMAGES}
-images at most are for test. Runs have one thread; seconds are medians over runs, of
-processor time where it was noted. *LogisticRegression()* is scikit-learn's at its defaults on the
-features of the same frozen backbone. Eight sets are photographs of one kind: flowers, textures,
-waste, MRI slices, satellite, histology, line drawings and hands.
+A draw fixes classes (seven at most, but where a group says how many), images and seeds; differences
+are paired by draw and averaged over sets of pictures. Intervals are 95 % intervals after Student's
+t, of three values or more: over draws, and in the mean over sets, or over draws where that is
+wider. Of each class {TEST_IMAGES} images at most are for test. Runs have one thread; seconds are
+medians over runs, of processor time where it was noted. *LogisticRegression()* is scikit-learn's at
+its defaults on the features of the same frozen backbone. Eight sets are photographs of one kind:
+flowers, textures, waste, MRI slices, satellite, histology, line drawings and hands.
 
 fastai runs ``vision_learner(...).fine_tune(20)`` in batches of 16; the script is the recipe of
 BEiT's fine-tuning at its defaults, in batches of 32 (``benchmarks/accuracy/beit_script.py``).
 AutoGluon MultiModal 1.6 is not here: it asks for another timm than this library works with.
+
+The eight sets of photographs are files of ``--data FOLDER`` that are not part of this repository
+(``benchmarks/accuracy/pictures.py`` names them, ``sources.py`` beside it says what is in them);
+torchvision brings the other three, which ``--sets cifar100 caltech101 omniglot`` measures alone.
 
 What was measured at earlier defaults, at 64 pixels, is history, and not on this page:
 ``benchmarks/results/accuracy_earlier.jsonl``.
@@ -124,11 +128,7 @@ def verdict_on_league(frame):
     ]
     if not told:
         return ""
-    chosen = Counter(select(frame, "league", method="clce")["trainable"] == "head")
-    return (
-        f"``CLCEClassifier()`` with 10 images a class, {'; '.join(told)}; it trained the backbone "
-        f"in {chosen[False]} of {chosen.total()} runs."
-    )
+    return f"``CLCEClassifier()`` with 10 images a class, {'; '.join(told)}."
 
 
 def verdict_on_criterion(frame):
@@ -137,14 +137,15 @@ def verdict_on_criterion(frame):
     for what, group, other in (
         ("fine-tuned", "league", "ce"),
         ("on frozen features", "head", "ce"),
-        ("and its hardness", "league", "supcon"),
+        ("of its hardness, fine-tuned", "league", "supcon"),
     ):
         lead = differences(select(frame, group), "clce", other)
         if len(lead):
             told.append(
-                f"{over_sets(lead)} {what} (best set {best_of(lead)}, worst {worst_of(lead)})"
+                f"{over_sets(lead)} {what} (on {len(by_set(lead))} sets: best {best_of(lead)}, "
+                f"worst {worst_of(lead)})"
             )
-    return told and f"The contrastive term is worth {'; '.join(told)} points of accuracy."
+    return told and f"What the contrastive term is worth, in points: {'; '.join(told)}."
 
 
 def best_of(lead):
@@ -265,7 +266,8 @@ def provenance(lines, measured):
         [group.title, sum(one.key in done for one in group.runs()), len(group.runs())]
         for group in GROUPS.values()
     ]
-    machines = Counter(machine_of(line) for line in done.values())
+    of_groups = {one.key for group in GROUPS.values() for one in group.runs()}
+    machines = Counter(machine_of(line) for key, line in done.items() if key in of_groups)
     parts = [
         heading("What was run, and where"),
         table("Runs", ["group", "finished", "of"], rows),
