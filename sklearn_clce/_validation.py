@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from functools import wraps
 from inspect import signature
+from numbers import Real
 from typing import Any, Concatenate, ParamSpec
 
 import numpy as np
@@ -46,7 +47,7 @@ def encode_labels(X: Any, y: Any) -> tuple[np.ndarray, np.ndarray]:
 def _checked_labels(X: Any, y: Any) -> np.ndarray:
     if y is None:
         raise ValueError("y=None: requires y to be passed, but the target y is None")
-    _refuse_missing(y)
+    _refuse_missing(y, "y")
     y = column_or_1d(y, warn=True)
     check_consistent_length(X, y)
     assert_all_finite(y, input_name="y")
@@ -54,17 +55,25 @@ def _checked_labels(X: Any, y: Any) -> np.ndarray:
     return y
 
 
-def _refuse_missing(y: Any) -> None:
+def _refuse_missing(y: Any, name: str) -> None:
     """Name the first missing label, before NumPy makes a string of it."""
+    if hasattr(y, "iloc") and getattr(y, "ndim", 1) == 2:  # iterated, it gives names of columns
+        y = y.iloc[:, 0]
     if getattr(getattr(y, "dtype", None), "kind", "O") in "biuUS":
         return
-    labels = list(y) if hasattr(y, "__iter__") else []
+    labels = [_only(label) for label in y] if hasattr(y, "__iter__") else []
     missing = [index for index, label in enumerate(labels) if _is_missing(label)]
     if missing:
         raise ValueError(
-            f"y[{missing[0]}]={labels[missing[0]]!r}: Input y contains NaN or None in place of "
-            f"{len(missing)} of {len(labels)} labels; leave these samples out of X and y"
+            f"{name}[{missing[0]}]={labels[missing[0]]!r}: Input {name} contains NaN or None in "
+            f"place of {len(missing)} of {len(labels)} labels; leave these out"
         )
+
+
+def _only(label: Any) -> Any:
+    """Take the label out of a row of one column."""
+    is_row = isinstance(label, (np.ndarray, list, tuple)) and len(label) == 1
+    return label[0] if is_row else label
 
 
 def _is_missing(label: Any) -> bool:
@@ -76,9 +85,11 @@ def _is_missing(label: Any) -> bool:
 
 def refuse_swapped(X: Any, y: Any) -> None:
     """Raise a ValueError where y holds pictures or vectors, and X what could be their labels."""
-    if _n_axes_of_items(y) > _n_axes_of_items(X):
+    first = _first(X)
+    is_label = isinstance(first, (str, Real)) and _n_axes_of_items(X) == 0
+    if is_label and _n_axes_of_items(y) > 0:
         raise ValueError(
-            f"X and y are swapped: y holds pictures, or vectors, and X holds {_first(X)!r}; "
+            f"X and y are swapped: y holds pictures, or vectors, and X holds {first!r}; "
             "fit(X, y) takes the pictures first"
         )
 
@@ -105,14 +116,18 @@ def _first(items: Any) -> Any:
     first = items[0]
     if isinstance(first, np.ndarray) and first.dtype.kind == "O" and len(first) == 1:  # one column
         first = first[0]
-    return first.item() if isinstance(first, np.generic) else first
+    is_scalar = isinstance(first, (np.generic, torch.Tensor)) and first.ndim == 0
+    return first.item() if is_scalar else first
 
 
 def _n_axes_of_items(items: Any) -> int:
     """Count the axes of an item: 0 for a label, 1 for a vector, 2 or more for a picture."""
     item = _first(items)
     if isinstance(item, (str, os.PathLike)):
-        return 3 if os.path.isfile(item) else 0
+        is_file = os.path.splitext(item)[1] and os.path.isfile(item)  # a label may have its name
+        return 3 if is_file else 0
+    if getattr(item, "size", None) == 1:  # of a column of labels
+        return 0
     return getattr(item, "ndim", 0) or 2 * hasattr(item, "getbands")  # of PIL
 
 
@@ -127,6 +142,7 @@ def known_classes(classes: Any, before: np.ndarray | None) -> np.ndarray:
                 "classes=None: classes must be passed on the first call to partial_fit"
             )
         return before
+    _refuse_missing(classes, "classes")
     classes = np.unique(column_or_1d(classes))
     if before is not None and not np.array_equal(classes, before):
         raise ValueError(

@@ -410,8 +410,8 @@ class CLCEClassifier(
         y : array-like of shape (n_samples,)
             Labels, all of them in ``classes``.
         classes : array-like of shape (n_classes,), default=None
-            All labels that will ever come. Required in the first call, unless
-            :meth:`fit` came before.
+            All labels that will ever come, in any order: the first samples of a class give
+            it a start. Required in the first call, unless :meth:`fit` came before.
         sample_weight : array-like of shape (n_samples,), default=None
             Non-negative weight of each sample in both terms of the criterion. Only their
             ratios count; a sample of weight 0 is left out.
@@ -552,7 +552,9 @@ class CLCEClassifier(
         if self._precomputed:
             refuse_pictures(X)
             X = validate_data(self, X, dtype=np.float32, reset=reset)
-            return torch.from_numpy(np.require(X, requirements="W"))  # torch takes no read-only one
+            return torch.from_numpy(
+                np.require(X, requirements=["C", "A", "W"])
+            )  # as torch takes them
         n_channels, colour = self.n_channels, None
         if not reset:
             settled = self.backbone_config_ if like is None else like

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from numbers import Real
 from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
@@ -112,7 +113,8 @@ class NoveltyMixin(CLCEParameters):
         1.0
         """
         check_is_fitted(self)
-        if isinstance(contamination, bool) or not 0 < contamination < 1:
+        is_share = isinstance(contamination, Real) and not isinstance(contamination, bool)
+        if not is_share or not 0 < contamination < 1:
             raise ValueError(
                 f"contamination={contamination!r}: a share in (0, 1) of the known pictures is "
                 "required, such as 0.05"

@@ -199,3 +199,15 @@ def test_a_classifier_of_colour_knows_one_picture(
         with pytest.raises(ValueError, match=r"is one picture: hand in X\[None\]"):
             clf.predict(one)
         assert len(clf.predict(one[None])) == 1
+
+
+@pytest.mark.parametrize("view", ["reversed", "reversed columns", "field"])
+def test_features_lie_in_memory_as_they_like(view, clouds):
+    X, y = np.ascontiguousarray(clouds[0], np.float32), clouds[1]
+    fields = np.zeros(len(X), [("odd", "i1"), ("x", "f4", X.shape[1])])
+    fields["x"] = X
+    given = {"reversed": np.ascontiguousarray(X[::-1])[::-1], "field": fields["x"]}
+    given["reversed columns"] = np.ascontiguousarray(X[:, ::-1])[:, ::-1]
+    clf = CLCEClassifier("precomputed", max_epochs=1, random_state=0)
+    expected = clf.fit(X, y).predict_proba(X)
+    assert_array_equal(clf.fit(given[view], y).predict_proba(given[view]), expected)

@@ -9,7 +9,7 @@ import torch
 from PIL import Image, ImageOps, PngImagePlugin
 from torchvision.transforms.v2.functional import resize
 
-from sklearn_clce.data import as_images
+from sklearn_clce.data import as_images, find_unreadable
 
 FORMATS = {
     "PNG": ["1", "L", "P", "RGB"],
@@ -203,3 +203,27 @@ def test_text_chunks_of_a_png_do_no_harm(tmp_path, small_photo):
     notes.add_text("Raw profile type exif", "\nexif\n 4\nnonsense")
     small_photo.save(tmp_path / "a.png", pnginfo=notes)
     assert torch.equal(as_images([tmp_path / "a.png"])[0], as_images([small_photo])[0])
+
+
+@pytest.mark.parametrize("file_format", ["jpg", "png"])
+def test_an_image_that_is_opened_but_not_read_may_be_there_often(
+    file_format, photos, tmp_path, colour_labels
+):
+    files = [tmp_path / f"{number}.{file_format}" for number in range(3)]
+    for number, file in enumerate(files):
+        Image.fromarray(np.roll(photos[0], 40 * number, axis=1)).save(file)
+    order = np.random.default_rng(0).integers(0, 3, 30)
+    expected = as_images(files)
+    for _ in range(3):
+        opened = [Image.open(file) for file in files]
+        assert find_unreadable([opened[number] for number in order], verbose=0) == {}
+        images = as_images([Image.open(file) for file in files])
+        for number in range(3):
+            assert torch.equal(images.picture(number), expected.picture(number))
+
+
+def test_a_dark_picture_of_32_bits_is_warned_of():
+    pictures = [Image.fromarray(np.full((8, 8), value, np.int32)) for value in (7, 199)]
+    assert pictures[0].mode == "I"
+    with pytest.warns(UserWarning, match="up to 199, which are nearly black where 65535 is white"):
+        as_images(pictures)

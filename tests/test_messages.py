@@ -1,5 +1,6 @@
 """What is said where something else was meant: the mistakes that people make."""
 
+import io
 import pickle
 import socket
 import time
@@ -10,6 +11,8 @@ import pandas as pd
 import pytest
 import torch
 from PIL import Image
+from sklearn.exceptions import DataConversionWarning
+from torch.utils.data import TensorDataset
 
 from sklearn_clce import BackboneFeatures, CLCEClassifier
 from sklearn_clce._validation import suggestion
@@ -227,3 +230,49 @@ def test_every_alias_is_suggested_for_its_own_misspelling():
     known = list(list_backbones())
     for alias in known:
         assert f"mean '{alias}'" in suggestion(f"{alias}x", known)
+
+
+@pytest.mark.parametrize("kind", ["bytes", "lists", "samples", "dataset"])
+def test_labels_in_a_column_are_no_pictures(kind, photos, tmp_path):
+    buffer = io.BytesIO()
+    Image.fromarray(photos[0]).resize((16, 16)).save(buffer, "PNG")
+    small = np.asarray(Image.open(buffer))
+    X = {
+        "bytes": [buffer.getvalue()] * 6,
+        "lists": [small.tolist()] * 6,
+        "samples": [(small, 0)] * 6,
+        "dataset": TensorDataset(torch.from_numpy(np.stack([small] * 6))),
+    }[kind]
+    clf = CLCEClassifier(trainable="head", image_size=32, max_epochs=1)
+    with pytest.warns(DataConversionWarning):
+        assert len(clf.fit(X, np.array([[0], [1]] * 3)).classes_) == 2
+
+
+def test_a_label_may_have_the_name_of_a_file(clouds, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "cat").write_text("x")
+    X, _ = clouds
+    assert list(head(max_epochs=1).fit(X, ["cat", "dog"] * (len(X) // 2)).classes_) == [
+        "cat",
+        "dog",
+    ]
+
+
+@pytest.mark.parametrize("missing", [None, np.nan, pd.NA], ids=str)
+@pytest.mark.parametrize("kind", [pd.DataFrame, lambda y: np.array(y, object)[:, None]])
+def test_a_missing_label_in_a_column_is_named_by_its_place(clouds, missing, kind):
+    X, _ = clouds
+    y = ["a", "b"] * (len(X) // 2)
+    y[3] = missing
+    with pytest.raises(ValueError, match=r"y\[3\]=(None|nan|<NA>).* 1 of"):
+        head().fit(X, kind(y))
+
+
+def test_a_class_that_is_missing_is_named_by_its_place(clouds):
+    with pytest.raises(ValueError, match=r"classes\[0\]=None"):
+        head().partial_fit(*clouds, classes=[None, 0, 1])
+
+
+def test_a_share_that_is_no_number(fitted, clouds):
+    with pytest.raises(ValueError, match="contamination='auto': a share"):
+        fitted.calibrate_offset(clouds[0], contamination="auto")

@@ -268,3 +268,27 @@ def test_load_compiles_nothing(fitted_head, tmp_path):
     loaded = saved_and_loaded(clf, tmp_path)
     assert loaded.compile
     assert loaded.module_._compiled_call_impl is None
+
+
+@pytest.mark.parametrize("way", ["file", "pickle", "as it is"])
+def test_what_was_changed_before_saving_is_changed_after_it(way, colour_images, tmp_path):
+    clf = tiny(trainable="head").fit(colour_images, np.arange(len(colour_images)) % 2)
+    clf.set_params(trainable="all")
+    if way == "file":
+        clf.save(tmp_path / "m.clce")
+        clf = CLCEClassifier.load(tmp_path / "m.clce", backbone=TinyBackbone())
+    elif way == "pickle":
+        clf = pickle.loads(pickle.dumps(clf))
+    clf.partial_fit(colour_images, np.arange(len(colour_images)) % 2)
+    assert clf.trainable_ == "all"
+
+
+def test_what_a_net_was_built_with_is_in_its_file(tmp_path):
+    clf = on_features().fit(vectors(), np.arange(len(vectors())) % 2).set_params(projection_dim=3)
+    clf.save(tmp_path / "m.clce")
+    loaded = CLCEClassifier.load(tmp_path / "m.clce")
+    for each in (clf, loaded):
+        with pytest.raises(
+            ValueError, match=r"projection_dim=3: the net .* another projection_dim"
+        ):
+            each.partial_fit(vectors(), np.arange(len(vectors())) % 2)

@@ -189,3 +189,15 @@ def test_what_can_not_be_adapted_is_refused(pictures):
         lora(TinyBackbone()).fit(*pictures)
     with pytest.raises(ValueError, match="'lora_rank' parameter"):
         lora(lora_rank=0).fit(*pictures)
+
+
+@pytest.mark.parametrize("copied", [copy.deepcopy, lambda clf: pickle.loads(pickle.dumps(clf))])
+def test_a_module_of_ones_own_goes_on_after_it_was_copied(copied, pictures):
+    X, y = pictures
+    clf, other = (lora(warm_start=True).fit(X, y) for _ in range(2))
+    other = copied(other)
+    other.set_params(backbone=vit())
+    assert same_weights(weights_of(clf.partial_fit(X, y)), weights_of(other.partial_fit(X, y)))
+    other.add_classes(X[:4], [2, 2, 3, 3])
+    with pytest.raises(ValueError, match="was built with another backbone"):
+        other.set_params(backbone=vit(depth=1)).partial_fit(X, y)

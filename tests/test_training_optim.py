@@ -11,6 +11,7 @@ from numpy.testing import assert_allclose
 from skorch.callbacks import LRScheduler
 from torch import nn
 
+from sklearn_clce import CLCEClassifier
 from sklearn_clce._training import CLCEModule
 from sklearn_clce._training.optim import (
     PRETRAINED_RATE,
@@ -23,6 +24,7 @@ from sklearn_clce._training.optim import (
     warmup_cosine,
 )
 from sklearn_clce.backbones import BackboneConfig
+from small_backbones import TinyBackbone
 from small_fits import Recorder, head
 
 BACKBONES = ["tf_efficientnet_lite0", "vit_tiny_patch16_224", "resnet18", "convnext_atto"]
@@ -223,3 +225,12 @@ def test_gradients_are_clipped(clip_grad, largest, clouds):
     head(clip_grad=clip_grad, callbacks=[recorder]).fit(*clouds)
     assert max(recorder.seen) <= largest * 1.001
     assert max(recorder.seen) > 0.009
+
+
+def test_a_module_that_is_frozen_in_part_trains_what_is_left(capsys):
+    backbone = TinyBackbone()
+    next(backbone.parameters()).requires_grad_(False)
+    X = np.random.default_rng(0).integers(0, 256, (6, 16, 16, 3), dtype=np.uint8)
+    clf = CLCEClassifier(backbone, max_epochs=1, image_size=16, verbose=1).fit(X, [0, 1] * 3)
+    assert clf.trainable_ == "all"
+    assert "(trainable='all')" in capsys.readouterr().out

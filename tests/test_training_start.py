@@ -7,6 +7,7 @@ from sklearn.datasets import load_digits
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import log_loss
 from sklearn.model_selection import GridSearchCV
+from sklearn.preprocessing import StandardScaler
 from torch.nn.functional import cross_entropy
 
 from sklearn_clce import BackboneFeatures, CLCEClassifier
@@ -58,6 +59,21 @@ def test_the_root_is_taken_of_features_that_are_never_negative():
     steps = standardize(torch.tensor([[0.0], [1.0], [4.0], [9.0]]).expand(4, 64)).diff(dim=0)
     torch.testing.assert_close(steps[1], steps[2], rtol=1e-4, atol=0)
     assert standardize(torch.full((1, 64), -5.0)).isfinite().all()
+
+
+def test_features_below_0_that_come_later_are_told_apart():
+    standardize = adapted(DIGITS)
+    X = torch.linspace(-9, 9, 13)[:, None].expand(13, 64)
+    assert (standardize(X).diff(dim=0) > 0).all()
+    X, y = StandardScaler().fit_transform(DIGITS), LABELS
+    first = np.abs(X[:5])  # by chance
+    clf = CLCEClassifier("precomputed", weight=0.0, random_state=0).partial_fit(
+        first, y[:5], classes=np.arange(10)
+    )
+    assert clf.module_.standardize.floor is not None
+    for _ in range(10):
+        clf.partial_fit(X[:900], y[:900])
+    assert clf.score(X[900:], y[900:]) > 0.85
 
 
 def test_a_root_can_be_trained_through_at_zero():
@@ -179,8 +195,58 @@ def test_copies_and_weights_are_the_same_and_order_does_not_matter():
     torch.testing.assert_close(moved.classifier.weight, started(features, labels).classifier.weight)
 
 
-def test_a_class_without_samples_leaves_the_classifier_at_zero():
-    assert not started(DIGITS[:30], LABELS[:30], n_classes=11).classifier.weight.any()
+def test_one_class_leaves_the_classifier_at_zero():
+    only = LABELS == 3
+    assert not started(DIGITS[only], LABELS[only], n_classes=11).classifier.weight.any()
+
+
+@pytest.mark.parametrize("absent", [0, 4, 10])
+def test_a_class_without_samples_does_not_change_how_the_others_start(absent):
+    others = [code for code in range(11) if code != absent]
+    labels = np.array(others)[LABELS]
+    weights = np.ones(len(labels))
+    fewer, more = started(DIGITS, LABELS), started(DIGITS, labels, n_classes=11)
+    torch.testing.assert_close(more.classifier.weight[others], fewer.classifier.weight)
+    torch.testing.assert_close(more.classifier.bias[others], fewer.classifier.bias)
+    with torch.no_grad():
+        logits, _ = more(DIGITS)
+    assert (logits.argmax(dim=1) != absent).all()
+    for module, codes in ((fewer, LABELS), (more, labels)):
+        finish_classifier(module, DIGITS, codes, weights)
+    with torch.no_grad():
+        ended, expected = more(DIGITS)[0], fewer(DIGITS)[0]
+    assert (ended.argmax(dim=1) != absent).all()
+    torch.testing.assert_close(
+        ended[:, others].softmax(dim=1), expected.softmax(dim=1), atol=1e-5, rtol=1e-3
+    )
+
+
+def test_a_class_that_weighs_nothing_costs_the_others_nothing():
+    X, y = DIGITS[:400].numpy(), LABELS[:400]
+    X_test, y_test = DIGITS[400:].numpy()[LABELS[400:] != 3], LABELS[400:][LABELS[400:] != 3]
+    clf = CLCEClassifier("precomputed", max_epochs=3, random_state=0)
+    without = clf.fit(X[y != 3], y[y != 3]).score(X_test, y_test)
+    assert clf.fit(X, y, (y != 3).astype(float)).score(X_test, y_test) > without - 0.01
+    in_parts = CLCEClassifier("precomputed", random_state=0)
+    in_parts.partial_fit(X[y != 3], y[y != 3], classes=np.arange(10))
+    assert in_parts.score(X_test, y_test) > without - 0.02
+    in_parts.partial_fit(X, y)  # the class that was still to come starts as those did
+    assert in_parts.score(DIGITS[400:].numpy(), LABELS[400:]) > without - 0.03
+
+
+@pytest.mark.parametrize("frozen", [True, False])
+def test_classes_may_come_one_by_one(frozen):
+    X, y = DIGITS[:200].numpy(), LABELS[:200]
+    settings = {"random_state": 0, "max_epochs": 1, "learning_rate": 1e-5}
+    if frozen:
+        clf = CLCEClassifier("precomputed", **settings)
+    else:
+        X = X.reshape(-1, 8, 8) / 16
+        clf = CLCEClassifier(trainable=1, image_size=32, **settings)
+    for label in range(5):
+        clf.partial_fit(X[y == label], y[y == label], classes=np.arange(10))
+    old = y < 5
+    assert clf.score(X[old], y[old]) > 0.8
 
 
 def test_samples_that_were_all_right_leave_doubt():
@@ -242,14 +308,6 @@ def test_what_early_stopping_scored_is_what_it_gives_back():
     clf.fit(FEW, FEW_LABELS % 2, X_val=FEW, y_val=FEW_LABELS % 2)
     loss = log_loss(FEW_LABELS % 2, clf.predict_proba(FEW))
     assert -clf.best_validation_score_ == pytest.approx(loss, rel=1e-4)
-
-
-def test_a_classifier_with_a_class_that_has_no_sample_stays_as_it_trained():
-    module = CLCEModule(None, None, n_features=64, n_classes=11, projection_dim=3)
-    start_head(module, DIGITS, LABELS, np.ones(len(LABELS)))
-    before = module.classifier.weight.clone()
-    finish_classifier(module, DIGITS, LABELS, np.ones(len(LABELS)))
-    assert torch.equal(module.classifier.weight, before)
 
 
 def test_a_backbone_without_pretrained_weights_starts_at_zero():

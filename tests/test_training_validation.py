@@ -365,3 +365,14 @@ def test_scores_count_with_the_labels_that_the_user_has(clouds, others):
         X, (np.argsort(np.argsort(NAMES))[codes] + 1) * 10, X_val=others[0], y_val=(y_val + 1) * 10
     )
     assert clf.best_validation_score_ == clf.score(others[0], (y_val + 1) * 10)
+
+
+@pytest.mark.parametrize("scoring", ["accuracy", "loss", "neg_log_loss"])
+def test_what_weighs_nothing_is_as_if_left_out(scoring, clouds, others):
+    (X, y), weights = others, np.repeat([0.0, 1.0], 15)  # a whole batch of nothing
+    clf = watching(scoring=scoring, weight=0.0, batch_size=6, max_epochs=3)
+    X_train, codes = clouds
+    clf.fit(X_train, NAMES[codes], X_val=X, y_val=y, sample_weight_val=weights)
+    weighed = clf.validation_scores_
+    clf.fit(X_train, NAMES[codes], X_val=X[15:], y_val=y[15:])
+    assert_allclose(weighed, clf.validation_scores_, rtol=1e-5)

@@ -257,5 +257,5 @@ def restored_net(
         checkpoint_gradients(module.backbone, parameters.gradient_checkpointing)
     net = make_net(parameters, module, resolve_device(parameters.device))
     net.history_ = History(history)
-    net.course = begin(parameters) if course is None else course.with_parameters(parameters)
+    net.course = begin(parameters) if course is None else course
     return net

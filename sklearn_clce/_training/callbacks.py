@@ -84,8 +84,8 @@ class LastGoodWeights(Callback):
         self.weights_ = None
 
 
-class ValidationAccuracy(PassthroughScoring):
-    """Accuracy on the samples set aside, which count with the weights of training."""
+class ValidationMean(PassthroughScoring):
+    """Mean of an epoch's batches of validation samples, which count with their weights."""
 
     def get_avg_score(self, history: Any) -> float:
         """Return the mean over all batches of the epoch."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -11,6 +12,7 @@ from sklearn.utils import check_random_state
 from torch import nn
 
 from .._distributed import same_for_all
+from .low_rank import is_adapted, merge
 from .parameters import CLCEParameters
 
 BUILT_WITH = ("backbone", "pretrained", "image_size", "projection_dim")
@@ -45,6 +47,14 @@ class Course:
         """Tell whether a parameter is another one than in the last call."""
         now, before = getattr(parameters, name), self.parameters[name]
         return now is not before and (isinstance(now, nn.Module) or now != before)
+
+    def known_parameters(self) -> dict[str, Any]:
+        """Return what the net was made with, but for a module that a pickle left out."""
+        return {
+            name: value
+            for name, value in self.parameters.items()
+            if isinstance(value, nn.Module) or value != FORGOTTEN
+        }
 
     def __getstate__(self) -> dict[str, Any]:
         """Copy and pickle without the user's module, of which the net has its own copy."""
@@ -89,9 +99,15 @@ def draw_seed(parameters: CLCEParameters) -> int:
 
 
 def alike(module: nn.Module, other: nn.Module | None) -> bool:
-    """Tell whether two modules are of one class and hold tensors of the same shapes."""
-    if type(module) is not type(other):
+    """Tell whether two modules are of one class and hold tensors of the same shapes.
+
+    What low-rank adaptation adds to ``other`` does not count.
+    """
+    if other is None or type(module) is not type(other):
         return False
+    if is_adapted(other):
+        other = copy.deepcopy(other)
+        merge(other)
     shapes = [
         {name: getattr(value, "shape", None) for name, value in each.state_dict().items()}
         for each in (module, other)
@@ -121,8 +137,8 @@ def keep_split(
     if course.began and course.split != split:
         raise ValueError(
             "early_stopping=True: what the first fit set aside stays aside, so validation_fraction "
-            "and the samples of X, in their order, must be those of that fit; otherwise begin anew "
-            "with warm_start=False"
+            "and the samples of X, in their order, must be those of that fit, without classes that "
+            "came later; otherwise begin anew with warm_start=False, or set early_stopping=False"
         )
     return replace(course, split=split, began=True)
 

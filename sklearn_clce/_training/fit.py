@@ -21,6 +21,7 @@ from .checkpoint import checkpoint_of
 from .class_means import keep_class_means
 from .course import Course, Split, begin, go_on, keep_split
 from .fit_tasks import FitTask
+from .growing import start_late_classes
 from .loop import train
 from .module import CLCEModule
 from .net import CLCENet
@@ -115,6 +116,8 @@ def fit_net(
             if after is None:
                 start_head(net.module_, features[training], labels[training], weights[training])
             check_finite(net.module_, features, resolve_precision(parameters.precision, device))
+        if after is not None:
+            start_late_classes(net, part_of(samples, training), labels[training], weights[training])
         if len(training) < len(labels):
             samples = part_of(samples, training)
             labels, weights = labels[training], weights[training]

@@ -14,11 +14,11 @@ from .._validation import resolve_device
 from .assembly import continued_net
 from .class_means import note_class_means
 from .course import go_on
-from .inference import infer
+from .inference import infer, infer_batches
 from .module import BatchInvariantLinear, CLCEModule
 from .net import CLCENet
 from .parameters import CLCEParameters
-from .samples import Samples
+from .samples import Samples, make_dataset, part_of
 
 RIDGE = 0.01  # of the new weights; a class counts 1
 MAX_LOGITS = 20_000_000  # of moved pictures, at a time in memory
@@ -60,7 +60,7 @@ def grow(module: CLCEModule, read: Tensor, labels: Tensor, order: Tensor) -> Non
     parts = [old.weight, old.bias, module.class_means, module.class_counts]
     weight, bias, means, counts = (part.detach().cpu().double() for part in parts)
     known = counts > 0
-    columns = new_columns(weight, bias, known.nonzero()[:, 0], means[known], read.double(), labels)
+    columns = new_columns(weight, bias, known.nonzero()[:, 0], means[known], read, labels)
     n_new = n_classes - n_old
     grown = BatchInvariantLinear(old.in_features, n_classes, device=old.weight.device)
     with torch.no_grad():
@@ -72,6 +72,31 @@ def grow(module: CLCEModule, read: Tensor, labels: Tensor, order: Tensor) -> Non
     module.class_counts = torch.cat([counts, padding[:, 0]])[order].to(module.class_counts)
     place = torch.argsort(order)[n_old + labels]
     note_class_means(module, read, place, torch.ones(len(labels)), goes_on=True)
+
+
+def start_late_classes(
+    net: CLCENet, samples: Samples, labels: np.ndarray, weights: np.ndarray
+) -> None:
+    """Give columns to classes that were named, and of which these are the first samples.
+
+    Those of the classes that the net knows are fitted, and one that learns from zero beside them
+    would need long. Shapes: labels (n,), weights (n,).
+    """
+    module = net.module_
+    known = module.class_counts.cpu() > 0
+    late = np.flatnonzero((weights > 0) & ~known.numpy()[labels])
+    if not known.any() or not len(late):
+        return
+    read, _ = infer_batches(net, make_dataset(module, part_of(samples, late)), net.read)
+    places, codes = torch.from_numpy(labels[late]).unique(return_inverse=True)
+    classifier = module.classifier
+    parts = [classifier.weight, classifier.bias, module.class_means]
+    weight, bias, means = (part.detach().cpu().double() for part in parts)
+    old = known.nonzero()[:, 0]
+    columns = new_columns(weight[old], bias[old], torch.arange(len(old)), means[old], read, codes)
+    with torch.no_grad():
+        classifier.weight[places] = columns[0].to(classifier.weight)
+        classifier.bias[places] = columns[1].to(classifier.bias)
 
 
 def new_columns(
@@ -90,6 +115,7 @@ def new_columns(
     .. [1] Petit, G. et al. "FeTrIL: Feature Translation for Exemplar-Free Class-Incremental
        Learning", WACV 2023.
     """
+    read = read.double()
     counts = torch.bincount(labels).to(read)  # (n_new,)
     means = torch.zeros(len(counts), read.shape[1]).to(read).index_add(0, labels, read)
     means /= counts[:, None]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 from typing import Any
 
 import torch
@@ -43,7 +44,7 @@ class Standardize(nn.Module):
         largest = features.abs().max()
         if features.min() >= 0 and largest > 0:
             self.floor = FLOOR * float((share * features).sum(dim=0).mean())
-            features, largest = features.clamp(min=self.floor).sqrt(), largest.sqrt()
+            features, largest = _root(features, self.floor), largest.sqrt()
         mean = (share * features).sum(dim=0)
         length = (share * (features - mean) ** 2).sum().sqrt()
         self.adapted = True
@@ -55,8 +56,17 @@ class Standardize(nn.Module):
         """Standardise a batch: features (n, n_features) -> (n, n_features)."""
         features = features.to(torch.promote_types(features.dtype, self.mean.dtype))
         if self.floor is not None:
-            features = features.clamp(min=self.floor).sqrt()
+            features = _root(features, self.floor)
         return (features - self.mean) / self.scale
+
+
+def _root(features: Tensor, floor: float) -> Tensor:
+    """Take the root of features, and of those below 0 the root of their opposite, mirrored.
+
+    What was seen first tells that features are never negative; later ones may be.
+    """
+    root = features.abs().clamp(min=floor).sqrt()
+    return torch.where(features < 0, 2 * math.sqrt(floor) - root, root)
 
 
 class BatchInvariantLinear(nn.Linear):

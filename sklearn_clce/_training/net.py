@@ -24,7 +24,7 @@ from .callbacks import (
     EarlyStopping,
     LastGoodWeights,
     SaveCheckpoint,
-    ValidationAccuracy,
+    ValidationMean,
     WarmupCosine,
 )
 from .course import Course
@@ -87,8 +87,8 @@ class CLCENet(ClassifierMixin, NeuralNet):
             ("train_loss", PassthroughScoring(name="train_loss", on_train=True)),
             ("train_cross_entropy", PassthroughScoring("train_cross_entropy", on_train=True)),
             ("train_contrastive", PassthroughScoring("train_contrastive", on_train=True)),
-            ("valid_loss", PassthroughScoring(name="valid_loss")),
-            ("valid_acc", ValidationAccuracy("valid_acc", lower_is_better=False)),
+            ("valid_loss", ValidationMean("valid_loss")),
+            ("valid_acc", ValidationMean("valid_acc", lower_is_better=False)),
             ("clip_grad", ClipGradients(self.clip_grad)),
             ("lr_scheduler", WarmupCosine(self.warmup)),
             ("last_good_weights", LastGoodWeights()),
@@ -253,7 +253,9 @@ class CLCENet(ClassifierMixin, NeuralNet):
         exact = widest_float(weights.device)
         weights = gather(weights.to(exact))
         total = weights.sum()
-        self.history.record_batch("valid_acc", (gather(hits.to(exact)) * weights).sum() / total)
+        hit = (gather(hits.to(exact)) * weights).sum()
+        # a batch of which nothing counts has no share in the mean of the epoch
+        self.history.record_batch("valid_acc", hit / torch.where(total > 0, total, 1))
         self.history.record_batch("valid_weight", total)
         return step
 

@@ -73,8 +73,8 @@ def trained_blocks(module: CLCEModule) -> str | int:
         return "lora"
     if module.frozen or module.backbone is None:
         return "head"
-    if module.trains_whole:
-        return "all"
+    if module.trains_whole or not hasattr(module.backbone, "group_matcher"):
+        return "all"  # of what requires gradients
     training = {name for name, p in module.backbone.named_parameters() if p.requires_grad}
     return sum(not training.isdisjoint(block) for block in blocks_of(module.backbone))
 

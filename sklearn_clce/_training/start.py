@@ -40,23 +40,26 @@ def start_classifier(module: CLCEModule, features: Tensor, labels: Tensor, weigh
     """Set the classifier to the mean of two linear ones, fitted to features (n, n_features).
 
     Discriminant analysis leads where a class varies in few directions, as hands do, and logistic
-    regression where it doesn't; the mean was behind neither by much. Where a class has no sample
-    the classifier stays as it is.
+    regression where it doesn't; the mean was behind neither by much. A class without a sample
+    stays at zero, and is less likely than each of the others.
     """
-    n_classes = module.classifier.out_features
-    shares = torch.bincount(labels, weights.double(), minlength=n_classes) / weights.double().sum()
-    if n_classes < 2 or not shares.all():
-        return
+    shares = torch.bincount(labels, weights.double()) / weights.double().sum()
+    shares = shares[shares > 0]
     features, labels, weights = _first_of_each(features, labels, weights)
+    known, labels = labels.unique(return_inverse=True)
+    if len(known) < 2:
+        return
     with torch.no_grad():
-        device = module.classifier.weight.device
+        classifier = module.classifier
+        device = classifier.weight.device
         read = module.standardize(features.to(device)).cpu().double()
         variance = float(weights @ read.square().mean(dim=1) / weights.sum())
         if not LEAST < variance * read.shape[1] < math.inf:  # all samples are alike, or too large
             return
         weight, bias = _mean_of_both(read, labels, weights, shares.log(), variance)
-        module.classifier.weight[:, : weight.shape[1]].copy_(weight)
-        module.classifier.bias.copy_(bias)
+        classifier.bias.fill_(float(bias.min()) - math.log(len(labels) + 1))
+        classifier.weight[known, : weight.shape[1]] = weight.to(classifier.weight)
+        classifier.bias[known] = bias.to(classifier.bias)
 
 
 def _fit_both(
@@ -87,21 +90,26 @@ def finish_classifier(
     """Set the classifier to the mean of itself and of one fitted to tuned features.
 
     Shapes: features (n, n_features), labels and weights (n,). Trained beside the backbone, a
-    classifier is too sure of samples that both have seen often.
+    classifier is too sure of samples that both have seen often. A class without a sample keeps its
+    distance to the mean of the others.
     """
-    n_classes = module.classifier.out_features
-    shown, torch_weights = torch.from_numpy(labels), torch.from_numpy(weights)
-    few = len(shown.unique()) < n_classes or n_classes > MAX_REGRESSED
-    if n_classes < 2 or few:
+    features, shown, torch_weights = _first_of_each(
+        features, torch.from_numpy(labels), torch.from_numpy(weights)
+    )
+    known, shown = shown.unique(return_inverse=True)
+    if not 2 <= len(known) <= MAX_REGRESSED:
         return
-    features, shown, torch_weights = _first_of_each(features, shown, torch_weights)
     with torch.no_grad():
-        device = module.classifier.weight.device
+        classifier = module.classifier
+        device = classifier.weight.device
         read = module.standardize(features.to(device)).cpu().double()
-        weight, bias = _logistic_regression(read, shown, torch_weights, n_classes, LAST_C)
-        module.classifier.weight[:, : weight.shape[1]] += weight.to(device)
-        module.classifier.weight /= 2
-        module.classifier.bias.copy_((module.classifier.bias + bias.to(device)) / 2)
+        weight, bias = _logistic_regression(read, shown, torch_weights, len(known), LAST_C)
+        weights_of_known, biases_of_known = classifier.weight[known], classifier.bias[known]
+        classifier.weight.sub_(weights_of_known.mean(dim=0) / 2)
+        classifier.bias.sub_(biases_of_known.mean() / 2)
+        weights_of_known[:, : weight.shape[1]] += weight.to(device)
+        classifier.weight[known] = weights_of_known / 2
+        classifier.bias[known] = ((biases_of_known + bias.to(device)) / 2).to(classifier.bias)
 
 
 def _first_of_each(

@@ -12,19 +12,18 @@ from typing import Any
 import numpy as np
 import torch
 from sklearn.metrics import get_scorer
-from skorch.callbacks import PassthroughScoring
 from torch import Tensor
 
 from .._distributed import gather
 from .._validation import encode_known_labels, naming, refuse_swapped, sample_weights
-from .callbacks import ValidationAccuracy
+from .callbacks import ValidationMean
 from .parameters import CLCEParameters
 from .readings import NonFiniteError
 
 # What the batches of an epoch tell, and its sign as a score.
 OF_BATCHES = {
-    "accuracy": (ValidationAccuracy("valid_acc"), 1),
-    "loss": (PassthroughScoring("valid_loss"), -1),
+    "accuracy": (ValidationMean("valid_acc"), 1),
+    "loss": (ValidationMean("valid_loss"), -1),
 }
 
 

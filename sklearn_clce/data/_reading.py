@@ -20,9 +20,10 @@ from ._pixels import PixelRules, channel_axis, check_pixels, to_picture
 GAP = 2
 DEEP_WHITE = 65535  # of Pillow's integer modes, I and I;16
 ORIENTATION_TAG = 0x0112
-GREY_INTEGERS = ("L", "I;16", "I;16B", "I;16L")  # Pillow's modes
+GREY_INTEGERS = ("L", "I", "I;16", "I;16B", "I;16L")  # Pillow's modes
 
 _file_lock = threading.Lock()
+_image_locks = tuple(threading.Lock() for _ in range(64))  # each of some images of the user's
 
 
 def read_picture(item: Any, where: str, rules: PixelRules, at_least: int | None = None) -> Tensor:
@@ -144,7 +145,10 @@ def grey_integers(item: Any) -> np.ndarray | None:
             with _opened(item) as image:
                 if image.mode not in GREY_INTEGERS or image.has_transparency_data:
                     return None
-                pixels = np.asarray(image)
+                with _turn_of(image):
+                    pixels = np.asarray(image)
+                if image.mode == "I":
+                    pixels = pixels.clip(0, DEEP_WHITE).astype(np.uint16)  # as it is read
     except Exception:  # who reads it for its pixels will say what is wrong
         return None
     return pixels if pixels.dtype.kind in "ui" and pixels.size else None
@@ -157,14 +161,20 @@ def _content(file: Any) -> bytes:
         return file.read()
 
 
+def _turn_of(image: Any) -> threading.Lock:
+    """Return the lock of an image, which decodes itself once and may be in X more than once."""
+    return _image_locks[id(image) // 16 % len(_image_locks)]
+
+
 def _decode(
     image: Any, rules: PixelRules, at_least: int | None, *, ours: bool = True
 ) -> tuple[np.ndarray, PixelRules]:
     """Decode a PIL image, turned as its EXIF tag says; grey stays grey, alpha becomes white."""
     if at_least is not None and ours:
         image.draft(None, (GAP * at_least, GAP * at_least))
-    image.load()
-    orientation = _orientation(image)  # only now: some readers have turned it themselves
+    with _turn_of(image):
+        image.load()
+        orientation = _orientation(image)  # only now: some readers have turned it themselves
     if image.mode.startswith("I"):
         rules = PixelRules(rules.white or DEEP_WHITE, rules.n_channels)
     elif rules.n_channels == len(image.getbands()):

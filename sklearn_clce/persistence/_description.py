@@ -43,7 +43,7 @@ def describe(clf: Any, module: CLCEModule) -> tuple[dict[str, Any], list[str]]:
         "module": describe_module(module),
         "history": epochs,
         "validation_scores": clf.validation_scores_,
-        "course": _describe_course(clf.net_.course),
+        "course": _describe_course(clf, clf.net_.course),
         "n_features_in": getattr(clf, "n_features_in_", None),
         "saw_colour": getattr(clf, "_saw_colour", None),
         "offset": getattr(clf, "offset_", None),
@@ -52,9 +52,16 @@ def describe(clf: Any, module: CLCEModule) -> tuple[dict[str, Any], list[str]]:
     return model, list(dict.fromkeys(left_out))
 
 
-def _describe_course(course: Course) -> dict[str, Any]:
-    split = None if course.split is None else asdict(course.split)
-    return {"seed": course.seed, "split": split, "began": course.began}
+def _describe_course(clf: Any, course: Course) -> dict[str, Any]:
+    """Describe where training stands; parameters may have been set to others since."""
+    earlier = type(clf)(**clf.get_params(deep=False) | course.known_parameters())
+    parameters, _ = stored_parameters(earlier)
+    return {
+        "seed": course.seed,
+        "split": None if course.split is None else asdict(course.split),
+        "began": course.began,
+        "parameters": {name: parameters[name] for name in course.parameters if name in parameters},
+    }
 
 
 def _is_scalar(value: Any) -> bool:
@@ -113,7 +120,14 @@ def restore(
         raise ValueError("its validation_scores are not numbers")
     _take_columns(clf, model)
     clf.classes_ = classes
-    clf.net_ = _net(clf, module, history, _course(model))
+    course = _course(model)
+    if course is not None:
+        earlier = take(model, "course", dict).get("parameters", {})  # not in files of before
+        if type(earlier) is not dict:
+            raise ValueError("the parameters of its course are not named")
+        saved = take(model, "parameters", dict) | earlier
+        course = course.with_parameters(_unfitted(cls, saved, device, backbone))
+    clf.net_ = _net(clf, module, history, course)
     clf.n_iter_ = len(history)
     clf.validation_scores_ = scores
     clf.best_validation_score_ = None if scores is None else max(scores, default=None)
