@@ -14,10 +14,10 @@ EPOCHS, BATCH_SIZE = 20, 16
 class FastaiLearner(FineTuner):
     """A classifier of images: one epoch of a new head, then all layers."""
 
-    def __init__(self, *args):
+    def __init__(self, *args, **named):
         import fastai.vision.all  # noqa: F401  (its seconds are not those of a fit)
 
-        super().__init__(*args)
+        super().__init__(*args, **named)
 
     def fit(self, images, y):
         """Fine-tune on images (n, H, W, 3) in 0..255 and their labels (n,)."""
