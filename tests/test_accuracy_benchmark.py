@@ -286,9 +286,9 @@ def test_what_a_user_would_do_instead(method):
 def small_start():
     """A small timm backbone and how it wants its images; images of two colours and their labels."""
     backbone, config = load_backbone("resnet10t", pretrained=False, image_size=32)
-    images = np.zeros((12, 36, 36, 3), dtype=np.uint8)
+    images = np.zeros((24, 36, 36, 3), dtype=np.uint8)  # one batch for each script
     images[::2, ..., 0] = images[1::2, ..., 2] = 250
-    return (backbone, config), images, np.array(["red", "blue"] * 6)
+    return (backbone, config), images, np.array(["red", "blue"] * 12)
 
 
 @pytest.mark.filterwarnings("ignore")  # of what fastai asks of torch and pandas
@@ -299,7 +299,7 @@ def test_scripts_learn_and_name_their_budget(script, small_start, monkeypatch):
     if script is FastaiLearner:
         pytest.importorskip("fastai")
     monkeypatch.setattr("benchmarks.accuracy.beit_script.EPOCHS", 12)
-    monkeypatch.setattr("benchmarks.accuracy.fastai_learner.EPOCHS", 12)
+    monkeypatch.setattr("benchmarks.accuracy.fastai_learner.EPOCHS", 30)
     monkeypatch.setattr("benchmarks.accuracy.beit_script.HEAD_SCALE", 1.0)
     (backbone, config), images, labels = small_start
     before = {name: value.clone() for name, value in backbone.state_dict().items()}
