@@ -552,9 +552,8 @@ class CLCEClassifier(
         if self._precomputed:
             refuse_pictures(X)
             X = validate_data(self, X, dtype=np.float32, reset=reset)
-            return torch.from_numpy(
-                np.require(X, requirements=["C", "A", "W"])
-            )  # as torch takes them
+            as_torch_takes_it = np.require(X, requirements=["C", "A", "W"])
+            return torch.from_numpy(as_torch_takes_it)
         n_channels, colour = self.n_channels, None
         if not reset:
             settled = self.backbone_config_ if like is None else like

@@ -116,12 +116,12 @@ def fit_net(
             if after is None:
                 start_head(net.module_, features[training], labels[training], weights[training])
             check_finite(net.module_, features, resolve_precision(parameters.precision, device))
-        if after is not None:
-            start_late_classes(net, part_of(samples, training), labels[training], weights[training])
         if len(training) < len(labels):
             samples = part_of(samples, training)
             labels, weights = labels[training], weights[training]
             fit_task = fit_task and replace(fit_task, indices=training)
+        if after is not None:
+            start_late_classes(net, samples, labels)
         dataset = make_dataset(net.module_, samples, labels, weights, augment=augment, room=room)
         run = Run(
             batch_sampler=_batches(parameters, labels, course.seed),

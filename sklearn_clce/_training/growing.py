@@ -74,17 +74,15 @@ def grow(module: CLCEModule, read: Tensor, labels: Tensor, order: Tensor) -> Non
     note_class_means(module, read, place, torch.ones(len(labels)), goes_on=True)
 
 
-def start_late_classes(
-    net: CLCENet, samples: Samples, labels: np.ndarray, weights: np.ndarray
-) -> None:
+def start_late_classes(net: CLCENet, samples: Samples, labels: np.ndarray) -> None:
     """Give columns to classes that were named, and of which these are the first samples.
 
     Those of the classes that the net knows are fitted, and one that learns from zero beside them
-    would need long. Shapes: labels (n,), weights (n,).
+    would need long. Shapes: labels (n,).
     """
     module = net.module_
     known = module.class_counts.cpu() > 0
-    late = np.flatnonzero((weights > 0) & ~known.numpy()[labels])
+    late = np.flatnonzero(~known.numpy()[labels])
     if not known.any() or not len(late):
         return
     read, _ = infer_batches(net, make_dataset(module, part_of(samples, late)), net.read)

@@ -6,7 +6,7 @@ import io
 import os
 import threading
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from functools import partial
 from typing import Any
 
@@ -172,7 +172,7 @@ def _decode(
     """Decode a PIL image, turned as its EXIF tag says; grey stays grey, alpha becomes white."""
     if at_least is not None and ours:
         image.draft(None, (GAP * at_least, GAP * at_least))
-    with _turn_of(image):
+    with nullcontext() if ours else _turn_of(image):
         image.load()
         orientation = _orientation(image)  # only now: some readers have turned it themselves
     if image.mode.startswith("I"):
