@@ -76,6 +76,45 @@ def test_features_below_0_that_come_later_are_told_apart():
     assert clf.score(X[900:], y[900:]) > 0.85
 
 
+@pytest.mark.parametrize("shift", [0, -8])
+def test_the_inverse_leads_back_to_the_features(shift):
+    for seen in (DIGITS, DIGITS + shift):
+        standardize = adapted(seen)
+        X = DIGITS + shift
+        torch.testing.assert_close(
+            standardize.inverse(standardize(X)).float(), X, rtol=1e-4, atol=1e-3
+        )
+
+
+@pytest.mark.parametrize("unit", [1e-4, 1.0, 1e4])
+@pytest.mark.parametrize("shift", [0, -8])
+@pytest.mark.parametrize("n_first", [1, 2])
+def test_a_first_call_that_tells_no_scale_settles_none(n_first, shift, unit, tmp_path):
+    X, y = (DIGITS.numpy() + shift) * unit, LABELS
+    first = np.repeat(X[:1], n_first, axis=0), y[[0] * n_first]
+    for labels in (first[1], np.arange(n_first)):  # of one class, or of two
+        clf = CLCEClassifier("precomputed", weight=0.0, random_state=0)
+        clf.partial_fit(first[0], labels, classes=np.arange(10))
+        clf.save(tmp_path / "clf.safetensors")
+        clf = CLCEClassifier.load(tmp_path / "clf.safetensors")
+        assert clf.partial_fit(X[:200], y[:200]).score(X[200:500], y[200:500]) > 0.8
+
+
+def test_the_scale_of_one_class_is_not_that_of_all():
+    X, y = DIGITS.numpy(), LABELS
+    copies = X[[0, 0]] * [[1], [1 + 1e-4]]
+    clf = CLCEClassifier("precomputed", weight=0.0, random_state=0)
+    clf.partial_fit(copies, y[[0, 0]], classes=np.arange(10))
+    read_before = clf.module_.class_means[y[0]].clone()
+    later = np.flatnonzero(y[:200] != y[0])  # without the class of the first call
+    clf.partial_fit(X[later], y[later])
+    assert clf.score(X[200:500], y[200:500]) > 0.8
+    assert clf.predict(X[:1]) == y[0]
+    assert not torch.equal(clf.module_.class_means[y[0]], read_before)
+    scale = clf.module_.standardize.scale.clone()
+    assert torch.equal(clf.partial_fit(X[:3], y[:3]).module_.standardize.scale, scale)
+
+
 def test_a_root_can_be_trained_through_at_zero():
     features = torch.zeros(1, 64, requires_grad=True)
     adapted(DIGITS)(features).sum().backward()

@@ -35,7 +35,7 @@ from .samples import (
     part_of,
     tuned_features,
 )
-from .start import finish_classifier, start_head
+from .start import finish_classifier, has_started, start_head
 from .time_limit import TimeLimit
 from .validation import ValidationScore, ValidationSet, set_aside
 
@@ -112,15 +112,16 @@ def fit_net(
             validation = set_aside(part_of(samples, aside), labels[aside], weights[aside])
         elif validation is not None:
             validation = _with_features(parameters, net, validation)
+        starts = features is not None and (after is None or not has_started(net.module_))
         if features is not None:
-            if after is None:
+            if starts:
                 start_head(net.module_, features[training], labels[training], weights[training])
             check_finite(net.module_, features, resolve_precision(parameters.precision, device))
         if len(training) < len(labels):
             samples = part_of(samples, training)
             labels, weights = labels[training], weights[training]
             fit_task = fit_task and replace(fit_task, indices=training)
-        if after is not None:
+        if after is not None and not starts:
             start_late_classes(net, samples, labels)
         dataset = make_dataset(net.module_, samples, labels, weights, augment=augment, room=room)
         run = Run(

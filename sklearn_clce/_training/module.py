@@ -27,10 +27,10 @@ class Standardize(nn.Module):
     mean: Tensor
     scale: Tensor
     floor: float | None = None  # features below it count as it, before the root; None: no root
+    settled = True  # unless all samples so far were the same, which tells no scale
 
     def __init__(self, n_features: int) -> None:
         super().__init__()
-        self.adapted = False
         self.register_buffer("mean", torch.zeros(n_features))
         self.register_buffer("scale", torch.ones(n_features))  # earlier model files hold as many
 
@@ -41,16 +41,16 @@ class Standardize(nn.Module):
         """
         share = (weights.double() / weights.double().sum())[:, None]  # (n, 1)
         features = features.double()
-        largest = features.abs().max()
-        if features.min() >= 0 and largest > 0:
+        self.floor = None
+        if features.min() >= 0 and features.max() > 0:
             self.floor = FLOOR * float((share * features).sum(dim=0).mean())
-            features, largest = _root(features, self.floor), largest.sqrt()
+            features = _root(features, self.floor)
         mean = (share * features).sum(dim=0)
         length = (share * (features - mean) ** 2).sum().sqrt()
-        self.adapted = True
         self.mean.copy_(mean)
-        varies = length > (1e-6 * largest).clamp(min=LENGTH * torch.finfo(self.scale.dtype).tiny)
-        self.scale.fill_(length / LENGTH if varies else 1)
+        tiny = torch.finfo(self.scale.dtype).tiny
+        self.settled = bool(length > (1e-6 * mean.norm()).clamp(min=LENGTH * tiny))
+        self.scale.fill_(length / LENGTH if self.settled else 1)
 
     def forward(self, features: Tensor) -> Tensor:
         """Standardise a batch: features (n, n_features) -> (n, n_features)."""
@@ -58,6 +58,11 @@ class Standardize(nn.Module):
         if self.floor is not None:
             features = _root(features, self.floor)
         return (features - self.mean) / self.scale
+
+    def inverse(self, standardized: Tensor) -> Tensor:
+        """Return the features (n, n_features) whose standardised form (n, n_features) is."""
+        features = standardized.double() * self.scale + self.mean
+        return features if self.floor is None else _unroot(features, self.floor)
 
 
 def _root(features: Tensor, floor: float) -> Tensor:
@@ -67,6 +72,12 @@ def _root(features: Tensor, floor: float) -> Tensor:
     """
     root = features.abs().clamp(min=floor).sqrt()
     return torch.where(features < 0, 2 * math.sqrt(floor) - root, root)
+
+
+def _unroot(root: Tensor, floor: float) -> Tensor:
+    mirrored = 2 * math.sqrt(floor) - root
+    features = torch.where(root < mirrored, -mirrored.square(), root.square())
+    return torch.where(features.abs() > 1.01 * floor, features, 0)  # or rounding decides the sign
 
 
 class BatchInvariantLinear(nn.Linear):

@@ -31,9 +31,36 @@ ONE_SHOT_SPREAD = 1.5  # of the scores, where no image can be held out: usual wi
 def start_head(
     module: CLCEModule, features: Tensor, labels: np.ndarray, weights: np.ndarray
 ) -> None:
-    """Fit to features (n, n_features) what of a head has a closed form: scale and classifier."""
-    module.standardize.adapt(features, torch.from_numpy(weights))
-    start_classifier(module, features, torch.from_numpy(labels), torch.from_numpy(weights))
+    """Fit to features (n, n_features) what of a head has a closed form: scale and classifier.
+
+    What earlier calls have shown, which was not enough to start from, counts by its means.
+    """
+    targets, sample_weights = torch.from_numpy(labels), torch.from_numpy(weights)
+    known, read = _known_means(module)
+    means = module.standardize.inverse(read).float()
+    if len(known):
+        features = torch.cat([means.to(features), features])
+        targets = torch.cat([known.to(targets), targets])
+        sample_weights = torch.cat([module.class_counts[known].to(sample_weights), sample_weights])
+    module.standardize.adapt(features, sample_weights)
+    start_classifier(module, features, targets, sample_weights)
+    with torch.no_grad():
+        module.class_means[known] = module.read(means)[0]
+
+
+def has_started(module: CLCEModule) -> bool:
+    """Tell whether a head has seen two classes, and samples that are not all the same.
+
+    What was settled on less, as on the only sample of a first call, says little of others.
+    """
+    n_known = int(module.class_counts.count_nonzero())  # model files of earlier versions hold none
+    return module.standardize.settled and n_known != 1
+
+
+def _known_means(module: CLCEModule) -> tuple[Tensor, Tensor]:
+    """Return the classes (n,) that had samples, and means of their features (n, n_features)."""
+    known = module.class_counts.nonzero()[:, 0]
+    return known, module.class_means[known, : len(module.standardize.mean)]
 
 
 def start_classifier(module: CLCEModule, features: Tensor, labels: Tensor, weights: Tensor) -> None:

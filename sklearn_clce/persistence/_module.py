@@ -31,8 +31,8 @@ def describe_module(module: CLCEModule) -> dict[str, Any]:
         "config": None if module.config is None else to_json(asdict(module.config)),
         "n_features": len(module.standardize.mean),
         "projection_dim": None if module.projection is None else module.n_embedding,
-        "standardized": module.standardize.adapted,
         "floor": module.standardize.floor,
+        "settled": module.standardize.settled,
         "pretrained": module.pretrained,
         "lora": module.lora,
         "frozen": [name for name, p in parameters.items() if not p.requires_grad],
@@ -146,11 +146,12 @@ def build_module(
         projection_dim=projection_dim,
         pretrained="pretrained" in description and take(description, "pretrained", bool),
     )
-    module.standardize.adapted = take(description, "standardized", bool)
     if "lora" in description:  # earlier files had none
         module.lora = take(description, "lora", bool)
     if "floor" in description:  # earlier files took no root
         module.standardize.floor = _floor(take(description, "floor", float, NoneType))
+    if "settled" in description:  # earlier files went on with a scale of 1
+        module.standardize.settled = take(description, "settled", bool)
     return module
 
 
