@@ -141,7 +141,16 @@ def bad_pixel(value, dtype=np.float64):
         ([{}], ValueError, r"X\[0\] has the columns \[\]"),
         ([object()], TypeError, r"X\[0\] is object: a path, bytes"),
         (["no/such.png"], FileNotFoundError, r"X\[0\]: there is no file 'no/such.png'"),
-        ([b"bytes"], ValueError, r"X\[0\]: bytes can't be read as an image"),
+        (
+            [b"a/path"],
+            ValueError,
+            r"X\[0\]: bytes that begin with b'a/path' can't be read as an im",
+        ),
+        (
+            [np.ma.masked_array(np.zeros((8, 8)), False)],
+            ValueError,
+            r"X\[0\]: MaskedArray can't be .* it is masked, .* item.filled\(0\)",
+        ),
         (np.array([["a", "b"]]), ValueError, "one column of paths"),
         (
             [Image.fromarray(np.full((8, 8), 9.0, np.float32))],

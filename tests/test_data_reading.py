@@ -165,7 +165,9 @@ def test_whatever_a_decoder_raises_becomes_one_error(error, kind, tmp_path, monk
     elif kind != "Dataset":
         monkeypatch.setattr(Image, "open", failing)
     images = as_images(Raising() if kind == "Dataset" else [good, bad])
-    name = {"path": ".*b.png'", "Dataset": "Raising", "PIL": "Image"}.get(kind, "bytes")
+    name = {"path": ".*b.png'", "Dataset": "Raising", "PIL": "Image"}.get(
+        kind, "bytes that begin with b'x'"
+    )
     message = rf"^X\[1\]: {name} can't be read as an image \({type(error).__name__}: "
     with pytest.raises(ValueError, match=message):
         images[1]

@@ -5,7 +5,14 @@ import pytest
 import torch
 from numpy.testing import assert_allclose
 from sklearn.metrics import get_scorer
-from skorch.callbacks import BatchScoring, Checkpoint, EarlyStopping, EpochScoring, TensorBoard
+from skorch.callbacks import (
+    BatchScoring,
+    Checkpoint,
+    EarlyStopping,
+    EpochScoring,
+    LRScheduler,
+    TensorBoard,
+)
 
 from sklearn_clce import CLCEClassifier
 from small_fits import Recorder, head
@@ -120,6 +127,30 @@ def test_skorchs_early_stopping_ends_a_fit_and_is_no_interruption(clouds):
     stop = EarlyStopping(monitor="train_loss", patience=2, threshold=1e9, load_best=True)
     clf = head(callbacks=[stop], max_epochs=20).fit(*clouds)  # a warning would be an error
     assert clf.n_iter_ == 3
+
+
+@pytest.mark.parametrize(
+    "callback",
+    [
+        EarlyStopping(),
+        EarlyStopping,
+        ("stop", EarlyStopping(monitor="valid_acc", lower_is_better=False)),
+        Checkpoint(),
+        LRScheduler("ReduceLROnPlateau", monitor="valid_loss"),
+    ],
+    ids=lambda callback: type(callback).__name__,
+)
+def test_what_watches_a_validation_set_needs_one(callback, clouds):
+    clf = head(callbacks=[callback])
+    with pytest.raises(ValueError, match=r"callbacks: .* watches 'valid_.* early_stopping=True"):
+        clf.fit(*clouds)
+    with pytest.raises(ValueError, match="watches"):
+        clf.partial_fit(*clouds, classes=[0, 1, 2])
+
+
+def test_what_is_no_callback_is_named(clouds):
+    with pytest.raises(TypeError, match=r"callbacks\[1\] is int: .* \(name, callback\)"):
+        head(callbacks=[("stop", EarlyStopping("train_loss")), 3]).fit(*clouds)
 
 
 def test_skorchs_checkpoint_gives_the_best_weights_back(clouds, tmp_path):

@@ -14,6 +14,28 @@ from torch.optim.lr_scheduler import LambdaLR
 from .._distributed import same_for_all
 from .optim import warmup_cosine
 
+VALIDATED = ("valid_loss", "valid_acc")  # what epochs record of a validation set
+
+
+def check_callbacks(callbacks: list[Any] | None, *, validated: bool) -> None:
+    """Refuse what is no callback of skorch, or watches a validation set where there is none."""
+    for place, callback in enumerate(callbacks or ()):
+        callback = callback[-1] if isinstance(callback, tuple) else callback
+        callback = callback() if isinstance(callback, type) else callback
+        if not isinstance(callback, Callback):
+            raise TypeError(
+                f"callbacks[{place}] is {type(callback).__name__}: a callback of skorch, or a "
+                "tuple (name, callback), is required"
+            )
+        monitor = getattr(callback, "monitor", None)
+        watches = isinstance(monitor, str) and monitor.removesuffix("_best") in VALIDATED
+        if watches and not validated:
+            raise ValueError(
+                f"callbacks: {type(callback).__name__} watches {monitor!r}, which needs a "
+                "validation set: early_stopping=True sets one aside, X_val and y_val bring one, "
+                "and monitor='train_loss' needs none"
+            )
+
 
 class WarmupCosine(Callback):
     """Linear warm-up and cosine decay of the learning rate, step by step."""

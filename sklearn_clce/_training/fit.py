@@ -17,6 +17,7 @@ from .._validation import check_default_dtype, naming, resolve_device, resolve_p
 from ..data import Room
 from ..samplers import make_batch_sampler
 from .assembly import continued_net, make_module, make_net
+from .callbacks import check_callbacks
 from .checkpoint import checkpoint_of
 from .class_means import keep_class_means
 from .course import Course, Split, begin, go_on, keep_split
@@ -73,6 +74,8 @@ def fit_net(
     """
     warn_if_not_joined()
     check_default_dtype()
+    validated = validation is not None or parameters.early_stopping
+    check_callbacks(parameters.callbacks, validated=validated)
     device = resolve_device(parameters.device)
     before = None if after is None else after.module_
     course = _course_of(parameters, after)

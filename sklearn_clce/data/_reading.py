@@ -18,6 +18,7 @@ from ._pixels import PixelRules, channel_axis, check_pixels, to_picture
 # A picture is decoded at twice the size that is needed, as Pillow's thumbnails are: the
 # difference to all of its pixels can't be seen after it is resized.
 GAP = 2
+N_SHOWN = 16  # of bytes that are no image: enough of a path, or of a page that was not found
 DEEP_WHITE = 65535  # of Pillow's integer modes, I and I;16
 ORIENTATION_TAG = 0x0112
 GREY_INTEGERS = ("L", "I", "I;16", "I;16B", "I;16L")  # Pillow's modes
@@ -55,9 +56,11 @@ def bare(item: Any) -> Any:
 
 
 def name_of(item: Any) -> str:
-    """Name an image in a message: its path, else its kind."""
+    """Name an image in a message: its path, else its kind, and where that is bytes the first."""
     if isinstance(item, (str, os.PathLike)):
         return repr(str(os.fspath(item)))
+    if isinstance(item, (bytes, bytearray)) and item:
+        return f"bytes that begin with {bytes(item[:N_SHOWN])!r}"
     return type(item).__name__
 
 
@@ -132,6 +135,8 @@ def _pixels_of(
     if isinstance(item, Tensor):
         item = item.detach().cpu()
         return (item.float() if item.is_floating_point() else item).numpy(), rules
+    if isinstance(item, np.ma.MaskedArray):
+        raise TypeError("it is masked, and pixels must all be there: hand in item.filled(0)")
     return np.asarray(item), rules
 
 
