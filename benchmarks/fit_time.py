@@ -22,7 +22,12 @@ from sklearn.datasets import load_sample_images
 from sklearn_clce import CLCEClassifier
 
 RESULTS = Path(__file__).parent / "results" / "fit_time.json"
-CASES = [("head", 72), ("head", 500), ("all", 72)]  # what trains, on how many pictures
+CASES = [
+    ("head", 72),
+    ("head", 500),
+    ("auto", 72),
+    ("all", 72),
+]  # what trains, on how many pictures
 SIDE = 224
 
 
