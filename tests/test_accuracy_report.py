@@ -194,6 +194,20 @@ def test_the_better_script_is_that_of_the_same_sets():
     assert "minus script of BEiT: +26.0 on 1 sets" in page(alone)
 
 
+def test_who_has_fewer_draws_is_marked():
+    def kept(configuration):
+        method, data, seed = (configuration[name] for name in ("method", "data", "seed"))
+        n_draws = {"fastai": 1, "script": data == "hands", "ce": 3 - (data == "waste")}
+        return seed < n_draws.get(method, 3)
+
+    text = page([line for line in lines_of("league") if kept(line["configuration"])])
+    assert '"fastai, fine_tune (1 draw)",' in text
+    assert "script of BEiT (only hands; 1 draw)," in text
+    assert '"the same, weight=0 (2 to 3 draws)",' in text
+    assert "   CLCEClassifier(),78.0," in text  # it has all
+    assert "draw)" not in page(lines_of("league", draws=1))  # so have all of them
+
+
 def test_each_case_of_a_group_has_a_row():
     text = page(lines_of("head", "batch_size", "lite"))
     for case in ("vit_tiny, 15 a class", "efficientnet_lite0, 2 a class"):

@@ -15,7 +15,8 @@ from sklearn.exceptions import NotFittedError
 from torch import nn
 
 from sklearn_clce import CLCEClassifier
-from sklearn_clce.data import EvaluationTransform
+from sklearn_clce.backbones import BackboneConfig
+from sklearn_clce.data import EvaluationTransform, as_images
 from small_backbones import TinyBackbone
 
 onnx = pytest.importorskip("onnx")
@@ -261,3 +262,9 @@ def test_the_lines_of_the_page_run_on_a_picture(photos, tmp_path, monkeypatch):
         names["probabilities"], clf.predict_proba(["picture.jpg"]), rtol=0, atol=0.02
     )
     assert names["prepare"]("picture.jpg").shape == (32, 32, 3)
+    names["about"] |= {"image_size": 224, "resize_to": 256}
+    transform = EvaluationTransform(BackboneConfig("any", image_size=224, crop_pct=0.875))
+    for size in [(428, 600), (599, 428), (401, 601)]:  # 256 / 428 * 428 is 255.99999999999997
+        Image.fromarray(photos[0]).resize(size).save("picture.png")
+        expected = transform(as_images(["picture.png"]).picture(0)).permute(1, 2, 0)
+        np.testing.assert_allclose(names["prepare"]("picture.png"), expected, rtol=0, atol=1)

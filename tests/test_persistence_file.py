@@ -133,6 +133,8 @@ def test_older_formats_are_brought_forward_step_by_step(fitted_head, tmp_path, m
 @pytest.mark.filterwarnings("ignore::sklearn.exceptions.InconsistentVersionWarning")
 def test_the_first_file_of_format_1_still_loads():
     loaded = CLCEClassifier.load(FOLDER / "data" / "format_1.safetensors")
+    assert loaded.module_.started
+    assert (loaded.module_.class_counts == -1).all()  # trained, without a mean
     expected = json.loads((FOLDER / "data" / "format_1.json").read_text())
     assert loaded.classes_.tolist() == expected["classes"]
     assert_allclose(loaded.predict_proba(expected["X"]), expected["proba"], rtol=1e-4)

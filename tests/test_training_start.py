@@ -115,6 +115,30 @@ def test_the_scale_of_one_class_is_not_that_of_all():
     assert torch.equal(clf.partial_fit(X[:3], y[:3]).module_.standardize.scale, scale)
 
 
+@pytest.mark.parametrize("way", ["an earlier file", "weights of one class", "weights of nine"])
+def test_what_has_started_never_starts_again(way):
+    X, y = DIGITS.numpy(), LABELS
+    clf = CLCEClassifier("precomputed", weight=0.0, warm_start=True, random_state=0)
+    clf.set_params(max_epochs=2).fit(X[:200], y[:200])
+    if way == "an earlier file":
+        clf.module_.class_counts.fill_(-1)  # as it is loaded
+    else:
+        sample_weight = (y[:200] == 3) == (way == "weights of one class")
+        clf.set_params(max_epochs=1, learning_rate=1e-6).fit(X[:200], y[:200], sample_weight)
+    before = clf.set_params(learning_rate=1e-6).predict_proba(X[200:500])
+    for rows in (slice(0, 1), slice(1, 3), slice(3, 9)):
+        clf.partial_fit(X[rows], y[rows])
+    np.testing.assert_allclose(clf.predict_proba(X[200:500]), before, atol=1e-3)
+
+
+def test_classes_that_were_added_do_not_start_a_head():
+    X, y = DIGITS.numpy() * 1e4, LABELS
+    clf = CLCEClassifier("precomputed", weight=0.0, random_state=0)
+    clf.partial_fit(X[[0, 0]] * [[1], [1.0001]], y[[0, 0]], classes=np.arange(9))
+    clf.add_classes(X[y == 9][:5], [9] * 5)
+    assert clf.partial_fit(X[:200], y[:200]).score(X[200:500], y[200:500]) > 0.8
+
+
 def test_a_root_can_be_trained_through_at_zero():
     features = torch.zeros(1, 64, requires_grad=True)
     adapted(DIGITS)(features).sum().backward()

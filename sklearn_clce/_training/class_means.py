@@ -38,11 +38,11 @@ def note_class_means(
     means, counts = (part.cpu().double() for part in (module.class_means, module.class_counts))
     of_class = one_hot(labels, len(means)) * weights[:, None].double()  # (n, n_classes)
     # of many calls the later ones count: the network has moved since the first
-    before = counts.clamp(max=MOST_OF_A_CLASS) * goes_on
-    counts = before + of_class.sum(dim=0)
+    before = counts.clamp(0, MOST_OF_A_CLASS) * goes_on
+    seen = of_class.sum(dim=0)
     sums = before[:, None] * means + of_class.T @ read.double()
-    means = torch.where(counts[:, None] > 0, sums / counts[:, None], means)
-    module.class_counts.copy_(counts.float())
+    means = torch.where(seen[:, None] > 0, sums / (before + seen)[:, None], means)
+    module.class_counts.copy_(torch.where(seen > 0, before + seen, counts).float())
     module.class_means.copy_(means.float())
 
 

@@ -36,7 +36,7 @@ from .samples import (
     part_of,
     tuned_features,
 )
-from .start import finish_classifier, has_started, start_head
+from .start import finish_classifier, start_head
 from .time_limit import TimeLimit
 from .validation import ValidationScore, ValidationSet, set_aside
 
@@ -115,7 +115,7 @@ def fit_net(
             validation = set_aside(part_of(samples, aside), labels[aside], weights[aside])
         elif validation is not None:
             validation = _with_features(parameters, net, validation)
-        starts = features is not None and (after is None or not has_started(net.module_))
+        starts = features is not None and (after is None or not net.module_.started)
         if features is not None:
             if starts:
                 start_head(net.module_, features[training], labels[training], weights[training])

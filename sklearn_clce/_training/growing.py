@@ -36,7 +36,7 @@ def grown_net(
     Shapes: labels (n,), counted from the first new class; order (n_old + n_new,), the place of each
     class among the old ones followed by the new ones.
     """
-    if not net.module_.class_counts.any():
+    if not (net.module_.class_counts > 0).any():
         raise ValueError(
             "add_classes needs the mean of each class, which model files of earlier versions do "
             "not hold: fit again, or partial_fit on some pictures of all classes"
@@ -81,8 +81,9 @@ def start_late_classes(net: CLCENet, samples: Samples, labels: np.ndarray) -> No
     would need long. Shapes: labels (n,).
     """
     module = net.module_
-    known = module.class_counts.cpu() > 0
-    late = np.flatnonzero(~known.numpy()[labels])
+    counts = module.class_counts.cpu()
+    known = counts > 0
+    late = np.flatnonzero(counts.numpy()[labels] == 0)
     if not known.any() or not len(late):
         return
     read, _ = infer_batches(net, make_dataset(module, part_of(samples, late)), net.read)

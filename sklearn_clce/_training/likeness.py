@@ -18,7 +18,7 @@ PER_DISTANCE = 0.25  # 1/8 and 1/2 are alike
 
 def likeness_scores(parameters: CLCEParameters, net: CLCENet, samples: Samples) -> np.ndarray:
     """Return a score for each sample, of shape (n,): higher is more like the training samples."""
-    if not net.module_.class_counts.any():
+    if not (net.module_.class_counts > 0).any():
         raise ValueError(
             "score_samples needs the mean of each class, which model files of earlier versions do "
             "not hold: fit again, or partial_fit on some pictures of all classes"

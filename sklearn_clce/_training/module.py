@@ -27,15 +27,14 @@ class Standardize(nn.Module):
     mean: Tensor
     scale: Tensor
     floor: float | None = None  # features below it count as it, before the root; None: no root
-    settled = True  # unless all samples so far were the same, which tells no scale
 
     def __init__(self, n_features: int) -> None:
         super().__init__()
         self.register_buffer("mean", torch.zeros(n_features))
         self.register_buffer("scale", torch.ones(n_features))  # earlier model files hold as many
 
-    def adapt(self, features: Tensor, weights: Tensor) -> None:
-        """Take the weighted mean and length of features.
+    def adapt(self, features: Tensor, weights: Tensor) -> bool:
+        """Take the weighted mean and length of features, and tell whether they differ.
 
         Shapes: features (n, n_features), weights (n,).
         """
@@ -49,8 +48,9 @@ class Standardize(nn.Module):
         length = (share * (features - mean) ** 2).sum().sqrt()
         self.mean.copy_(mean)
         tiny = torch.finfo(self.scale.dtype).tiny
-        self.settled = bool(length > (1e-6 * mean.norm()).clamp(min=LENGTH * tiny))
-        self.scale.fill_(length / LENGTH if self.settled else 1)
+        differ = bool(length > (1e-6 * mean.norm()).clamp(min=LENGTH * tiny))
+        self.scale.fill_(length / LENGTH if differ else 1)
+        return differ
 
     def forward(self, features: Tensor) -> Tensor:
         """Standardise a batch: features (n, n_features) -> (n, n_features)."""
@@ -118,6 +118,7 @@ class CLCEModule(nn.Module):
 
     class_means: Tensor
     class_counts: Tensor
+    started = True  # unless a head waits for samples of two classes to start from
 
     def __init__(
         self,
@@ -142,7 +143,7 @@ class CLCEModule(nn.Module):
         self.classifier = BatchInvariantLinear(n_features + (projection_dim or 0), n_classes)
         nn.init.zeros_(self.classifier.weight)  # what the training images don't tell stays out
         nn.init.zeros_(self.classifier.bias)
-        # of what the classifier reads; a class without a sample counts 0
+        # of what the classifier reads; a class without a sample counts 0, one without a mean -1
         means = torch.zeros(n_classes, self.classifier.in_features)
         self.register_buffer("class_means", means, persistent=False)  # no weights
         self.register_buffer("class_counts", torch.zeros(n_classes), persistent=False)

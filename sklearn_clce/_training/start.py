@@ -42,24 +42,17 @@ def start_head(
         features = torch.cat([means.to(features), features])
         targets = torch.cat([known.to(targets), targets])
         sample_weights = torch.cat([module.class_counts[known].to(sample_weights), sample_weights])
-    module.standardize.adapt(features, sample_weights)
+    differ = module.standardize.adapt(features, sample_weights)
+    # what is settled on less, as on the only sample of a first call, says little of others
+    module.started = differ and len(targets.unique()) > 1
     start_classifier(module, features, targets, sample_weights)
     with torch.no_grad():
         module.class_means[known] = module.read(means)[0]
 
 
-def has_started(module: CLCEModule) -> bool:
-    """Tell whether a head has seen two classes, and samples that are not all the same.
-
-    What was settled on less, as on the only sample of a first call, says little of others.
-    """
-    n_known = int(module.class_counts.count_nonzero())  # model files of earlier versions hold none
-    return module.standardize.settled and n_known != 1
-
-
 def _known_means(module: CLCEModule) -> tuple[Tensor, Tensor]:
     """Return the classes (n,) that had samples, and means of their features (n, n_features)."""
-    known = module.class_counts.nonzero()[:, 0]
+    known = (module.class_counts > 0).nonzero()[:, 0]
     return known, module.class_means[known, : len(module.standardize.mean)]
 
 

@@ -23,10 +23,10 @@ def differentiated_again(
     plain: Callable[..., Tensor], inputs: tuple[Any, ...], gradient: Tensor
 ) -> tuple[Tensor | None, ...]:
     """Return the gradient by each input as something that can be differentiated again."""
-    with torch.enable_grad():
-        output = plain(*inputs)
     wanted = [value for value in inputs if isinstance(value, Tensor) and value.requires_grad]
-    found = iter(torch.autograd.grad(output, wanted, gradient, create_graph=True))
+    with torch.enable_grad(), torch.autocast(gradient.device.type, enabled=False):
+        output = plain(*inputs)
+        found = iter(torch.autograd.grad(output, wanted, gradient, create_graph=True))
     return tuple(
         next(found) if isinstance(value, Tensor) and value.requires_grad else None
         for value in inputs

@@ -10,6 +10,6 @@ def l2_normalise(embeddings: Tensor, length: float | Tensor = 1.0) -> Tensor:
     """Scale embeddings of shape (n, n_dims) to a length; zeros stay zero, their gradient finite."""
     largest = embeddings.detach().abs().amax(dim=1, keepdim=True)  # (n, 1)
     rescaled = embeddings / torch.where(largest > 0, largest, 1)  # length 0 or >= 1
-    own_length = torch.linalg.vector_norm(rescaled, dim=1, keepdim=True)  # (n, 1)
+    own_square = rescaled.square().sum(dim=1, keepdim=True)  # (n, 1), whose root has no slope at 0
     # A product has a cheaper gradient than a quotient.
-    return rescaled * (length * own_length.clamp(min=0.5).reciprocal())
+    return rescaled * (length * own_square.clamp(min=0.25).rsqrt())

@@ -32,7 +32,7 @@ def describe_module(module: CLCEModule) -> dict[str, Any]:
         "n_features": len(module.standardize.mean),
         "projection_dim": None if module.projection is None else module.n_embedding,
         "floor": module.standardize.floor,
-        "settled": module.standardize.settled,
+        "started": module.started,
         "pretrained": module.pretrained,
         "lora": module.lora,
         "frozen": [name for name, p in parameters.items() if not p.requires_grad],
@@ -108,6 +108,7 @@ def _separated(tensors: dict[str, Tensor]) -> tuple[dict[str, Tensor], dict[str,
 
 def _take_class_means(module: CLCEModule, found: dict[str, Tensor]) -> None:
     if not found:
+        module.class_counts.fill_(-1)
         return
     wanted = {name: getattr(module, name) for name in OF_CLASSES}
     same = found.keys() == wanted.keys() and all(
@@ -150,8 +151,8 @@ def build_module(
         module.lora = take(description, "lora", bool)
     if "floor" in description:  # earlier files took no root
         module.standardize.floor = _floor(take(description, "floor", float, NoneType))
-    if "settled" in description:  # earlier files went on with a scale of 1
-        module.standardize.settled = take(description, "settled", bool)
+    if "started" in description:  # earlier files went on as they were
+        module.started = take(description, "started", bool)
     return module
 
 
