@@ -48,7 +48,7 @@ def _checked_labels(X: Any, y: Any) -> np.ndarray:
     if y is None:
         raise ValueError("y=None: requires y to be passed, but the target y is None")
     _refuse_missing(y, "y")
-    y = column_or_1d(y, warn=True)
+    y = column_or_1d(_of_numpy_dtype(y), warn=True)
     check_consistent_length(X, y)
     assert_all_finite(y, input_name="y")
     check_classification_targets(y)
@@ -59,7 +59,7 @@ def _refuse_missing(y: Any, name: str) -> None:
     """Name the first missing label, before NumPy makes a string of it."""
     if hasattr(y, "iloc") and getattr(y, "ndim", 1) == 2:  # iterated, it gives names of columns
         y = y.iloc[:, 0]
-    if getattr(getattr(y, "dtype", None), "kind", "O") in "biuUS":
+    if isinstance(y, np.ndarray) and y.dtype.kind in "biuUS":
         return
     labels = [_only(label) for label in y] if hasattr(y, "__iter__") else []
     missing = [index for index, label in enumerate(labels) if _is_missing(label)]
@@ -68,6 +68,14 @@ def _refuse_missing(y: Any, name: str) -> None:
             f"{name}[{missing[0]}]={labels[missing[0]]!r}: Input {name} contains NaN or None in "
             f"place of {len(missing)} of {len(labels)} labels; leave these out"
         )
+
+
+def _of_numpy_dtype(y: Any) -> Any:
+    """Take integers and bools, of which none is missing, out of pandas' nullable columns."""
+    if getattr(y, "ndim", 1) == 2 and hasattr(y, "iloc") and y.shape[1] == 1:
+        y = y.iloc[:, 0]
+    dtype = getattr(getattr(y, "dtype", None), "numpy_dtype", None)
+    return y.to_numpy(dtype) if dtype is not None and dtype.kind in "biu" else y
 
 
 def _only(label: Any) -> Any:
@@ -143,7 +151,10 @@ def known_classes(classes: Any, before: np.ndarray | None) -> np.ndarray:
             )
         return before
     _refuse_missing(classes, "classes")
-    classes = np.unique(column_or_1d(classes))
+    try:
+        classes = np.unique(column_or_1d(_of_numpy_dtype(classes)))
+    except TypeError as error:
+        raise ValueError(f"classes={classes!r}: labels of one kind are required") from error
     if before is not None and not np.array_equal(classes, before):
         raise ValueError(
             f"classes={classes.tolist()!r} is not the same as on last call to partial_fit, "
@@ -165,6 +176,8 @@ def encode_known_labels(
     Shapes: y (n_samples,), classes (n_classes,) -> (n_samples,).
     """
     y = _checked_labels(X, y)
+    if isinstance(y[0], str) != isinstance(classes[0], str):  # NumPy would make text of numbers
+        raise _other_kind(y, classes)
     unknown = np.setdiff1d(y, classes)
     if len(unknown):
         raise ValueError(
@@ -184,10 +197,7 @@ def encode_new_labels(
     """
     new, labels = np.unique(_checked_labels(X, y), return_inverse=True)
     if KIND_OF_LABEL.get(new.dtype.kind) != KIND_OF_LABEL.get(classes.dtype.kind):
-        raise ValueError(
-            f"y holds labels such as {new.tolist()[0]!r}, of dtype {new.dtype}, and classes_ are "
-            f"such as {classes.tolist()[0]!r}, of dtype {classes.dtype}: one kind is required"
-        )
+        raise _other_kind(new, classes)
     known = np.intersect1d(new, classes)
     if len(known):
         raise ValueError(
@@ -202,6 +212,13 @@ def encode_new_labels(
         )
     order = np.argsort(together)
     return together[order], labels.astype(np.int64), order
+
+
+def _other_kind(y: np.ndarray, classes: np.ndarray) -> ValueError:
+    return ValueError(
+        f"y holds labels such as {y.tolist()[0]!r}, of dtype {y.dtype}, and classes_ are such as "
+        f"{classes.tolist()[0]!r}, of dtype {classes.dtype}: one kind is required"
+    )
 
 
 def sample_weights(

@@ -160,7 +160,9 @@ def test_weights_of_samples_count_in_the_means():
     note_class_means(module, read[2:], torch.tensor([0]), torch.tensor([4.0]), goes_on=True)
     assert_allclose(module.class_means[:, 0], [1, 1])
     assert_allclose(module.class_counts, [8, 1])
-    note_class_means(module, read[:1], torch.tensor([1]), torch.ones(1))  # of a fit that begins anew
+    note_class_means(
+        module, read[:1], torch.tensor([1]), torch.ones(1)
+    )  # of a fit that begins anew
     assert_allclose(module.class_counts, [8, 1])  # what it did not see is known all the same
     assert_allclose(module.class_means[:, 0], [1, 0])
 

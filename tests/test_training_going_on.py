@@ -4,6 +4,7 @@ import copy
 import pickle
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from numpy.testing import assert_array_equal
@@ -123,3 +124,33 @@ def test_pickles_hold_optimizer_state_only_for_a_warm_start(clouds):
     warm = head(warm_start=True).fit(X, codes)
     copied = pickle.loads(pickle.dumps(warm))
     assert_array_equal(copied.fit(X, codes).predict_proba(X), warm.fit(X, codes).predict_proba(X))
+
+
+@pytest.mark.filterwarnings("ignore:The number of unique classes")
+@pytest.mark.parametrize("n_classes", [3, 20, 100])
+def test_numbers_and_text_are_never_the_same_label(n_classes):
+    X, codes = np.eye(n_classes), np.arange(n_classes)
+    for y, other in ((codes, codes.astype(str)), (codes.astype(str), codes)):
+        clf = head(max_epochs=1, weight=0.0).fit(X, y)
+        with pytest.raises(ValueError, match="one kind is required"):
+            clf.partial_fit(X[2:3], other[2:3])
+        clf.set_params(early_stopping=True)
+        with pytest.raises(ValueError, match="one kind is required"):
+            clf.fit(X, y, X_val=X[1:], y_val=other[1:])
+
+
+@pytest.mark.parametrize("dtype", ["Int64", "boolean"])
+def test_nullable_columns_keep_their_kind(dtype, clouds):
+    X, codes = clouds
+    y = pd.Series(codes % 2).astype(dtype)
+    for labels in (y, y.to_frame()):
+        clf = head(max_epochs=1).fit(X, labels)
+        assert clf.classes_.dtype == y.dtype.numpy_dtype
+    clf = head().partial_fit(X, y, classes=y.unique())
+    assert_array_equal(clf.classes_, [0, 1])
+    if dtype == "Int64":
+        clf.add_classes(X[:3], pd.Series([7] * 3, dtype=dtype))
+        assert_array_equal(clf.classes_, [0, 1, 7])
+    y[3] = pd.NA
+    with pytest.raises(ValueError, match=r"y\[3\]=<NA>: .* NaN or None in place of 1 of 60"):
+        head().fit(X, y)
