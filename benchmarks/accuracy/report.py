@@ -172,8 +172,10 @@ def section(name, group, runs):
 
 
 def standings(runs):
-    """Show everyone: accuracy, log-loss, and what it took; who lacks sets is marked."""
+    """Show everyone: accuracy, log-loss, and what it took; who lacks sets or draws is marked."""
     rows, n_sets = [], runs["data"].nunique()
+    draws = runs.groupby(["method", "data"])["seed"].nunique()
+    most = draws.groupby("data").max()
     for method, title in METHODS.items():
         part = runs[runs["method"] == method]
         if len(part):
@@ -181,9 +183,16 @@ def standings(runs):
             seconds = part["fit_processor_seconds"].fillna(part["fit_seconds"]).median()
             steps = part["steps"].mean()
             steps = "" if steps != steps else f"{steps:.0f}"
+            lacks = []
             if part["data"].nunique() < n_sets:
                 sets = ", ".join(COLLECTIONS[one].title for one in part["data"].unique())
-                title = f"{title} (only {sets})"
+                lacks.append(f"only {sets}")
+            if (draws[method] < most[draws[method].index]).any():
+                low, high = draws[method].min(), draws[method].max()
+                number = f"{low}" if low == high else f"{low} to {high}"
+                lacks.append(f"{number} draw{'' if high == 1 else 's'}")
+            if lacks:
+                title = f"{title} ({'; '.join(lacks)})"
             rows.append([title, f"{accuracy:.1f}", f"{loss:.3f}", steps, f"{seconds:.3g}"])
     return table("Means over sets", ["", "accuracy, %", "log-loss", "steps", "fit, s"], rows)
 
