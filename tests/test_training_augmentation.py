@@ -37,6 +37,18 @@ def test_augmented_images_stay_in_range_and_shape(grey):
     assert 0 <= changed.min() <= changed.max() <= 1
 
 
+def test_a_sample_of_weight_0_does_not_count_as_colour(colour_images, colour_labels):
+    grey = np.repeat(colour_images.mean(axis=-1, keepdims=True).astype(np.uint8), 3, axis=-1)
+    X = np.concatenate([grey, colour_images[:1]])
+    y = np.r_[colour_labels, colour_labels[:1]]
+    clf = CLCEClassifier(image_size=32, max_epochs=1, random_state=0)
+    proba = [
+        clf.fit(grey, colour_labels).predict_proba(grey),
+        clf.fit(X, y, sample_weight=np.r_[np.ones(12), 0]).predict_proba(grey),
+    ]
+    np.testing.assert_array_equal(*proba)
+
+
 def test_grey_is_told_from_colour(colour_images, digits):
     assert not is_grey(torch.from_numpy(colour_images[0] / 255).permute(2, 0, 1))
     assert is_grey(torch.from_numpy(digits[0][:1]))

@@ -10,11 +10,21 @@ import numpy as np
 import pytest
 import torch
 from numpy.testing import assert_array_equal
+from skorch.callbacks import Callback, EarlyStopping
 from torch import nn
 
 from checkpointed_fit import classifier, data
 from sklearn_clce import CLCEClassifier
 from sklearn_clce._files import write_atomically
+
+
+class Recording(Callback):
+    """Record what is a figure of an epoch, and what is none."""
+
+    def on_epoch_end(self, net, **kwargs):
+        net.history.record("number", np.float32(3))
+        net.history.record("matrix", np.ones((2, 2)))
+
 
 SCRIPT = Path(__file__).parent / "helpers" / "checkpointed_fit.py"
 
@@ -111,6 +121,32 @@ def test_a_checkpoint_of_another_fit_is_refused(params, change, named, tmp_path)
     with pytest.raises(ValueError, match=f"is of another fit: {named} differ; choose another"):
         clf.fit(*(change(X, y) if change else (X, y)))
     assert (tmp_path / "checkpoint.pt").read_bytes() == before
+
+
+@pytest.mark.parametrize("patience", [2, 3])
+def test_a_fit_that_a_callback_ended_is_given_back(patience, tmp_path):
+    X, y = data()
+
+    def fit():
+        stop = EarlyStopping("train_loss", patience=patience, threshold=1e9, load_best=False)
+        params = {"early_stopping": False, "max_epochs": 9, "callbacks": [Recording(), stop]}
+        return classifier(tmp_path, **params).fit(X, y)
+
+    first, again = fit(), fit()
+    assert first.n_iter_ == again.n_iter_ == patience + 1
+    assert_array_equal(first.predict_proba(X), again.predict_proba(X))
+    assert len(again.history_[:, "number"]) == patience + 1  # of the last epoch, too
+    assert again.history_[:, "matrix"] == [None] * (patience + 1)  # is no figure
+
+
+def test_without_a_schedule(tmp_path):
+    X, y = data()
+    fits = [
+        classifier(folder, max_epochs=2, skorch_params={"callbacks__lr_scheduler": None}).fit(X, y)
+        for folder in (None, tmp_path, tmp_path)
+    ]
+    for clf in fits[1:]:
+        assert_array_equal(clf.predict_proba(X), fits[0].predict_proba(X))
 
 
 def test_what_does_not_change_the_result_may_change(tmp_path):

@@ -96,7 +96,7 @@ def test_a_gradient_that_breaks_in_the_last_step_of_an_epoch_is_not_kept(
     monkeypatch.setattr(FiniteLoss, "factor", factor)
     params = {"early_stopping": early_stopping, "validation_fraction": 0.3, "batch_size": 4}
     clf = finite_loss(step, clip_grad=clip_grad, **params if early_stopping else {})
-    with pytest.warns(ConvergenceWarning, match="keeps the weights of epoch"):
+    with pytest.warns(ConvergenceWarning, match="keeps the weights of (the )?epoch"):
         clf.fit(colour_images, colour_labels)
     assert weights_are_finite(clf)
     assert np.isfinite(clf.predict_proba(colour_images)).all()
@@ -150,6 +150,70 @@ def test_an_interrupted_fit_keeps_no_broken_weights(colour_images, colour_labels
     with pytest.warns(ConvergenceWarning, match="keeps the weights of epoch 2"):
         clf.fit(colour_images, colour_labels)
     assert weights_are_finite(clf)
+
+
+class Interrupted(torch.utils.data.Dataset):
+    """Pictures; at some read of one Ctrl-C is pressed."""
+
+    def __init__(self, images, at):
+        self.images, self.at, self.reads = images, at, 0
+
+    def __len__(self):
+        return len(self.images)
+
+    def __getitem__(self, index):
+        self.reads += 1
+        if self.reads == self.at:
+            raise KeyboardInterrupt
+        return self.images[index]
+
+
+def test_ctrl_c_in_the_pass_after_training_keeps_the_fit(colour_images, colour_labels):
+    def fit(at):
+        X = Interrupted(colour_images, at)
+        clf = CLCEClassifier(image_size=32, max_epochs=2, cache_size=0, num_workers=0)
+        return clf.set_params(random_state=0).fit(X, colour_labels), X.reads
+
+    whole, n_reads = fit(at=0)
+    for at in (n_reads - 11, n_reads):  # the last pass reads each picture once
+        with pytest.warns(ConvergenceWarning, match="in the pass that follows training"):
+            clf, _ = fit(at)
+        assert clf.n_iter_ == whole.n_iter_ == 2
+        with pytest.raises(ValueError, match=r"score_samples needs .* interrupted in its last"):
+            clf.score_samples(colour_images)
+        before = clf.set_params(learning_rate=1e-9, weight=0).predict_proba(colour_images)
+        clf.partial_fit(colour_images[:2], colour_labels[:2])  # nothing starts again
+        np.testing.assert_allclose(clf.predict_proba(colour_images), before, atol=1e-3)
+
+
+def test_who_presses_ctrl_c_waits_for_no_pass(colour_images, colour_labels):
+    X = Interrupted(colour_images, 0)
+    clf = CLCEClassifier(image_size=32, max_epochs=9, cache_size=0, num_workers=0, random_state=0)
+    with pytest.warns(ConvergenceWarning, match="keeps its weights of that moment"):
+        clf.set_params(callbacks=[StopAfter(1)]).fit(X, colour_labels)
+    classifier = clf.module_.classifier.weight.clone()
+    assert clf.n_iter_ == 1
+    clf.score_samples(colour_images)
+    reads = X.reads
+    clf.set_params(callbacks=None, max_epochs=1).fit(X, colour_labels)
+    assert X.reads - reads == reads  # as many: with a pass for the classifier, or for the means
+    assert not torch.equal(classifier, clf.module_.classifier.weight)
+
+
+class StopAfterSteps(StopAfter):
+    """Press Ctrl-C in the first step after some epochs."""
+
+    def on_epoch_begin(self, net, **kwargs):
+        pass
+
+    def on_batch_end(self, net, training=False, **kwargs):
+        super().on_epoch_begin(net)
+
+
+def test_the_message_names_the_weights_that_are_kept(clouds):
+    clf = head(early_stopping=True, max_epochs=9, callbacks=[StopAfterSteps(3)])
+    with pytest.warns(ConvergenceWarning, match="epoch with the best validation score"):
+        clf.fit(*clouds)
 
 
 def test_a_mask_may_be_infinite(colour_images, colour_labels):

@@ -3,11 +3,13 @@
 import numpy as np
 import pytest
 import torch
+from sklearn.base import clone
 from sklearn.datasets import load_digits
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import log_loss
 from sklearn.model_selection import GridSearchCV
 from sklearn.preprocessing import StandardScaler
+from torch import nn
 from torch.nn.functional import cross_entropy
 
 from sklearn_clce import BackboneFeatures, CLCEClassifier
@@ -137,6 +139,15 @@ def test_classes_that_were_added_do_not_start_a_head():
     clf.partial_fit(X[[0, 0]] * [[1], [1.0001]], y[[0, 0]], classes=np.arange(9))
     clf.add_classes(X[y == 9][:5], [9] * 5)
     assert clf.partial_fit(X[:200], y[:200]).score(X[200:500], y[200:500]) > 0.8
+
+
+def test_where_the_loss_does_not_reach_the_classifier_it_is_fitted_at_the_end():
+    X = (DIGITS.numpy() / 16).reshape(-1, 8, 8)
+    backbone = nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU(), nn.Flatten())
+    clf = CLCEClassifier(backbone, weight=1.0, max_epochs=2, random_state=0)
+    assert clf.fit(X[:200], LABELS[:200]).score(X[200:500], LABELS[200:500]) > 0.8
+    with pytest.warns(UserWarning, match="weight=1 leaves cross-entropy out"):
+        clone(clf).partial_fit(X[:200], LABELS[:200], classes=np.arange(10))
 
 
 def test_a_root_can_be_trained_through_at_zero():

@@ -147,18 +147,13 @@ class EarlyStopping(Callback):
         self.best_weights_ = None
 
 
-class SaveCheckpoint(Callback):
-    """Write the net's checkpoint after each epoch, if it has one."""
+class RestoreCheckpoint(Callback):
+    """Go on from the net's checkpoint, if it has one."""
 
     def on_train_begin(self, net: Any, X: Any = None, y: Any = None, **kwargs: Any) -> None:
-        """Go on from it."""
+        """Put the net where it was written."""
         if net.run.checkpoint is not None:
             net.run.checkpoint.restore(net)
-
-    def on_epoch_end(self, net: Any, **kwargs: Any) -> None:
-        """Write it."""
-        if net.run.checkpoint is not None:
-            net.run.checkpoint.save(net)
 
 
 def copy_weights(module: nn.Module) -> dict[str, Tensor]:

@@ -119,7 +119,7 @@ class Checkpoint:
         callbacks = dict(net.callbacks_)
         net.module_.load_state_dict(self.state["weights"], strict=False)
         net.optimizer_.load_state_dict(self.state["optimizer"])
-        if callbacks["lr_scheduler"] is not None and self.state["scheduler"] is not None:
+        if "lr_scheduler" in callbacks and self.state["scheduler"] is not None:
             callbacks["lr_scheduler"].scheduler_.load_state_dict(self.state["scheduler"])
         callbacks["early_stopping"].__dict__.update(self.state["early_stopping"])
         callbacks["last_good_weights"].weights_ = self.state["weights"]
@@ -138,7 +138,7 @@ class Checkpoint:
     def save(self, net: Any) -> None:
         """Write the state of a net between two epochs."""
         callbacks = dict(net.callbacks_)
-        scheduler = getattr(callbacks["lr_scheduler"], "scheduler_", None)
+        scheduler = getattr(callbacks.get("lr_scheduler"), "scheduler_", None)
         stopping = callbacks["early_stopping"]
         device = torch.device(net.device)
         state = {
@@ -151,7 +151,7 @@ class Checkpoint:
                 name: getattr(stopping, name)
                 for name in ("best_score_", "n_failed_", "best_weights_")
             },
-            "history": json.dumps(net.history_.to_list(), default=float),
+            "history": json.dumps(net.history_.to_list(), default=_number_or_none),
             "epochs_done": net.run.epochs_done,
             "time": net.run.time.state(),
             "ended": net.run.is_over,
@@ -209,6 +209,11 @@ def checkpoint_of(
     if parameters._is_clone or before is not None:
         folder /= f"fit-{describe(identity)[:16]}"
     return Checkpoint(folder, identity)
+
+
+def _number_or_none(figure: Any) -> float | None:
+    """Return a figure of an epoch; None for what is none, such as a matrix that a callback made."""
+    return float(figure) if np.size(figure) == 1 else None
 
 
 class _Hashing:

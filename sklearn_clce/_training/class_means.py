@@ -19,6 +19,9 @@ def keep_class_means(
     net: CLCENet, samples: Samples, labels: np.ndarray, weights: np.ndarray, *, goes_on: bool
 ) -> None:
     """Note the means of the classes of samples; ``goes_on``: beside those of earlier samples."""
+    counts = net.module_.class_counts
+    trained = torch.from_numpy(np.unique(labels)).to(counts.device)
+    counts[trained] = torch.where(counts[trained] == 0, -1, counts[trained])  # whatever follows
     if not isinstance(samples, Tensor):
         few = spread_over_classes(labels)
         samples, labels, weights = part_of(samples, few), labels[few], weights[few]

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
+from sklearn.exceptions import ConvergenceWarning
 from sklearn.model_selection import StratifiedShuffleSplit
 from torch import Tensor
 from torch.utils.data import Dataset
@@ -77,6 +78,11 @@ def fit_net(
     validated = validation is not None or parameters.early_stopping
     check_callbacks(parameters.callbacks, validated=validated)
     device = resolve_device(parameters.device)
+    counted = np.flatnonzero(weights)
+    if len(counted) < len(labels):  # a sample of weight 0 is as good as none
+        samples = part_of(samples, counted)
+        labels, weights = labels[counted], weights[counted]
+        fit_task = fit_task and replace(fit_task, indices=counted)
     before = None if after is None else after.module_
     course = _course_of(parameters, after)
     checkpoint = None
@@ -101,17 +107,19 @@ def fit_net(
             net = continued_net(parameters, after, device)
             features = features_for(parameters, net, samples, parameters.verbose)
         ends_anew = not in_part and _ends_anew(parameters, net.module_, samples)
+        if parameters.weight == 1 and not ends_anew and not net.module_.classifier.weight.any():
+            _warn_of_no_classifier(features)
         if ends_anew:
             time.expect_pass(-(-len(samples) // parameters.batch_size))
         augment = make_augmentation(parameters, net.module_, samples)
         if features is not None and augment is None and net.module_.frozen:
             samples = features
         room = Room(parameters.cache_size)
-        training = np.flatnonzero(weights)  # a sample of weight 0 is as good as none
         all_train = validation is not None or not parameters.early_stopping
-        net.course = keep_split(course, parameters, labels[training], training, all_train=all_train)
+        net.course = keep_split(course, parameters, labels, counted, all_train=all_train)
+        training = np.arange(len(labels))
         if net.course.split is not None:
-            training, aside = split(training, labels, net.course.split)
+            training, aside = split(labels, net.course.split)
             validation = set_aside(part_of(samples, aside), labels[aside], weights[aside])
         elif validation is not None:
             validation = _with_features(parameters, net, validation)
@@ -123,7 +131,7 @@ def fit_net(
         if len(training) < len(labels):
             samples = part_of(samples, training)
             labels, weights = labels[training], weights[training]
-            fit_task = fit_task and replace(fit_task, indices=training)
+            fit_task = fit_task and replace(fit_task, indices=counted[training])
         if after is not None and not starts:
             start_late_classes(net, samples, labels)
         dataset = make_dataset(net.module_, samples, labels, weights, augment=augment, room=room)
@@ -140,38 +148,65 @@ def fit_net(
             fit_task=fit_task,
         )
         train(net, dataset, run)
-        tuned = None
-        if ends_anew and time.closes:
-            tuned = _finish(parameters, net, samples, labels, weights)
         if features is not None and net.module_.frozen:
-            tuned = features[training]
-        known = samples if tuned is None else tuned
-        keep_class_means(net, known, labels, weights, goes_on=in_part)
+            samples = features[training]
+        _end(parameters, net, samples, labels, weights, anew=ends_anew, in_part=in_part)
     epochs = net.history_[net.run.epochs_before :]
     scores = [epoch["valid_score"] for epoch in epochs] if parameters.early_stopping else None
     return FittedNet(net, scores)
 
 
-def _finish(
+def _end(
     parameters: CLCEParameters,
     net: CLCENet,
     samples: Samples,
     labels: np.ndarray,
     weights: np.ndarray,
-) -> Tensor:
-    """Fit the classifier anew, as its start was.
+    *,
+    anew: bool,
+    in_part: bool,
+) -> None:
+    """Fit the classifier anew, as its start was, and keep the means of the classes.
 
-    What it is fitted to is returned, features (n, n_features).
+    Both need a pass over samples. Ctrl-C in it leaves the network as it trained.
     """
-    assert not isinstance(samples, Tensor)  # the backbone trained
-    features = tuned_features(parameters, net, samples)
-    finish_classifier(net.module_, features, labels, weights)
-    return features
+    try:
+        if anew and net.run.time.closes and not net.run.cut_short:
+            assert not isinstance(samples, Tensor)  # the backbone trained
+            samples = tuned_features(parameters, net, samples)
+            finish_classifier(net.module_, samples, labels, weights)
+        keep_class_means(net, samples, labels, weights, goes_on=in_part)
+    except KeyboardInterrupt:
+        if parameters._is_clone:
+            raise
+        warnings.warn(
+            "fit was interrupted by the user in the pass that follows training. The estimator can "
+            "be used and keeps its weights; the end of the pass is missing: the classifier as "
+            "fitted anew, or means of the classes for score_samples and add_classes",
+            ConvergenceWarning,
+            stacklevel=4,
+        )
 
 
 def _ends_anew(parameters: CLCEParameters, module: CLCEModule, samples: Samples) -> bool:
-    """Tell whether the classifier is fitted anew after training: never one that was scored."""
-    return module.tunes and not isinstance(samples, Tensor) and not parameters.early_stopping
+    """Tell whether the classifier is fitted anew after training: never one that was scored.
+
+    That of a pretrained backbone that trains is, and one that the loss doesn't reach.
+    """
+    trained = not isinstance(samples, Tensor) and not module.frozen
+    return trained and (module.tunes or parameters.weight == 1) and not parameters.early_stopping
+
+
+def _warn_of_no_classifier(features: Tensor | None) -> None:
+    """Warn where nothing trains a classifier of zeros; from features it starts."""
+    if features is None and is_main():
+        warnings.warn(
+            "weight=1 leaves cross-entropy out, from which the classifier learns: it predicts one "
+            "class. A smaller weight is required, or fit with early_stopping=False, which fits it "
+            "at the end",
+            UserWarning,
+            stacklevel=4,
+        )
 
 
 def _course_of(parameters: CLCEParameters, after: CLCENet | None) -> Course:
@@ -223,12 +258,11 @@ def _batches(parameters: CLCEParameters, labels: np.ndarray, seed: int) -> Batch
     return batch_sampler
 
 
-def split(indices: np.ndarray, labels: np.ndarray, how: Split) -> tuple[np.ndarray, np.ndarray]:
-    """Return those of the indices to train on, and those to set aside of each class."""
+def split(labels: np.ndarray, how: Split) -> tuple[np.ndarray, np.ndarray]:
+    """Return indices of samples to train on, and of those to set aside of each class."""
     shuffled = StratifiedShuffleSplit(1, test_size=how.validation_fraction, random_state=how.seed)
     try:
-        training, aside = next(shuffled.split(indices, labels[indices]))
-        return indices[training], indices[aside]
+        return next(shuffled.split(labels, labels))
     except ValueError as error:
         raise ValueError(
             f"early_stopping=True with validation_fraction={how.validation_fraction!r}: {error}"

@@ -82,6 +82,8 @@ def _run_epoch(
     run.time.count_tail()
     run.epochs_done += 1
     net.notify("on_epoch_end", **datasets)
+    if run.checkpoint is not None:  # after all callbacks: one may have stopped the fit
+        run.checkpoint.save(net)
     run.time.count_tail()
 
 
@@ -128,6 +130,7 @@ def _interrupted(net: Any) -> None:
     except NonFiniteError as error:
         _fall_back(net, error)
     else:
+        run.cut_short = True
         _cut_short(net, "interrupted by the user", "its weights of that moment")
 
 
@@ -144,6 +147,8 @@ def _fall_back(net: Any, error: NonFiniteError) -> None:
 def _cut_short(net: Any, why: str, kept: str) -> None:
     run: Run = net.run
     del net.history_[run.epochs_before + run.epochs_done :]
+    if dict(net.callbacks_)["early_stopping"].best_weights_ is not None:
+        kept = "the weights of the epoch with the best validation score"
     warnings.warn(
         f"fit was cut short in epoch {run.epochs_done + 1}: {why}. The estimator can be "
         f"used and keeps {kept}",

@@ -23,7 +23,7 @@ from .callbacks import (
     ClipGradients,
     EarlyStopping,
     LastGoodWeights,
-    SaveCheckpoint,
+    RestoreCheckpoint,
     ValidationMean,
     WarmupCosine,
 )
@@ -93,7 +93,7 @@ class CLCENet(ClassifierMixin, NeuralNet):
             ("lr_scheduler", WarmupCosine(self.warmup)),
             ("last_good_weights", LastGoodWeights()),
             ("early_stopping", EarlyStopping(self.patience, self.tol)),
-            ("checkpoint", SaveCheckpoint()),
+            ("checkpoint", RestoreCheckpoint()),
             ("progress", Progress()),
             ("fit_tasks", EpochTasks()),
         ]

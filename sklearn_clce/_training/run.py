@@ -39,6 +39,7 @@ class Run:
     time: TimeLimit = field(default_factory=TimeLimit)
     is_of_clone: bool = False  # a search, or something like it, has begun it
     interrupted: bool = False
+    cut_short: bool = False  # by the user, who keeps what there is
 
     @property
     def n_steps(self) -> int:

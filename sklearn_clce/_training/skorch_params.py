@@ -23,7 +23,12 @@ LOADER_OPTIONS = [
 TAKEN = {"optimizer", "use_caching", "torch_load_kwargs", *LOADERS}
 TAKEN |= {f"{loader}__{option}" for loader in LOADERS for option in LOADER_OPTIONS}
 TAKEN_PREFIXES = ("optimizer__", "callbacks__")
-NEEDED = ("callbacks__fit_tasks", "callbacks__last_good_weights", "callbacks__valid_acc")
+NEEDED = (
+    "callbacks__epoch_timer",
+    "callbacks__fit_tasks",
+    "callbacks__last_good_weights",
+    "callbacks__valid_acc",
+)
 
 BATCHES = dict.fromkeys(("batch_sampler", "drop_last", "sampler", "shuffle"), "sampler")
 BATCHES |= {"batch_size": "batch_size", "num_workers": "num_workers"}

@@ -107,7 +107,7 @@ _mean_of_both = Recent(_fit_both, RECENT_BYTES)
 def finish_classifier(
     module: CLCEModule, features: Tensor, labels: np.ndarray, weights: np.ndarray
 ) -> None:
-    """Set the classifier to the mean of itself and of one fitted to tuned features.
+    """Set the classifier to the mean of itself, if it has learned, and of one fitted to features.
 
     Shapes: features (n, n_features), labels and weights (n,). Trained beside the backbone, a
     classifier is too sure of samples that both have seen often. A class without a sample keeps its
@@ -124,6 +124,8 @@ def finish_classifier(
         device = classifier.weight.device
         read = module.standardize(features.to(device)).cpu().double()
         weight, bias = _logistic_regression(read, shown, torch_weights, len(known), LAST_C)
+        if not classifier.weight.any():  # it has nothing to say
+            weight, bias = 2 * weight, 2 * bias
         weights_of_known, biases_of_known = classifier.weight[known], classifier.bias[known]
         classifier.weight.sub_(weights_of_known.mean(dim=0) / 2)
         classifier.bias.sub_(biases_of_known.mean() / 2)

@@ -23,6 +23,7 @@ from ..data import (
     Images,
     LabelledImages,
     ListImages,
+    PartOfImages,
 )
 from ._store import EmbeddingStore
 
@@ -118,6 +119,9 @@ def image_digests(
     layout = f"layout: {images.layout}"
     if isinstance(images, ArrayImages):
         return [_digest_pixels(images.array[index], layout) for index in indices]
+    if isinstance(images, PartOfImages):
+        of_all = [images.indices[index] for index in indices]
+        return image_digests(images.images, of_all, file_digests)
     if not isinstance(images, ListImages):
         return [_digest_pixels(images[index].numpy(), layout) for index in indices]
     paths: dict[int, str | os.PathLike[str]] = {}
