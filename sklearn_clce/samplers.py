@@ -73,7 +73,8 @@ class ClassBalancedBatchSampler(Sampler[list[int]]):
     Raises
     ------
     ValueError
-        If P or K is below 2, or ``labels`` is empty or not one-dimensional.
+        If P or K is below 2, ``random_state`` is no seed, or ``labels`` is empty or not
+        one-dimensional.
 
     References
     ----------
@@ -99,10 +100,14 @@ class ClassBalancedBatchSampler(Sampler[list[int]]):
         rows_per_class: int,
         random_state: int = 0,
     ) -> None:
-        sizes = {"classes_per_batch": classes_per_batch, "rows_per_class": rows_per_class}
-        for name, value in sizes.items():
-            if not isinstance(value, Integral) or value < 2:
-                raise ValueError(f"{name}={value!r}: an integer of at least 2 is required")
+        least = {
+            "classes_per_batch": (classes_per_batch, 2),
+            "rows_per_class": (rows_per_class, 2),
+            "random_state": (random_state, 0),
+        }
+        for name, (value, smallest) in least.items():
+            if not isinstance(value, Integral) or value < smallest:
+                raise ValueError(f"{name}={value!r}: an integer of at least {smallest} is required")
         names = np.asarray(labels)
         if names.ndim != 1 or len(names) == 0:
             raise ValueError(f"labels of shape {names.shape}: one label a sample is required")
@@ -162,7 +167,8 @@ def make_batch_sampler(
     if n_classes < 2:
         sampler = "shuffle"  # of one class, as a call of partial_fit may be, there is no balance
     if sampler == "auto":
-        lonely = weight > 0 and lonely_anchors(labels, batch_size) > LONELY_ANCHORS
+        drawn = math.ceil(len(labels) / count_parts(len(labels), batch_size))
+        lonely = weight > 0 and lonely_anchors(labels, drawn) > LONELY_ANCHORS
         sampler = "balanced" if lonely and batch_size >= 4 else "shuffle"
     if sampler == "shuffle":
         return ShuffledBatchSampler(len(labels), batch_size, random_state)

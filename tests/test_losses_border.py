@@ -166,6 +166,18 @@ def test_a_label_that_is_no_class_is_refused(label, n):
     for weight in (0.0, 0.5, 1.0):
         with pytest.raises(ValueError, match=rf"labels hold .*{label}.* 5 columns of logits"):
             clce_loss(embeddings, embeddings, labels, weight=weight)
+    with pytest.raises(ValueError, match=rf"labels hold .*{label}.* 5 columns of logits"):
+        clce_loss(embeddings, embeddings, labels, class_weight=torch.ones(5))
+
+
+def test_weights_in_float16_are_multiplied_in_float32():
+    embeddings, labels = batch()
+    heavy = {
+        "sample_weight": torch.full((len(labels),), 600, dtype=torch.float16),
+        "class_weight": torch.full((5,), 600, dtype=torch.float16),
+    }
+    expected = clce_loss(embeddings, embeddings, labels)
+    torch.testing.assert_close(clce_loss(embeddings, embeddings, labels, **heavy), expected)
 
 
 def test_the_contrastive_loss_takes_any_integer_for_a_label():

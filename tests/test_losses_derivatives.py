@@ -47,6 +47,21 @@ def test_a_small_batch_has_a_second_derivative(form, hardness):
     assert torch.autograd.gradgradcheck(lambda z: loss(z, **settings), embeddings)
 
 
+@pytest.mark.parametrize("form", ["auto", "plain"])
+def test_a_second_derivative_where_an_embedding_is_zero(form):
+    embeddings = randn(6, 3)
+    embeddings[0] = 0
+    assert gradient_penalty(embeddings, form).isfinite().all()
+
+
+@pytest.mark.parametrize("form", ["auto", "plain"])
+def test_a_gradient_penalty_under_autocast(form):
+    embeddings = randn(6, 3).float()
+    with torch.autocast("cpu", torch.bfloat16):
+        found = gradient_penalty(embeddings, form)
+    assert_allclose(found, gradient_penalty(embeddings, form), rtol=0.02, atol=1e-3)
+
+
 @pytest.mark.parametrize("n", SIZES)
 def test_a_gradient_penalty(n):
     """Against a difference of first derivatives along the gradient: H g."""

@@ -106,6 +106,7 @@ def test_share_of_lonely_anchors_is_what_is_counted(sizes, batch_size):
         ([20] * 50, 16, 0.5, ClassBalancedBatchSampler),
         ([20] * 50, 16, 0.0, ShuffledBatchSampler),
         ([20] * 50, 2, 0.5, ShuffledBatchSampler),
+        ([4] * 10, 32, 0.5, ClassBalancedBatchSampler),  # batches of 20: two of 32 there are not
     ],
 )
 def test_auto_balances_where_anchors_would_be_lonely(sizes, batch_size, weight, expected):
@@ -133,6 +134,8 @@ def test_balanced_batches_hold_as_many_classes_as_there_is_room_for(
     ("labels", "params", "message"),
     [
         ([0, 1], {"classes_per_batch": 1}, "classes_per_batch=1: an integer of at least 2"),
+        ([0, 1], {"random_state": None}, "random_state=None: an integer of at least 0"),
+        ([0, 1], {"random_state": -1}, "random_state=-1: an integer of at least 0"),
         ([0, 1], {"rows_per_class": 1.5}, "rows_per_class=1.5: an integer of at least 2"),
         ([], {}, r"labels of shape \(0,\)"),
         ([[0, 1]], {}, r"labels of shape \(1, 2\)"),

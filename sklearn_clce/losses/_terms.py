@@ -45,16 +45,16 @@ def terms_of_batch(
     labels = check_labels("labels", labels, "embeddings", embeddings)
     check_labels("labels", labels, "logits", logits)
     if sample_weight is not None:
-        sample_weight = check_weights("sample_weight", sample_weight, labels.shape[0], "samples")
-    if class_weight is not None:
-        class_weight = check_weights(
-            "class_weight", class_weight, logits.shape[1], "columns of logits"
+        sample_weight = at_least_float32(
+            check_weights("sample_weight", sample_weight, labels.shape[0], "samples")
         )
-        of_class = class_weight[labels]
+    losses = _cross_entropies(logits, labels, label_smoothing)
+    if class_weight is not None:
+        of_class = at_least_float32(
+            check_weights("class_weight", class_weight, logits.shape[1], "columns of logits")
+        )[labels]
         sample_weight = of_class if sample_weight is None else of_class * sample_weight
-    terms = {
-        "cross_entropy": _cross_entropy(logits, labels, label_smoothing, sample_weight, reduction)
-    }
+    terms = {"cross_entropy": _reduced(losses, sample_weight, reduction)}
     if weight > 0:
         by_label = labels if positive_mask is None else None
         pairs = check_pairs(embeddings, by_label, references, reference_labels, positive_mask)
@@ -78,16 +78,11 @@ def weighed(terms: dict[str, Tensor], weight: float) -> Tensor:
     return (1 - weight) * terms["cross_entropy"] + weight * terms["contrastive"]
 
 
-def _cross_entropy(
-    logits: Tensor,
-    labels: Tensor,
-    label_smoothing: float,
-    sample_weight: Tensor | None,
-    reduction: str,
-) -> Tensor:
+def _cross_entropies(logits: Tensor, labels: Tensor, label_smoothing: float) -> Tensor:
+    """Return the cross-entropy of each sample, and refuse a label that is no column of logits."""
     with torch.autocast(logits.device.type, enabled=False):
         try:
-            losses = F.cross_entropy(
+            return F.cross_entropy(
                 at_least_float32(logits),
                 labels,
                 reduction="none",
@@ -100,13 +95,14 @@ def _cross_entropy(
                 f"{logits.shape[1]} columns of logits are required; leave samples without a class "
                 "out of the batch"
             ) from error
-        if sample_weight is None:
-            return losses.mean() if reduction == "mean" else losses
-        sample_weight = sample_weight.to(losses.dtype)
-        # An infinite loss that doesn't count is left out; NaN is not hidden.
-        counted = torch.where((sample_weight > 0) | losses.isnan(), losses, 0)
-        total = sample_weight.sum()
-        weighted = counted * sample_weight
-        return (
-            weighted.sum() / torch.where(total > 0, total, 1) if reduction == "mean" else weighted
-        )
+
+
+def _reduced(losses: Tensor, sample_weight: Tensor | None, reduction: str) -> Tensor:
+    if sample_weight is None:
+        return losses.mean() if reduction == "mean" else losses
+    sample_weight = sample_weight.to(losses.dtype)
+    # An infinite loss that doesn't count is left out; NaN is not hidden.
+    counted = torch.where((sample_weight > 0) | losses.isnan(), losses, 0)
+    total = sample_weight.sum()
+    weighted = counted * sample_weight
+    return weighted.sum() / torch.where(total > 0, total, 1) if reduction == "mean" else weighted
