@@ -229,3 +229,24 @@ def test_a_dark_picture_of_32_bits_is_warned_of():
     assert pictures[0].mode == "I"
     with pytest.warns(UserWarning, match="up to 199, which are nearly black where 65535 is white"):
         as_images(pictures)
+
+
+@pytest.mark.parametrize("mode", ["L", "RGB"])
+@pytest.mark.parametrize(
+    ("file_format", "options"),
+    [("TIFF", {"compression": "tiff_lzw"}), ("JPEG2000", {}), ("PNG", {})],
+)
+def test_a_damaged_image_is_refused_however_often_it_is_read(mode, file_format, options, photos):
+    buffer = io.BytesIO()
+    Image.fromarray(photos[0][:64, :96]).convert(mode).save(buffer, file_format, **options)
+    content = bytearray(buffer.getvalue())
+    half = len(content) // 2
+    if file_format == "TIFF":  # whose directory is at its end
+        content[half : half + 99] = bytes(99)
+    else:
+        del content[half:]
+    damaged = Image.open(io.BytesIO(content))
+    assert find_unreadable([damaged, damaged], verbose=0).keys() == {0, 1}
+    for _ in range(2):
+        with pytest.raises(ValueError, match=r"X\[0\]: .* can't be read as an image"):
+            as_images([damaged])[0]

@@ -21,6 +21,7 @@ GAP = 2
 N_SHOWN = 16  # of bytes that are no image: enough of a path, or of a page that was not found
 DEEP_WHITE = 65535  # of Pillow's integer modes, I and I;16
 ORIENTATION_TAG = 0x0112
+FAILURE = "_sklearn_clce_failure"  # attribute of a PIL image that could not be decoded
 GREY_INTEGERS = ("L", "I", "I;16", "I;16B", "I;16L")  # Pillow's modes
 
 _file_lock = threading.Lock()
@@ -151,7 +152,8 @@ def grey_integers(item: Any) -> np.ndarray | None:
                 if image.mode not in GREY_INTEGERS or image.has_transparency_data:
                     return None
                 with _turn_of(image):
-                    pixels = np.asarray(image)
+                    _load(image)
+                pixels = np.asarray(image)
                 if image.mode == "I":
                     pixels = pixels.clip(0, DEEP_WHITE).astype(np.uint16)  # as it is read
     except Exception:  # who reads it for its pixels will say what is wrong
@@ -171,6 +173,17 @@ def _turn_of(image: Any) -> threading.Lock:
     return _image_locks[id(image) // 16 % len(_image_locks)]
 
 
+def _load(image: Any) -> None:
+    """Decode a PIL image, or fail as it did before: Pillow's second try may give it in black."""
+    if (failure := getattr(image, FAILURE, None)) is not None:
+        raise failure.with_traceback(None)
+    try:
+        image.load()
+    except Exception as error:
+        setattr(image, FAILURE, error)
+        raise
+
+
 def _decode(
     image: Any, rules: PixelRules, at_least: int | None, *, ours: bool = True
 ) -> tuple[np.ndarray, PixelRules]:
@@ -178,7 +191,7 @@ def _decode(
     if at_least is not None and ours:
         image.draft(None, (GAP * at_least, GAP * at_least))
     with nullcontext() if ours else _turn_of(image):
-        image.load()
+        _load(image)
         orientation = _orientation(image)  # only now: some readers have turned it themselves
     if image.mode.startswith("I"):
         rules = PixelRules(rules.white or DEEP_WHITE, rules.n_channels)
