@@ -314,3 +314,11 @@ def test_white_of_sixteen_bits_is_the_highest_value(dtype):
 def test_values_above_white_name_it():
     with pytest.raises(ValueError, match=r"int64 with white=16 must lie in 0..16; divide"):
         as_images(np.full((2, 8, 8), 17), white=16)
+
+
+@pytest.mark.parametrize("kind", ["array", "list", "PIL"])
+def test_a_white_that_eight_bits_cannot_reach_is_that_of_others(kind):
+    X = np.full((2, 8, 8), 255, np.uint8)
+    X = {"array": X, "list": list(X), "PIL": [Image.fromarray(image) for image in X]}[kind]
+    assert as_images(X, white=4095)[1].min() == 1
+    assert as_images(np.full((2, 8, 8), 4095, np.uint16), white=4095)[1].min() == 1

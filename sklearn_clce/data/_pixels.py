@@ -25,7 +25,7 @@ class PixelRules:
         if dtype.kind not in "ui":
             return 1
         if self.white is not None:
-            return self.white
+            return min(self.white, 255) if dtype.itemsize == 1 else self.white
         return np.iinfo(dtype).max if dtype.itemsize == 2 else 255
 
 
