@@ -20,6 +20,7 @@ from sklearn_clce.data import (
     Room,
     _loading,
     _room,
+    _sequences,
     as_images,
 )
 
@@ -57,44 +58,67 @@ def test_neither_workers_nor_what_is_kept_change_a_batch(
     assert [labels.tolist() for _, (labels, _) in expected[:3]] == BATCHES
 
 
-class CountingDataset(Dataset):
-    """Counts how often each image is read."""
+@pytest.fixture
+def reads(monkeypatch):
+    """Names of the images that were read, each as often as it was."""
+    names, read_picture = [], _sequences.read_picture
 
-    def __init__(self, images):
-        self.images, self.reads = images, [0] * len(images)
+    def counted(item, where, *args):
+        names.append(where)
+        return read_picture(item, where, *args)
 
-    def __len__(self):
-        return len(self.images)
-
-    def __getitem__(self, index):
-        self.reads[index] += 1
-        return Image.fromarray(self.images[index])
+    monkeypatch.setattr(_sequences, "read_picture", counted)
+    return names
 
 
 @pytest.mark.parametrize("early_stopping", [False, True])
 def test_a_fit_decodes_once_for_all_epochs_and_once_for_its_end(
-    early_stopping, tiny_backbone, colour_images, colour_labels
+    early_stopping, tiny_backbone, colour_images, colour_labels, reads
 ):
-    X = CountingDataset(colour_images)
+    X = [Image.fromarray(image) for image in colour_images]
     clf = CLCEClassifier(tiny_backbone, image_size=16, max_epochs=3, random_state=0)
     clf.set_params(early_stopping=early_stopping, validation_fraction=0.4)
     clf.fit(X, colour_labels)
-    before_epochs = 4  # the kind of X, the width of the features, whether it is grey
+    before_epochs = 3  # the width of the features, whether it is grey
     the_end = 12 if not early_stopping else 12 - 5  # the means of the classes that trained
-    assert sum(X.reads) <= 12 + before_epochs + the_end
+    assert len(reads) <= 12 + before_epochs + the_end
     once = clf.predict_proba(colour_images)
-    X.reads = [0] * 12
+    reads.clear()
     again = clf.set_params(cache_size=0).fit(X, colour_labels).predict_proba(colour_images)
-    assert sum(X.reads) >= 3 * 12
+    assert len(reads) >= 3 * 12
     np.testing.assert_array_equal(again, once)
 
 
-def test_what_has_no_room_is_read_again(colour_images):
-    X = CountingDataset(colour_images[:6])
+def test_what_has_no_room_is_read_again(colour_images, reads):
+    X = [Image.fromarray(image) for image in colour_images[:6]]
     room = Room(2 * 3 * 16 * 16)  # of two crops
     all_batches(as_images(X), EvaluationTransform(CONFIG), room=room, epochs=3, num_workers=0)
-    assert X.reads[1:] == [1, 3, 1, 3, 3]  # the first two that are read have room
-    assert X.reads[0] == 1 + 3  # it tells the kind of X too
+    counts = [reads.count(f"X[{index}]") for index in range(6)]
+    assert counts == [3, 1, 3, 1, 3, 3]  # the first two that are read have room
+
+
+class NoisyDataset(Dataset):
+    """Draws each picture anew."""
+
+    def __init__(self, column):
+        self.column = column
+
+    def __len__(self):
+        return 6
+
+    def __getitem__(self, index):
+        picture = torch.rand(3, 16, 16)
+        return {"image": picture} if self.column else (picture, 0)
+
+
+@pytest.mark.parametrize("column", [False, True])
+@pytest.mark.parametrize("num_workers", [0, 2])
+def test_a_dataset_that_draws_is_read_anew_in_each_epoch(column, num_workers, tiny_backbone):
+    seen = []
+    clf = CLCEClassifier(tiny_backbone, max_epochs=3, num_workers=num_workers, random_state=0)
+    clf.set_params(augment=lambda batch: seen.append(batch.clone()) or batch)
+    clf.fit(NoisyDataset(column), [0, 1] * 3)
+    assert len(torch.cat(seen).unique(dim=0)) == 3 * 6
 
 
 def test_room_is_what_the_machine_has(monkeypatch):

@@ -22,8 +22,8 @@ Targets = tuple[Tensor, Tensor]  # labels and weights
 class LabelledImages(Dataset):
     """Batches of transformed images with their labels and weights.
 
-    What the transform makes of an image is kept while there is room; a random crop of it
-    is cut anew each time.
+    What the transform makes of an image is kept while there is room, unless the image may
+    be another the next time; a random crop of it is cut anew each time.
 
     Shapes: labels (n,), weights (n,).
     """
@@ -91,6 +91,8 @@ class LabelledImages(Dataset):
         return _stack(crops), self.targets[indices]
 
     def _keep(self, read: dict[int, Tensor]) -> None:
+        if self.images.may_change:
+            return
         for index, picture in read.items():
             in_memory = tuple(picture.shape[1:]) == self.images.size
             if in_memory or self.room is None or not self.room.take(picture.nbytes):

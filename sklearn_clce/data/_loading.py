@@ -127,7 +127,8 @@ class ImageBatches:
             batch_sampler=missing,
             **loader_processes(self.num_workers),
             collate_fn=_as_it_is,
-            generator=torch.Generator(),  # or it would draw from the global one
+            # which is the epoch's, for what a Dataset draws; the global one stays as it is
+            generator=torch.Generator().manual_seed(torch.initial_seed()),
         )
         for indices, read, pictures in zip(batches, missing, loader, strict=True):
             found = dict(zip(read, pictures, strict=True))

@@ -31,6 +31,7 @@ class Images(Sequence[Tensor]):
 
     flattened = False
     bears_threads = True
+    may_change = False  # from one reading to the next, as where a Dataset draws at random
     size: tuple[int, int] | None = None  # height and width of decoded pictures in memory
 
     def __init__(self, rules: PixelRules) -> None:
@@ -146,7 +147,7 @@ class ListImages(Images):
     ) -> None:
         rules = rules or PixelRules()
         in_memory = isinstance(items, (list, tuple, np.ndarray))
-        self.bears_threads = in_memory  # who knows what a Dataset does
+        self.bears_threads, self.may_change = in_memory, not in_memory  # who knows a Dataset
         self.items = items
         self.column: Any = None
         if checked and in_memory:
@@ -187,6 +188,7 @@ class PartOfImages(Images):
         self.images = images
         self.indices = [int(index) for index in indices]
         self.bears_threads = images.bears_threads
+        self.may_change = images.may_change
         self.size = images.size
 
     def __len__(self) -> int:
