@@ -112,6 +112,20 @@ def test_load_image_folder_errors(tmp_path):
         load_image_folder(tmp_path)
 
 
+def test_a_folder_that_cannot_be_listed_is_an_error(tmp_path, monkeypatch):
+    make_folder(tmp_path, ["a/1.png", "a/closed/2.png", "b/1.png"])
+    scandir = os.scandir
+
+    def refusing(path):
+        if Path(path).name == "closed":
+            raise PermissionError(13, "Permission denied", str(path))
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", refusing)
+    with pytest.raises(PermissionError, match="denied: '.*closed'"):
+        load_image_folder(tmp_path)
+
+
 @pytest.fixture
 def good_and_bad(tmp_path, colour_images):
     """Eight paths, of which the second, the third and the last can't be read."""

@@ -40,6 +40,8 @@ def load_image_folder(path: str | os.PathLike[str]) -> tuple[np.ndarray, np.ndar
     ValueError
         If it holds no class folder, one without an image, or parts such as ``train``
         and ``test`` that hold the classes.
+    OSError
+        If a folder can't be listed.
 
     Warns
     -----
@@ -114,7 +116,7 @@ def _readable_suffixes() -> set[str]:
 def _files_below(folder: Path) -> list[Path]:
     """List visible files, entering each real folder once, so that links make no loop."""
     files, entered = [], set()
-    for parent, names, found in os.walk(folder, followlinks=True):
+    for parent, names, found in os.walk(folder, followlinks=True, onerror=_raise):
         real = os.path.realpath(parent)
         if real in entered:
             names.clear()
@@ -123,6 +125,11 @@ def _files_below(folder: Path) -> list[Path]:
         names[:] = sorted(name for name in names if not name.startswith("."))
         files += [Path(parent, name) for name in found if not name.startswith(".")]
     return sorted(files)
+
+
+def _raise(error: OSError) -> None:
+    """Raise an error that os.walk would pass over, and the folder with it."""
+    raise error
 
 
 def _refuse_parts(root: Path, folders: list[Path]) -> None:
