@@ -201,6 +201,23 @@ def test_a_classifier_of_colour_knows_one_picture(
         assert len(clf.predict(one[None])) == 1
 
 
+@pytest.mark.parametrize("kind", ["classifier", "features"])
+def test_colour_is_seen_where_the_first_image_is_grey(
+    kind, on_images, tiny_backbone, colour_images, colour_labels
+):
+    X = [colour_images[0, :, :, 0], *colour_images[1:]]
+    if kind == "classifier":
+        clf = on_images(max_epochs=1).fit(X, colour_labels)
+        use = clf.predict
+    else:
+        use = BackboneFeatures(tiny_backbone, image_size=16).fit(X).transform
+    one = colour_images[0].transpose(2, 0, 1)
+    with pytest.raises(ValueError, match=r"is one picture: hand in X\[None\]"):
+        use(one)
+    assert len(use(one[None])) == 1
+    assert len(BackboneFeatures(tiny_backbone).transform(one)) == 3  # grey, for all it knows
+
+
 @pytest.mark.parametrize("view", ["reversed", "reversed columns", "field"])
 def test_features_lie_in_memory_as_they_like(view, clouds):
     X, y = np.ascontiguousarray(clouds[0], np.float32), clouds[1]

@@ -24,6 +24,7 @@ from ._reading import bare, decoding, grey_integers, is_image, name_of, read_pic
 
 SMALL = 64  # pixels of the shorter side of a picture that is only looked at
 LOOKED_AT = 32  # images, spread over all, that speak for the others
+FEW = 8  # of them, where each look is a reading
 
 
 class Images(Sequence[Tensor]):
@@ -55,8 +56,8 @@ class Images(Sequence[Tensor]):
 
     @property
     def in_grey(self) -> bool:
-        """Whether the first image has one channel."""
-        return len(self.picture(0, SMALL)) == 1
+        """Whether all of a few images, spread over all, have one channel."""
+        return all(len(self.picture(index, SMALL)) == 1 for index in spread(len(self), FEW))
 
     @property
     def layout(self) -> str:
@@ -203,9 +204,9 @@ class PartOfImages(Images):
         return self.images.pictures([self.indices[index] for index in indices], at_least)
 
 
-def spread(n: int) -> list[int]:
+def spread(n: int, most: int = LOOKED_AT) -> list[int]:
     """Return indices, evenly spread over n: of images to look at."""
-    return np.unique(np.linspace(0, n - 1, min(n, LOOKED_AT)).astype(int)).tolist()
+    return np.unique(np.linspace(0, n - 1, min(n, most)).astype(int)).tolist()
 
 
 def _asked(rules: PixelRules, found: PixelRules) -> PixelRules:

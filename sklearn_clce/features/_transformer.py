@@ -239,8 +239,14 @@ class BackboneFeatures(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEs
                 "of the pipeline, or name a backbone"
             )
         images = as_images(
-            X, image_shape=self.image_shape, white=self.white, n_channels=self.n_channels
+            X,
+            image_shape=self.image_shape,
+            white=self.white,
+            n_channels=self.n_channels,
+            colour=None if reset else getattr(self, "_saw_colour", None),
         )
+        if reset:
+            self._saw_colour = not images.in_grey
         if getattr(images, "flattened", False):
             validate_data(self, X, skip_check_array=True, reset=reset)
         return images
