@@ -219,9 +219,9 @@ def test_a_file_is_read_by_batch_and_never_whole(colour_images):
 
     file = OnDisk()
     images = as_images(file)
-    assert file.reads == 0
+    assert file.reads == 1  # which is not dark
     pictures = images.pictures([5, 4, 3, 9, 3])
-    assert file.reads == 2  # of 3 to 5, and of 9
+    assert file.reads == 1 + 2  # of 3 to 5, and of 9
     expected = as_images(colour_images)
     for index, picture in zip([5, 4, 3, 9, 3], pictures, strict=True):
         assert torch.equal(picture, expected.picture(index))
@@ -264,6 +264,19 @@ def test_integers_that_are_nearly_black_are_warned_of(kind, dtype, high, white):
         as_images(given)
     assert as_images(given, white=high)[1].max() == 1
     assert as_images(0 * X).array.max() == 0  # which is black on any scale
+
+
+@pytest.mark.parametrize("kind", ["h5py", "zarr", "Dataset", "Dataset of dicts"])
+def test_dark_integers_are_warned_of_where_they_are_read_by_batch(kind, tmp_path):
+    X = np.full((40, 8, 8), 4095, np.uint16)
+    X[0] = 0  # black on any scale
+    pairs = DictDataset([(image, 0) for image in X])
+    given = {"Dataset": pairs, "Dataset of dicts": DictDataset([{"image": i} for i in X])}.get(kind)
+    if given is None:
+        given = KINDS[kind](X, tmp_path)
+    with pytest.warns(UserWarning, match="up to 4095, .* 65535 is white.* white=4095, or X"):
+        as_images(given)
+    assert as_images(given, white=4095)[1].max() == 1
 
 
 @pytest.mark.parametrize("kind", ["path", "PIL", "bytes", "dict"])

@@ -142,22 +142,19 @@ def _pixels_of(
 
 
 def grey_integers(item: Any) -> np.ndarray | None:
-    """Return the integers of an array, or of a grey picture that can be read; else None."""
+    """Return the integers of an array, or of a grey picture; else None."""
     item = bare(item)
-    try:
-        if hasattr(item, "dtype"):
-            pixels = np.asarray(item)
-        else:
-            with _opened(item) as image:
-                if image.mode not in GREY_INTEGERS or image.has_transparency_data:
-                    return None
-                with _turn_of(image):
-                    _load(image)
-                pixels = np.asarray(image)
-                if image.mode == "I":
-                    pixels = pixels.clip(0, DEEP_WHITE).astype(np.uint16)  # as it is read
-    except Exception:  # who reads it for its pixels will say what is wrong
-        return None
+    if hasattr(item, "dtype"):
+        pixels = np.asarray(item)
+    else:
+        with _opened(item) as image:
+            if image.mode not in GREY_INTEGERS or image.has_transparency_data:
+                return None
+            with _turn_of(image):
+                _load(image)
+            pixels = np.asarray(image)
+            if image.mode == "I":
+                pixels = pixels.clip(0, DEEP_WHITE).astype(np.uint16)  # as it is read
     return pixels if pixels.dtype.kind in "ui" and pixels.size else None
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import warnings
 from abc import abstractmethod
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -114,6 +114,8 @@ class StoredImages(Images):
         super().__init__(PixelRules(rules.white, count_channels(array.shape[1:], rules.n_channels)))
         self.axis = channel_axis(array.shape[1:], "X", _asked(rules, self.rules))
         self.array = array
+        if array.dtype.kind in "ui":
+            _warn_if_all_dark(array.__getitem__, spread(len(self), FEW), self.rules)
 
     def __len__(self) -> int:
         return self.array.shape[0]
@@ -158,9 +160,8 @@ class ListImages(Images):
             self.column = _image_column(first)
         shape = tuple(getattr(bare(self.item_of(first)), "shape", ()))
         super().__init__(PixelRules(rules.white, count_channels(shape, rules.n_channels)))
-        if in_memory:
-            looked_at = (self.item_of(items[index]) for index in spread(len(items)))
-            _warn_if_all_dark(looked_at, self.rules)
+        looked_at = spread(len(items), LOOKED_AT if in_memory else FEW)
+        _warn_if_all_dark(self.item, looked_at, self.rules)
 
     def __len__(self) -> int:
         return len(self.items)
@@ -309,11 +310,18 @@ def _may_be_image(value: Any) -> bool:
     return is_image(value) and len(getattr(value, "shape", (0, 0))) >= 2
 
 
-def _warn_if_all_dark(items: Iterable[Any], rules: PixelRules) -> None:
+def _warn_if_all_dark(
+    item: Callable[[int], Any], indices: Iterable[int], rules: PixelRules
+) -> None:
     """Look at items until one is not dark, which is the first as a rule."""
+    if rules.white is not None:
+        return
     highest, dtype = 0, np.dtype(np.uint8)
-    for item in items:
-        pixels = grey_integers(item)
+    for index in indices:
+        try:
+            pixels = grey_integers(item(index))
+        except Exception:  # who reads it for its pixels will say what is wrong
+            return
         if pixels is None:
             return
         high, dtype = int(pixels.max()), pixels.dtype
