@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from image_kinds import DictDataset
 from sklearn_clce import CLCEClassifier, find_unreadable, load_image_folder
 
 
@@ -122,7 +123,7 @@ def test_a_folder_that_cannot_be_listed_is_an_error(tmp_path, monkeypatch):
         return scandir(path)
 
     monkeypatch.setattr(os, "scandir", refusing)
-    with pytest.raises(PermissionError, match="denied: '.*closed'"):
+    with pytest.raises(PermissionError, match=r"denied: '.*closed'"):
         load_image_folder(tmp_path)
 
 
@@ -156,7 +157,15 @@ def test_fit_without_what_cannot_be_read(good_and_bad, tiny_backbone, colour_lab
     assert clf.predict(X).shape == (5,)
 
 
-@pytest.mark.parametrize("kind", ["arrays", "array", "Dataset"])
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="there are no pipes")
+def test_find_unreadable_does_not_wait_for_a_pipe(good_and_bad, tmp_path):
+    os.mkfifo(tmp_path / "pipe.png")
+    bad = find_unreadable([tmp_path / "pipe.png", good_and_bad[0]], verbose=0)
+    assert list(bad) == [0]
+    assert bad[0].startswith("X[0]: there is no file '")
+
+
+@pytest.mark.parametrize("kind", ["arrays", "array", "Dataset", "missing", "no column", "no file"])
 def test_find_unreadable_among_other_kinds(kind, colour_images):
     class Broken:
         def __len__(self):
@@ -167,10 +176,18 @@ def test_find_unreadable_among_other_kinds(kind, colour_images):
                 raise RuntimeError("the disk is on fire")
             return colour_images[index]
 
+    class NoFile(Broken):
+        def __getitem__(self, index):
+            return open("no_such.png") if index == 0 else colour_images[index]
+
+    dicts = [{"id": 7, "image": image} for image in [None, *colour_images[:2]]]
     kinds = {
         "arrays": ([*colour_images[:2], np.zeros((8, 8)) + 7], {2: "has pixels in 7..7"}),
         "array": (colour_images, {}),
         "Dataset": (Broken(), {0: "RuntimeError: the disk is on fire"}),
+        "missing": (DictDataset(dicts), {0: "X[0] is NoneType: a path, bytes, a PIL image"}),
+        "no column": (DictDataset(dicts[:1]), {0: "X[0] is dict: a path, bytes, a PIL image"}),
+        "no file": (NoFile(), {0: "X[0]: there is no file 'no_such.png'"}),
     }
     X, expected = kinds[kind]
     found = find_unreadable(X, verbose=0)

@@ -118,6 +118,8 @@ def _opened(item: Any) -> Iterator[Any]:
         item = io.BytesIO(item)
     elif hasattr(item, "read"):
         item = io.BytesIO(_content(item))
+    elif not os.path.isfile(item):  # such as a pipe, which would be waited for
+        raise FileNotFoundError(item)
     with Image.open(item) as image:
         yield image
 

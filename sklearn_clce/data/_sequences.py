@@ -152,12 +152,9 @@ class ListImages(Images):
         in_memory = isinstance(items, (list, tuple, np.ndarray))
         self.bears_threads, self.may_change = in_memory, not in_memory  # who knows a Dataset
         self.items = items
-        self.column: Any = None
         if checked and in_memory:
             _check_present(items)
-        first = _first_sample(items, checked)
-        if isinstance(first, Mapping) and not first.keys() & {"bytes", "path"}:
-            self.column = _image_column(first)
+        first, self.column = _first_sample(items, checked)
         shape = tuple(getattr(bare(self.item_of(first)), "shape", ()))
         super().__init__(PixelRules(rules.white, count_channels(shape, rules.n_channels)))
         looked_at = spread(len(items), LOOKED_AT if in_memory else FEW)
@@ -247,16 +244,17 @@ def _with_image_shape(array: np.ndarray, image_shape: Sequence[int] | None) -> n
     return array
 
 
-def _first_sample(items: Sequence[Any], checked: bool) -> Any:
-    """Return the first item; if items are not checked, the first that can be had."""
+def _first_sample(items: Sequence[Any], checked: bool) -> tuple[Any, Any]:
+    """Return the first item and its column of images; if unchecked, of the first that has one."""
     for index in range(len(items)):
         try:
             with decoding(f"X[{index}]", items):
-                return items[index]
-        except ValueError:
+                sample = items[index]
+            return sample, _image_column(sample)
+        except (ValueError, OSError):
             if checked:
                 raise
-    return None
+    return None, None
 
 
 def _check_present(items: Sequence[Any]) -> None:
@@ -290,8 +288,10 @@ def _is_missing(item: Any) -> bool:
     return type(item).__name__ in ("NAType", "NaTType")  # of pandas
 
 
-def _image_column(sample: Mapping[Any, Any]) -> Any:
-    """Find the one column of a sample that is an image."""
+def _image_column(sample: Any) -> Any:
+    """Find the one column of a sample that is an image; None where the sample is no dict."""
+    if not isinstance(sample, Mapping) or sample.keys() & {"bytes", "path"}:
+        return None
     found = [name for name, value in sample.items() if _may_be_image(value)]
     if len(found) != 1:
         name = next(iter(found or sample), "image")
