@@ -157,6 +157,20 @@ def test_fit_without_what_cannot_be_read(good_and_bad, tiny_backbone, colour_lab
     assert clf.predict(X).shape == (5,)
 
 
+@pytest.mark.parametrize(
+    ("X", "options"),
+    [
+        ([np.full((8, 8), 4095, np.int32)] * 2, {"white": 4095}),
+        ([np.full((8, 9, 5), 0.5)] * 2, {"n_channels": 5}),
+        ([np.full((8, 8, 3), 0.5), np.full((8, 8, 5), 0.5)], {"n_channels": 5}),
+        (np.full((2, 64), 4095, np.int32), {"image_shape": (8, 8), "white": 4095}),
+    ],
+)
+def test_find_unreadable_reads_as_the_classifier_is_told_to(X, options):
+    is_bad = [image.shape[-1] == 3 for image in X]  # where five channels are required
+    assert list(find_unreadable(X, verbose=0, **options)) == np.flatnonzero(is_bad).tolist()
+
+
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="there are no pipes")
 def test_find_unreadable_does_not_wait_for_a_pipe(good_and_bad, tmp_path):
     os.mkfifo(tmp_path / "pipe.png")

@@ -45,14 +45,20 @@ def as_images(
     return ListImages(list(X.ravel()), rules)
 
 
-def as_items(X: Any) -> ListImages | Images:
+def as_items(
+    X: Any,
+    *,
+    image_shape: Sequence[int] | None = None,
+    white: float | None = None,
+    n_channels: int | None = None,
+) -> ListImages | Images:
     """Read X as :func:`as_images` does, without a look at whether files are there."""
     X = _unwrapped(X)
     if isinstance(X, np.ndarray) and X.dtype.kind in "OUST":
         X = list(X.ravel())
     elif isinstance(X, np.ndarray) or _is_on_disk(X):
-        return as_images(X)
-    return ListImages(X, checked=False)
+        return as_images(X, image_shape=image_shape, white=white, n_channels=n_channels)
+    return ListImages(X, PixelRules(white, n_channels), checked=False)
 
 
 def _unwrapped(X: Any) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -11,15 +12,29 @@ from .._progress import bar
 from ._kinds import as_items
 
 
-def find_unreadable(X: Any, *, verbose: int = 1) -> dict[int, str]:
+def find_unreadable(
+    X: Any,
+    *,
+    image_shape: Sequence[int] | None = None,
+    white: float | None = None,
+    n_channels: int | None = None,
+    verbose: int = 1,
+) -> dict[int, str]:
     """Find all images that can't be read, in parallel.
 
-    Every image is decoded, as ``fit`` and ``predict`` do.
+    Every image is decoded, as ``fit`` and ``predict`` do. What a classifier is told of its
+    images must be told here too.
 
     Parameters
     ----------
     X : array-like of images
         Paths, or images of any kind that :class:`CLCEClassifier` takes.
+    image_shape : tuple of int, default=None
+        Shape of one image where X has two axes; as in :class:`CLCEClassifier`.
+    white : float, default=None
+        Value of white in images of integers; as in :class:`CLCEClassifier`.
+    n_channels : int, default=None
+        Channels of each image, all of which are kept; as in :class:`CLCEClassifier`.
     verbose : int, default=1
         0 prints nothing, 1 draws a progress bar.
 
@@ -51,7 +66,7 @@ def find_unreadable(X: Any, *, verbose: int = 1) -> dict[int, str]:
     "X[0]: there is no file 'no_such.png'"
     >>> X, y = np.delete(X, list(bad)), np.delete(y, list(bad))
     """
-    images = as_items(X)
+    images = as_items(X, image_shape=image_shape, white=white, n_channels=n_channels)
 
     def complaint(index: int) -> str | None:
         try:
