@@ -34,6 +34,32 @@ def test_flattened_images_with_their_shape(shape, colour_images):
     assert torch.equal(images[5], as_images(colour_images)[5])
 
 
+@pytest.mark.parametrize("kind", ["twice", "nullable", "mixed", "floats", "bool", "pyarrow"])
+def test_frames_of_pixels_with_any_columns(kind):
+    pixels = np.random.default_rng(0).integers(0, 256, (3, 64), dtype=np.uint8)
+    frame = pd.DataFrame(pixels)
+    expected = as_images(pixels, image_shape=(8, 8))
+    if kind == "twice":
+        frame.columns = [*range(32)] * 2
+    elif kind == "mixed":
+        frame[0] = frame[0].astype("UInt8")
+    elif kind == "pyarrow":
+        pytest.importorskip("pyarrow")
+        frame = frame.convert_dtypes(dtype_backend="pyarrow")
+    elif kind == "bool":
+        frame = (frame > 99).astype("boolean")
+        expected = as_images(pixels > 99, image_shape=(8, 8))
+    else:
+        frame = (frame if kind == "nullable" else frame / 255).convert_dtypes()
+    images = as_images(frame, image_shape=(8, 8))
+    assert torch.equal(images[2], expected[2])
+    assert images.array.dtype != object
+    if kind in ("nullable", "floats", "pyarrow"):
+        frame.iloc[1, 5] = pd.NA
+        with pytest.raises(ValueError, match=r"X\[1\] contains NaN"):
+            as_images(frame, image_shape=(8, 8))
+
+
 def test_read_only_images_are_copied_not_shared(colour_images):
     pixels = np.ascontiguousarray(colour_images.transpose(0, 3, 1, 2) / 255, dtype=np.float32)
     pixels.flags.writeable = False

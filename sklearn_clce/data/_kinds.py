@@ -110,15 +110,24 @@ def _column_of(frame: Any) -> Any:
     """Return the values of a Series or frame; of several columns none may hold paths."""
     if getattr(frame, "ndim", 1) == 1 or len(frame.columns) == 1:
         return frame.to_numpy()
-    found = [
-        name for name in frame.columns if len(frame) and _looks_like_image(frame[name].iloc[0])
-    ]
+    first = zip(frame.columns, frame.iloc[0], strict=True) if len(frame) else ()
+    found = [name for name, value in first if _looks_like_image(value)]
     if found:
         raise ValueError(
             f"X is a frame of the columns {list(frame.columns)}: hand in the one that holds the "
             f"images, X=df[{found[0]!r}]"
         )
-    return frame.to_numpy()
+    return _numbers_of(frame)
+
+
+def _numbers_of(frame: Any) -> np.ndarray:
+    """Return a frame's values; numbers of pandas' nullable columns too, with NaN for gaps."""
+    dtypes = [getattr(dtype, "numpy_dtype", dtype) for dtype in frame.dtypes]
+    if dtypes == list(frame.dtypes) or not all(dtype.kind in "biuf" for dtype in dtypes):
+        return frame.to_numpy()
+    has_gaps = frame.isna().to_numpy().any()
+    dtype = np.float64 if has_gaps else np.result_type(*dtypes)
+    return frame.to_numpy(dtype, na_value=np.nan)
 
 
 def _looks_like_image(value: Any) -> bool:
