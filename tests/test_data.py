@@ -3,6 +3,7 @@
 import pickle
 from io import BytesIO
 from pathlib import Path
+from tempfile import NamedTemporaryFile, SpooledTemporaryFile, TemporaryFile
 
 import numpy as np
 import pandas as pd
@@ -98,6 +99,15 @@ def test_pictures_of_different_sizes(photos):
         (3, 100, 50),
         (1, 427, 640),
     ]
+
+
+@pytest.mark.parametrize("make", [NamedTemporaryFile, TemporaryFile, SpooledTemporaryFile])
+def test_temporary_files(make, colour_images):
+    with make() as file:
+        Image.fromarray(colour_images[0]).save(file, "PNG")
+        expected = as_images(colour_images).picture(0)
+        for X in ([file], DictDataset([{"id": 3, "image": file}])):
+            assert torch.equal(as_images(X).picture(0), expected)
 
 
 def test_files_are_read_only_when_asked_for(colour_images, tmp_path):

@@ -85,10 +85,10 @@ def decoding(where: str, item: Any) -> Iterator[None]:
 
 def is_image(item: Any) -> bool:
     """Tell whether an item is of a kind that can be read as an image."""
-    if isinstance(item, (str, os.PathLike, bytes, bytearray, memoryview)):
+    if _is_encoded(item):
         return True
     # of the type, for a PIL image would decode itself to show its own
-    kinds = ("__array__", "__array_interface__", "read")
+    kinds = ("__array__", "__array_interface__")
     return any(map(partial(hasattr, type(item)), kinds)) or (
         isinstance(item, (tuple, list)) and _holds_numbers(item)
     )
