@@ -35,6 +35,20 @@ def test_flattened_images_with_their_shape(shape, colour_images):
     assert torch.equal(images[5], as_images(colour_images)[5])
 
 
+@pytest.mark.parametrize(
+    "as_rows",
+    [list, lambda X: pd.Series(list(X)), lambda X: X.tolist()],
+    ids=["arrays", "Series", "lists"],
+)
+def test_flattened_images_in_a_list(as_rows, colour_images):
+    rows = as_rows(colour_images.reshape(12, -1))
+    images = as_images(rows, image_shape=(16, 20, 3))
+    assert images.flattened
+    assert torch.equal(images[5], as_images(colour_images)[5])
+    with pytest.raises(ValueError, match=r"image_shape=None: .* flattened"):
+        as_images(rows)
+
+
 @pytest.mark.parametrize("kind", ["twice", "nullable", "mixed", "floats", "bool", "pyarrow"])
 def test_frames_of_pixels_with_any_columns(kind):
     pixels = np.random.default_rng(0).integers(0, 256, (3, 64), dtype=np.uint8)
@@ -187,6 +201,7 @@ def bad_pixel(value, dtype=np.float64):
             ValueError,
             r"X\[0\]: MaskedArray can't be .* it is masked, .* item.filled\(0\)",
         ),
+        ([np.ma.masked_array(np.zeros(64), False)], ValueError, r"X\[0\]: .* it is masked"),
         (np.array([["a", "b"]]), ValueError, "one column of paths"),
         (
             [Image.fromarray(np.full((8, 8), 9.0, np.float32))],

@@ -84,7 +84,9 @@ def _unwrapped(X: Any) -> Any:
         raise ValueError("X of shape () is a single value: a list of images is required")
     if len(X) == 0:
         raise ValueError("X is empty: found array with 0 sample(s), at least one is required")
-    if isinstance(X, (list, tuple)) and _begins_with_a_number(X):
+    if isinstance(X, np.ndarray) and X.dtype == object and X.ndim == 1:
+        X = list(X)
+    if isinstance(X, (list, tuple)) and _begins_with_numbers(X):
         X = _as_array(X)
     return X
 
@@ -140,10 +142,12 @@ def _is_on_disk(X: Any) -> bool:
     return hasattr(X, "chunks") and hasattr(X, "dtype") and not hasattr(X, "compute")
 
 
-def _begins_with_a_number(X: Any) -> bool:
+def _begins_with_numbers(X: Any) -> bool:
+    """Tell lists of numbers, at any depth, or of rows of them."""
     while isinstance(X, (list, tuple)) and X:
         X = X[0]
-    return isinstance(X, (int, float))
+    is_row = isinstance(X, np.ndarray) and X.ndim == 1 and not isinstance(X, np.ma.MaskedArray)
+    return is_row or isinstance(X, (int, float))
 
 
 def _as_array(X: Any) -> Any:
