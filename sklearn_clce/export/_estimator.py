@@ -13,6 +13,8 @@ from .._files import write_atomically
 from ._network import DeployedNetwork
 from ._onnx import as_onnx
 
+MAX_UINT8 = 255
+
 
 class OnnxMixin:
     """An estimator that can be written as ONNX."""
@@ -35,15 +37,17 @@ class OnnxMixin:
         and ``"embeddings"`` (n, n_embedding), as :meth:`transform` gives them. Its metadata
         hold, each as JSON, ``"classes"``, and how an image must be resized: ``"image_size"``,
         ``"resize_to"`` (pixels of the shorter side before the central crop),
-        ``"interpolation"``, ``"crop_pct"`` and ``"crop_mode"``.
+        ``"interpolation"``, ``"crop_pct"`` and ``"crop_mode"``; its ``"n_channels"``, and
+        ``"white"``, the value that white has in it.
 
         Parameters
         ----------
         path : path
             The file, such as ``"model.onnx"``.
         input_dtype : {"uint8", "float32"}, default="uint8"
-            Pixels of the input: integers in 0..255, as most pictures are decoded, or floats
-            in 0..1, which also hold pictures of more depth.
+            Pixels of the input: integers in 0..255, as most pictures are decoded, or in
+            0..``white`` where that is set; or floats in 0..1, which also hold pictures of
+            more depth.
 
         Raises
         ------
@@ -54,8 +58,8 @@ class OnnxMixin:
         FileNotFoundError
             If the folder of the file is not there.
         ValueError
-            If a backbone can't be exported, has more weights than such a file can hold, or
-            ``input_dtype`` is another one.
+            If a backbone can't be exported, has more weights than such a file can hold,
+            ``input_dtype`` is another one, or "uint8" can't hold ``white``.
 
         See Also
         --------
@@ -72,6 +76,12 @@ class OnnxMixin:
         check_is_fitted(self)
         if input_dtype not in ("uint8", "float32"):
             raise ValueError(f"input_dtype={input_dtype!r}: 'uint8' or 'float32' is required")
-        network = DeployedNetwork(self.module_, whole_numbers=input_dtype == "uint8")
+        white = (self.white or MAX_UINT8) if input_dtype == "uint8" else None
+        network = DeployedNetwork(self.module_, white=white)
+        if network.takes_images and white is not None and white > MAX_UINT8:
+            raise ValueError(
+                f"input_dtype='uint8' holds no more than {MAX_UINT8}, and white={white!r}: "
+                "input_dtype='float32' is required, for pixels divided by white"
+            )
         if is_main():
             write_atomically(Path(path), lambda file: file.write(as_onnx(network, self.classes_)))
