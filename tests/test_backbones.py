@@ -1,6 +1,7 @@
 """Backbones: names, weights from every source, and what is said when they can't be had."""
 
 import re
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -250,6 +251,14 @@ def test_a_modules_own_config_is_used(tiny_backbone):
     assert config.image_size == 48
     assert config.mean == (0.1, 0.2, 0.3)
     assert config.interpolation == "bilinear"
+
+
+@pytest.mark.parametrize(("name", "n_channels"), [("vit_tiny", None), ("resnet10t", 5)])
+def test_a_backbone_taken_alone_keeps_its_preprocessing(name, n_channels):
+    backbone, config = load_backbone(name, pretrained=False, image_size=64, n_channels=n_channels)
+    _, alone = load_backbone(backbone)
+    assert alone == replace(config, name=type(backbone).__name__)
+    assert (alone.image_size, alone.n_channels) == (64, n_channels or 3)
 
 
 def test_a_grey_module_takes_grey_images(colour_images, colour_labels):

@@ -92,6 +92,17 @@ class BackboneConfig:
     crop_pct: float = 1.0
     crop_mode: str = "center"
 
+    def in_timms_form(self) -> dict[str, Any]:
+        """Return it as timm's models keep it."""
+        return {
+            "input_size": (self.n_channels, self.image_size, self.image_size),
+            "mean": self.mean,
+            "std": self.std,
+            "interpolation": self.interpolation,
+            "crop_pct": self.crop_pct,
+            "crop_mode": self.crop_mode,
+        }
+
 
 def load_backbone(
     backbone: str | nn.Module,
@@ -120,15 +131,18 @@ def load_backbone(
         module = copy.deepcopy(backbone)
         vars(module).pop("factory_args", None)  # of a backbone that was ours: it is the user's now
         cfg = getattr(backbone, "pretrained_cfg", None)
-        name = type(backbone).__name__
+        config = _image_config(type(backbone).__name__, cfg, image_size, n_channels)
     else:
         name = ALIASES.get(backbone, backbone)
         _check_known(backbone, name)
         module = _create(backbone, name, pretrained, image_size, n_channels)
-        cfg = module.pretrained_cfg
+        config = _image_config(name, module.pretrained_cfg, image_size, n_channels)
+        # so that whoever takes the module alone gives it the same images
+        module.pretrained_cfg = {**module.pretrained_cfg, **config.in_timms_form()}
+        module.default_cfg = module.pretrained_cfg
     if prefers_channels_last(module):
         module.to(memory_format=torch.channels_last)
-    return module.eval(), _image_config(name, cfg, image_size, n_channels)
+    return module.eval(), config
 
 
 def _check_known(backbone: str, name: str) -> None:

@@ -49,16 +49,10 @@ def rebuild_backbone(description: dict[str, Any], config: BackboneConfig) -> nn.
         raise ValueError(f"timm {timm.__version__} does not know {architecture[:80]!r}")
     if type(args) is not dict or RESERVED_ARGS & args.keys() or not _is_small(args):
         raise ValueError(f"{architecture!r} can't be built with its arguments")
-    size = config.image_size
     cfg = {
         "architecture": architecture,
-        "input_size": (config.n_channels, size, size),
         "fixed_input_size": take(description, "fixed_input_size", bool),
-        "mean": config.mean,
-        "std": config.std,
-        "interpolation": config.interpolation,
-        "crop_pct": config.crop_pct,
-        "crop_mode": config.crop_mode,
+        **config.in_timms_form(),
     }
     try:
         backbone = build_timm(architecture, args, pretrained_cfg=cfg)
