@@ -12,6 +12,7 @@ from PIL import Image
 from sklearn.exceptions import NotFittedError
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import FunctionTransformer
+from torch import nn
 
 from sklearn_clce import (
     CLCEClassifier,
@@ -272,6 +273,19 @@ def test_top_losses_of_an_estimator_and_large_pictures(classifier, digits, photo
     grid = TopLossesDisplay.from_estimator(classifier, X, y)
     assert grid.label_probability[0] == proba[np.arange(len(y)), y].min()
     assert len(grid.axes_) == 9
+
+
+def test_pictures_are_read_as_the_estimator_reads_them():
+    """With its white, and its channels: here 15, and two."""
+    X = np.random.default_rng(0).integers(0, 16, (6, 2, 9, 9))
+    backbone = nn.Sequential(nn.Conv2d(2, 4, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten())
+    clf = CLCEClassifier(backbone, white=15, n_channels=2, max_epochs=1, random_state=0)
+    y = np.arange(6) % 2
+    clf.fit(X, y)
+    top = TopLossesDisplay.from_estimator(clf, X, y)
+    np.testing.assert_allclose(top.images[0], X[top.indices[0]].mean(axis=0) / 15, rtol=1e-6)
+    display = EmbeddingDisplay.from_estimator(clf, X, y, thumbnails=2)
+    np.testing.assert_allclose(display.images[0], X[0] / 15, rtol=1e-6)
 
 
 def test_captions_do_not_overlap():

@@ -12,8 +12,14 @@ from numpy.typing import ArrayLike
 from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted, column_or_1d
 
-from ..data import as_images
-from ._plotting import class_style, name_points, new_axes, show_thumbnails
+from ._plotting import (
+    as_estimator_reads,
+    class_style,
+    name_points,
+    new_axes,
+    read_images,
+    show_thumbnails,
+)
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -134,7 +140,7 @@ class EmbeddingDisplay:
             y,
             estimator.predict(X),
             embeddings=estimator.transform(X),
-            X=X if thumbnails else None,
+            X=as_estimator_reads(estimator, X) if thumbnails else None,
             image_shape=getattr(estimator, "image_shape", None),
             method=method,
             random_state=random_state,
@@ -199,7 +205,7 @@ class EmbeddingDisplay:
             points,
             labels,
             predictions=predictions,
-            images=None if X is None else as_images(X, image_shape=image_shape),
+            images=None if X is None else read_images(X, image_shape),
             axis_names=axis_names,
         )
         return display.plot(ax, thumbnails=thumbnails)

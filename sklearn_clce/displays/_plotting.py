@@ -13,6 +13,8 @@ import numpy as np
 from torch import Tensor
 from torch.nn import functional as F
 
+from ..data import Images, as_images
+
 # Okabe and Ito's colours without the two that are faint on white or taken by text. Colours and
 # markers take turns at different lengths, so that neighbours never share both.
 COLOURS = ("#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7", "#56B4E9", "#666666")
@@ -82,6 +84,16 @@ def class_style(number: int) -> dict[str, str]:
         "color": COLOURS[number % len(COLOURS)],
         "marker": MARKERS[number % len(MARKERS)],
     }
+
+
+def as_estimator_reads(estimator: Any, X: Any) -> Any:
+    """Read images with the white and the channels of an estimator that has a way to read them."""
+    return estimator._read(X, reset=False) if hasattr(estimator, "_read") else X
+
+
+def read_images(X: Any, image_shape: Sequence[int] | None) -> Images:
+    """Read images that have not been read."""
+    return X if isinstance(X, Images) else as_images(X, image_shape=image_shape)
 
 
 def thumbnail(image: Tensor, side: int) -> np.ndarray:

@@ -13,8 +13,16 @@ from numpy.typing import ArrayLike
 from sklearn.utils.validation import check_is_fitted
 
 from .._validation import encode_known_labels
-from ..data import ListImages, as_images
-from ._plotting import CAPTION_LENGTH, PICTURE_SIDE, gallery, shortened, thumbnail
+from ..data import ListImages
+from ._plotting import (
+    CAPTION_LENGTH,
+    PICTURE_SIDE,
+    as_estimator_reads,
+    gallery,
+    read_images,
+    shortened,
+    thumbnail,
+)
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -128,7 +136,7 @@ class TopLossesDisplay:
         return cls.from_predictions(
             y,
             estimator.predict_proba(X),
-            X=X,
+            X=as_estimator_reads(estimator, X),
             classes=estimator.classes_,
             image_shape=getattr(estimator, "image_shape", None),
             n_images=n_images,
@@ -186,7 +194,7 @@ class TopLossesDisplay:
                 f"y_proba of shape {y_proba.shape}: a row for each of {n_samples} labels and a "
                 f"column for each of {len(classes)} classes is required"
             )
-        images = as_images(X, image_shape=image_shape)
+        images = read_images(X, image_shape)
         codes = encode_known_labels(images, y_true, classes)
         label_probability = y_proba[np.arange(len(codes)), codes]
         indices = np.argsort(label_probability, kind="stable")[:n_images]
