@@ -171,6 +171,20 @@ def test_embeddings_of_an_estimator(classifier, digits):
     assert "% of the variance" in display.ax_.get_xlabel()
 
 
+@pytest.mark.parametrize(
+    ("labels", "message"),
+    [
+        (["0", "1", "2"], "y holds labels such as '0', .* one kind is required"),
+        ([0, 1, 17], r"not in classes: \[17\]; from_predictions draws embeddings with any labels"),
+    ],
+)
+def test_labels_that_an_estimator_does_not_know_are_not_called_misclassified(
+    labels, message, classifier, digits
+):
+    with pytest.raises(ValueError, match=message):
+        EmbeddingDisplay.from_estimator(classifier, digits[0][:3], labels)
+
+
 def test_embeddings_of_a_pipeline(classifier, digits):
     X, y = digits
     pipeline = make_pipeline(FunctionTransformer(), classifier)

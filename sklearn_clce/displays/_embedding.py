@@ -12,6 +12,7 @@ from numpy.typing import ArrayLike
 from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted, column_or_1d
 
+from .._validation import encode_known_labels
 from ._plotting import (
     as_estimator_reads,
     class_style,
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 MANY_CLASSES = 20  # from here on a new figure is larger
+FREE_LABELS = "from_predictions draws embeddings with any labels"
 
 
 class EmbeddingDisplay:
@@ -133,13 +135,18 @@ class EmbeddingDisplay:
         NotFittedError
             If the estimator is not fitted.
         ValueError
-            If X and y do not fit each other, or an argument is out of its range.
+            If X and y do not fit each other, y holds labels that are not in ``classes_`` or
+            are of another kind, or an argument is out of its range.
         """
         check_is_fitted(estimator)
+        embeddings = estimator.transform(X)
+        if hasattr(estimator, "classes_"):
+            codes = encode_known_labels(embeddings, y, estimator.classes_, remedy=FREE_LABELS)
+            y = estimator.classes_[codes]
         return cls.from_predictions(
             y,
             estimator.predict(X),
-            embeddings=estimator.transform(X),
+            embeddings=embeddings,
             X=as_estimator_reads(estimator, X) if thumbnails else None,
             image_shape=getattr(estimator, "image_shape", None),
             method=method,
