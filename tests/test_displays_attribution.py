@@ -163,6 +163,12 @@ def test_bands_grey_and_pictures_of_any_size_have_maps():
         ("convnext_atto", 64, (2, 2)),
         ("resnet10t", 64, (2, 2)),
         ("vit_small_patch16_dinov3", 64, (4, 4)),
+        ("cait_xxs24_224", 224, (14, 14)),  # its class token joins behind the last block
+        ("nest_tiny", 224, (14, 14)),  # channels last, which it does not tell
+        ("volo_d1_224", 224, (14, 14)),
+        ("pit_ti_224", 224, (7, 7)),
+        ("mvitv2_tiny", 224, (7, 7)),
+        ("coat_tiny", 224, (7, 7)),
     ],
 )
 def test_the_map_is_that_of_the_last_layer_with_places(name, side, shape):
@@ -173,6 +179,49 @@ def test_the_map_is_that_of_the_last_layer_with_places(name, side, shape):
     with caught(place) as found, torch.no_grad():
         backbone(torch.rand(1, 3, side, side))
     assert place.to_map(found[-1]).shape[-2:] == shape
+
+
+class Again(nn.Module):
+    """A backbone that calls one layer on maps, and then on what has no places."""
+
+    def __init__(self, pooled):
+        super().__init__()
+        self.convolution, self.relu, self.pooled = nn.Conv2d(3, 4, 3), nn.ReLU(), pooled
+
+    def forward(self, images):
+        return self.relu(self.pooled(self.relu(self.convolution(images)))).flatten(1)
+
+
+@pytest.mark.parametrize("pooled", [nn.AdaptiveAvgPool2d(1), nn.Flatten()])
+def test_of_a_layer_that_is_called_again_the_call_with_places_counts(pooled):
+    X, y, _ = squares(6)
+    clf = fitted(Again(pooled), X, y, max_epochs=1)
+    (attribution,) = AttributionDisplay.from_estimator(clf, X[:1]).attributions
+    assert attribution.shape == (SIDE - 2, SIDE - 2)
+
+
+class Attention(nn.Module):
+    """A weight for each pair of 64 tokens, and tokens by head, which are no maps."""
+
+    def __init__(self):
+        super().__init__()
+        self.heads, self.softmax = nn.Unflatten(2, (1, 3)), nn.Softmax(dim=-1)
+
+    def forward(self, tokens):
+        heads = self.heads(tokens).transpose(1, 2)  # (n, 1, 64, 3)
+        return self.softmax(heads @ heads.mT) @ heads
+
+
+class Pairs(nn.Module):
+    """A backbone that compares places and gives no map of them."""
+
+    def __init__(self):
+        super().__init__()
+        self.attn = Attention()
+
+    def forward(self, images):
+        pooled = nn.functional.adaptive_avg_pool2d(images, 8)
+        return self.attn(pooled.flatten(2).transpose(1, 2)).mean(dim=(1, 2))
 
 
 class Colours(nn.Module):
@@ -197,5 +246,7 @@ def test_wrong_calls_are_refused(clouds):
         show(on_features, clouds[0])
     with pytest.raises(TypeError, match="estimator=StandardScaler: a CLCEClassifier is required"):
         show(StandardScaler().fit(clouds[0]), X)
-    with pytest.raises(ValueError, match="backbone=Colours has no layer that gives a map of"):
-        show(fitted(Colours(), X, y, max_epochs=1), X)
+    for backbone in (Colours(), Pairs()):
+        name = type(backbone).__name__
+        with pytest.raises(ValueError, match=f"backbone={name} has no layer that gives a map of"):
+            show(fitted(backbone, X, y, max_epochs=1), X)

@@ -14,9 +14,13 @@ References
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import math
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
+from itertools import count
 from typing import Any
 
 import torch
@@ -24,6 +28,9 @@ from torch import Tensor, nn
 
 from .._training import CLCEModule
 from ..backbones import run_backbone
+
+ATTENTION = ("attn", "attention")  # in the name of a layer or its class
+ROUNDING = 2  # places by which a map may be off the aspect of an image that is not square
 
 
 @dataclass(frozen=True)
@@ -33,6 +40,7 @@ class Place:
     layer: nn.Module
     is_input: bool
     to_map: Callable[[Tensor], Tensor]  # -> (n, C, h, w)
+    call: int  # of the layer, which may be called more than once in a run
 
 
 @dataclass(frozen=True)
@@ -77,17 +85,21 @@ def find_map(backbone: nn.Module, image: Tensor) -> Place:
     """
     blocks = getattr(backbone, "blocks", None)
     last = None if blocks is None or not len(blocks) else blocks[-1]
-    tokens: list[Tensor] = []
+    inside = _inside_attention(backbone)
+    calls: Counter[nn.Module] = Counter()
     place: Place | None = None
+    place_of_tokens: Place | None = None
 
     def look(layer: nn.Module, inputs: tuple[Any, ...], output: Any) -> None:
-        nonlocal place
+        nonlocal place, place_of_tokens
+        call = calls[layer]
+        calls[layer] += 1
         if layer is last and isinstance(inputs[0], Tensor) and inputs[0].ndim == 3:
-            tokens.append(inputs[0])
-        if isinstance(output, Tensor) and output.ndim == 4:
-            to_map = _channels_first if _is_nhwc(backbone) else _as_it_is
-            if min(to_map(output).shape[-2:]) > 1:
-                place = Place(layer, False, to_map)
+            grid = _grid(backbone, inputs[0].shape[:2], image.shape)
+            place_of_tokens = None if grid is None else Place(last, True, grid, call)
+        if isinstance(output, Tensor) and output.ndim == 4 and layer not in inside:
+            to_map = _arrangement(output.shape[1:], image.shape[-2:])
+            place = place if to_map is None else Place(layer, False, to_map, call)
 
     handles = [layer.register_forward_hook(look) for layer in backbone.modules()]
     try:
@@ -96,10 +108,7 @@ def find_map(backbone: nn.Module, image: Tensor) -> Place:
     finally:
         for handle in handles:
             handle.remove()
-    if tokens and last is not None:
-        grid = _grid(backbone, tokens[0].shape[1])
-        if grid is not None:
-            return Place(last, True, grid)
+    place = place_of_tokens or place
     if place is None:
         raise ValueError(
             f"backbone={type(backbone).__name__} has no layer that gives a map of places "
@@ -110,10 +119,13 @@ def find_map(backbone: nn.Module, image: Tensor) -> Place:
 
 @contextmanager
 def caught(place: Place) -> Iterator[list[Tensor]]:
-    """Note the map of each run, made such that a gradient can be asked of it."""
+    """Note the map of the next run, made such that a gradient can be asked of it."""
     found: list[Tensor] = []
+    calls = count()
 
     def catch(map_: Tensor) -> Tensor:
+        if next(calls) != place.call:
+            return map_
         found.append(map_.detach().requires_grad_())
         return found[-1].clone()  # what follows may work in place
 
@@ -129,21 +141,58 @@ def caught(place: Place) -> Iterator[list[Tensor]]:
         handle.remove()
 
 
-def _grid(backbone: Any, n_tokens: int) -> Callable[[Tensor], Tensor] | None:
-    """Return what arranges tokens (n, n_tokens, C) as a map, if they are those of a grid."""
-    n_others = getattr(backbone, "num_prefix_tokens", 0)  # the class token and registers
-    side = round((n_tokens - n_others) ** 0.5)
-    if n_others + side**2 != n_tokens or side < 2:
+def _grid(
+    backbone: Any, shape: Sequence[int], image_shape: Sequence[int]
+) -> Callable[[Tensor], Tensor] | None:
+    """Return what arranges tokens as a map, if they are those of a square grid.
+
+    Shapes: (n, n_tokens) of the tokens, (1, C, H, W) of the image.
+    """
+    n, n_tokens = shape
+    if n != image_shape[0] or image_shape[2] != image_shape[3]:
         return None
+    # the class token and registers come first, or only behind the last block
+    for n_others in (getattr(backbone, "num_prefix_tokens", 0), 0):
+        side = math.isqrt(max(n_tokens - n_others, 0))
+        if side > 1 and n_others + side**2 == n_tokens:
+            return partial(_tokens_as_map, n_others=n_others, side=side)
+    return None
 
-    def to_map(tokens: Tensor) -> Tensor:
-        return tokens[:, n_others:].transpose(1, 2).unflatten(2, (side, side))
 
-    return to_map
+def _tokens_as_map(tokens: Tensor, *, n_others: int, side: int) -> Tensor:
+    return tokens[:, n_others:].transpose(1, 2).unflatten(2, (side, side))
 
 
-def _is_nhwc(backbone: Any) -> bool:
-    return getattr(backbone, "output_fmt", None) == "NHWC"
+def _inside_attention(backbone: nn.Module) -> set[nn.Module]:
+    """Return the layers in attention: what they give, such as a weight for each pair, is no map."""
+    return {
+        layer
+        for path, module in backbone.named_modules()
+        if path and any(word in _names(path, module) for word in ATTENTION)
+        for layer in module.modules()
+        if layer is not module
+    }
+
+
+def _names(path: str, module: nn.Module) -> str:
+    return f"{path.rpartition('.')[2]} {type(module).__name__}".lower()
+
+
+def _arrangement(shape: Sequence[int], size: Sequence[int]) -> Callable[[Tensor], Tensor] | None:
+    """Tell channels first from channels last by which two axes have the aspect of the image.
+
+    None: neither, so it is no map. Shapes: (3,) of an output, (2,) of the image.
+    """
+    if _has_aspect(shape[1:], size):
+        return _as_it_is
+    return _channels_first if _has_aspect(shape[:2], size) else None
+
+
+def _has_aspect(places: Sequence[int], size: Sequence[int]) -> bool:
+    (h, w), (height, width) = places, size
+    if min(h, w) < 2 or height == width:
+        return h == w > 1
+    return abs(h * width - w * height) <= ROUNDING * max(height, width)
 
 
 def _channels_first(map_: Tensor) -> Tensor:
