@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
-from sklearn_clce import CLCEClassifier, list_backbones
+from sklearn_clce import BackboneFeatures, CLCEClassifier, list_backbones
 from sklearn_clce._training import CLCEModule
 from sklearn_clce.backbones import BackboneConfig, count_features, load_backbone
 from sklearn_clce.backbones._bundled import bundled_weights
@@ -266,6 +266,60 @@ def test_a_grey_module_takes_grey_images(colour_images, colour_labels):
     module.pretrained_cfg = {"input_size": (1, 16, 16), "mean": (0.5,), "std": (0.5,)}
     clf = CLCEClassifier(module, max_epochs=1, random_state=0)
     assert clf.fit(colour_images, colour_labels).predict(colour_images).shape == (12,)
+
+
+def test_a_config_may_be_of_timms_class(tiny_backbone):
+    tiny_backbone.pretrained_cfg = timm.get_pretrained_cfg("resnet18")
+    _, config = load_backbone(tiny_backbone)
+    _, of_timm = load_backbone("resnet18", pretrained=False)
+    assert config == replace(of_timm, name="TinyBackbone")
+
+
+@pytest.fixture
+def registered(monkeypatch):
+    """A model that a user has registered with timm, which has no config of it."""
+
+    def add(make):
+        monkeypatch.setitem(timm.models._registry._model_entrypoints, "users_net", make)
+        return "users_net"
+
+    return add
+
+
+def test_a_users_timm_model_without_a_config_takes_timms_defaults(registered):
+    def users_net(pretrained=False, **kwargs):
+        shape = {"block": timm.models.resnet.BasicBlock, "layers": (1, 1, 1, 1)}
+        return timm.models.build_model_with_cfg(
+            timm.models.ResNet, "users_net", pretrained, **shape, **kwargs
+        )
+
+    _, config = load_backbone(registered(users_net), pretrained=False, image_size=64)
+    assert (config.image_size, config.mean) == (64, timm.data.IMAGENET_DEFAULT_MEAN)
+
+
+def test_a_users_timm_model_that_tells_nothing_of_its_images_is_refused(registered):
+    def users_net(pretrained=False, **kwargs):
+        return nn.Flatten()
+
+    for size in (None, 64):
+        with pytest.raises(ValueError, match=r"'users_net' is registered .* the module itself"):
+            load_backbone(registered(users_net), pretrained=False, image_size=size)
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float16])
+def test_a_module_of_another_dtype_is_refused(dtype, tiny_backbone, colour_images, colour_labels):
+    tiny_backbone.to(dtype)
+    message = rf"backbone=TinyBackbone is in {dtype}, .* hand in backbone\.float\(\)"
+    with pytest.raises(ValueError, match=message):
+        BackboneFeatures(tiny_backbone).transform(colour_images)
+    with pytest.raises(ValueError, match=message):
+        CLCEClassifier(tiny_backbone).fit(colour_images, colour_labels)
+
+
+def test_a_module_that_gives_several_rows_for_an_image_is_refused(colour_images):
+    module = nn.Sequential(nn.Conv2d(3, 4, 3), nn.Flatten(0, 2))
+    with pytest.raises(ValueError, match=r"gave \(672, 18\) for a batch of 12 images"):
+        BackboneFeatures(module).transform(colour_images)
 
 
 def test_a_module_with_a_path_is_refused(tiny_backbone):

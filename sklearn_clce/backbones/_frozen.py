@@ -19,7 +19,7 @@ from .._files import state_of
 from .._validation import autocast
 from ._description import describe, libraries
 from ._loading import BackboneConfig, load_backbone
-from ._running import Normalize, run_backbone, run_in_parts
+from ._running import Normalize, refuse_dtype, run_backbone, run_in_parts
 
 MAX_LOADED = 2
 
@@ -53,9 +53,13 @@ class FrozenBackbone:
 
         def run(images: Tensor) -> Tensor:
             with torch.no_grad(), autocast(precision, device):
-                features = run_in_parts(
-                    lambda part: run_backbone(module, normalize(part)), images.to(device)
-                )
+                try:
+                    features = run_in_parts(
+                        lambda part: run_backbone(module, normalize(part)), images.to(device)
+                    )
+                except RuntimeError as error:
+                    refuse_dtype(module, error)
+                    raise
             return features.float().cpu()
 
         return run

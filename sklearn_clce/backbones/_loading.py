@@ -168,7 +168,7 @@ def _create(
     pretrained: bool | str | os.PathLike[str],
     image_size: int | None,
     n_channels: int | None,
-) -> nn.Module:
+) -> Any:
     """Build the timm model, with weights from the package, a file, or timm's own sources."""
     if pretrained is False and not name.startswith(HUB):
         return _timm_model(name, image_size, n_channels)
@@ -187,10 +187,10 @@ def _create(
 
 
 def _pretrained_cfg(name: str) -> Any:
-    """Return timm's notes on the weights of a model that it knows."""
+    """Return timm's notes on the weights of a model that it knows; of a user's, its defaults."""
     import timm
 
-    return timm.get_pretrained_cfg(name)
+    return timm.get_pretrained_cfg(name) or timm.models.PretrainedCfg()
 
 
 def _timm_model(name: str, image_size: int | None, n_channels: int | None, **kwargs: Any) -> Any:
@@ -221,6 +221,12 @@ def build_timm(name: str, args: Mapping[str, Any], **kwargs: Any) -> nn.Module:
     with warnings.catch_warnings():  # of timm's own code, nothing that a user can mend
         warnings.filterwarnings("ignore", category=UserWarning, module="timm")
         model: Any = timm.create_model(name, num_classes=0, **args, **kwargs)
+    if not hasattr(model, "pretrained_cfg"):
+        raise ValueError(
+            f"backbone={name!r} is registered with timm and made without a pretrained_cfg, which "
+            "tells how it wants its images: hand in the module itself, or make it with "
+            "timm.models.build_model_with_cfg"
+        )
     model.factory_args = dict(args)
     return model
 
@@ -281,7 +287,8 @@ def _image_config(
         return BackboneConfig(name, image_size, n, mean=(0.0,) * n, std=(1.0,) * n)
     from timm.data import resolve_data_config
 
-    data = resolve_data_config({}, pretrained_cfg=dict(cfg))
+    cfg = cfg.to_dict() if hasattr(cfg, "to_dict") else dict(cfg)  # timm has a class for it
+    data = resolve_data_config({}, pretrained_cfg=cfg)
     channels, height, _ = data["input_size"]
     channels = n_channels or channels
     if image_size is not None and image_size < SMALLEST <= height:

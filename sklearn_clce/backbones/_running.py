@@ -36,7 +36,7 @@ def run_backbone(backbone: nn.Module, images: Tensor) -> Tensor:
     """
     if prefers_channels_last(backbone):
         images = images.contiguous(memory_format=torch.channels_last)
-    return check_features(backbone, backbone(images))
+    return check_features(backbone, backbone(images), images.shape[0])
 
 
 def run_in_parts(run: Callable[[Tensor], Outputs], images: Tensor) -> Outputs:
@@ -71,20 +71,32 @@ def count_features(module: nn.Module, image: Tensor) -> int:
         with torch.no_grad():
             features = module(image[None])
     except (RuntimeError, AssertionError, ValueError) as error:
+        refuse_dtype(module, error)
         raise ValueError(
             f"backbone={type(module).__name__} can't take an image of {tuple(image.shape)}; "
             f"another image_size is required, None is the backbone's own ({error})"
         ) from error
-    return check_features(module, features).shape[1]
+    return check_features(module, features, 1).shape[1]
 
 
-def check_features(module: nn.Module, features: Any) -> Tensor:
-    """Return what a backbone gave, if it is features: -> (n, d)."""
-    if isinstance(features, Tensor) and features.ndim == 2:
+def refuse_dtype(module: nn.Module, error: Exception) -> None:
+    """Raise a ValueError of its own where a backbone failed because it is not in float32."""
+    dtypes = {p.dtype for p in module.parameters() if p.is_floating_point()} - {torch.float32}
+    if dtypes and isinstance(error, RuntimeError) and "type" in str(error):
+        raise ValueError(
+            f"backbone={type(module).__name__} is in {', '.join(sorted(map(str, dtypes)))}, and "
+            f"images come in float32: hand in backbone.float(); precision=... is what to compute "
+            f"in ({error})"
+        ) from error
+
+
+def check_features(module: nn.Module, features: Any, n: int) -> Tensor:
+    """Return what a backbone gave for n images, if it is features: -> (n, d)."""
+    if isinstance(features, Tensor) and features.ndim == 2 and features.shape[0] == n:
         return features
     got = tuple(features.shape) if isinstance(features, Tensor) else type(features).__name__
     raise ValueError(
-        f"backbone={type(module).__name__} gave {got} for a batch of images: features of "
+        f"backbone={type(module).__name__} gave {got} for a batch of {n} images: features of "
         "shape (n, n_features) are required, so pool over height and width"
     )
 
