@@ -15,6 +15,7 @@ from sklearn.preprocessing import FunctionTransformer
 from torch import nn
 
 from sklearn_clce import (
+    AttributionDisplay,
     CLCEClassifier,
     EmbeddingDisplay,
     TopLossesDisplay,
@@ -300,6 +301,26 @@ def test_pictures_are_read_as_the_estimator_reads_them():
     np.testing.assert_allclose(top.images[0], X[top.indices[0]].mean(axis=0) / 15, rtol=1e-6)
     display = EmbeddingDisplay.from_estimator(clf, X, y, thumbnails=2)
     np.testing.assert_allclose(display.images[0], X[0] / 15, rtol=1e-6)
+
+
+NO_FORMULA = r"10$ ^ 20$_{"
+
+
+def test_names_are_written_as_they_are():
+    """A formula that can't be read would end the drawing."""
+    classes, proba = [NO_FORMULA, "other"], np.full((2, 2), 0.5)
+    X = np.zeros((2, 8, 8))
+    embeddings, codes = embeddings_of(2, 3, int)
+    displays = [
+        EmbeddingDisplay.from_predictions(np.array(classes)[codes], embeddings=embeddings),
+        EmbeddingDisplay(embeddings[:, :2], codes, axis_names=(NO_FORMULA, NO_FORMULA)).plot(),
+        TopLossesDisplay.from_predictions(classes, proba, X=X, classes=classes),
+        AttributionDisplay(X, X, targets=classes, probabilities=proba[0]).plot(),
+        TrainingCurveDisplay([1.0], validation_score=np.ones(1), score_name=NO_FORMULA).plot(),
+    ]
+    for display in displays:
+        display.figure_.draw_without_rendering()
+    assert NO_FORMULA in [text.get_text() for text in displays[0].texts_]
 
 
 def test_captions_do_not_overlap():

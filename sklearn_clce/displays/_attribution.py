@@ -166,7 +166,9 @@ class AttributionDisplay:
             axis.imshow(_lit(image, self.attributions[number]), cmap="gray", vmin=0, vmax=1)
             axis.set(xticks=[], yticks=[])
             name = shortened(self.targets[number], CAPTION_LENGTH)
-            axis.set_title(f"{name}\n({self.probabilities[number]:.2f})", fontsize=8)
+            axis.set_title(
+                f"{name}\n({self.probabilities[number]:.2f})", fontsize=8, parse_math=False
+            )
         return self
 
 

@@ -260,7 +260,8 @@ class EmbeddingDisplay:
         wrong = self._mark_wrong(ax, size)
         ax.set(xticks=[], yticks=[])
         for name, axis in zip(self.axis_names, "xy", strict=True):
-            getattr(ax, f"set_{axis}label")(name, loc="left" if axis == "x" else "bottom")
+            loc = "left" if axis == "x" else "bottom"
+            getattr(ax, f"set_{axis}label")(name, loc=loc, parse_math=False)
         ax.margins(0.08)
         ax.autoscale_view()
         centres = np.array([_middle_row(points[codes == code]) for code in range(len(classes))])

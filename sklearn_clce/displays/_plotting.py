@@ -148,7 +148,7 @@ def name_points(ax: Any, points: np.ndarray, labels: Iterable[Any]) -> tuple[lis
 
 
 def _text_size(ax: Any, text: str, font_size: float) -> np.ndarray:
-    artist = ax.text(0, 0, text, size=font_size)
+    artist = ax.text(0, 0, text, size=font_size, parse_math=False)
     extent = artist.get_window_extent()
     artist.remove()
     share, pixels = CLEARANCE
@@ -183,6 +183,7 @@ def _write(ax: Any, text: str, point: np.ndarray, move: np.ndarray, font_size: f
         path_effects=[withStroke(linewidth=2.5, foreground=ax.get_facecolor())],
         arrowprops={"arrowstyle": "-", **THIN_LINE} if far else None,
         zorder=5,
+        parse_math=False,
     )
     label.set_in_layout(False)
     return label

@@ -229,7 +229,7 @@ class TopLossesDisplay:
             axis.set(xticks=[], yticks=[])
             wrong = self.labels[number] != self.predictions[number]
             axis.spines[:].set(**WRONG_FRAME if wrong else RIGHT_FRAME)
-            axis.set_title(self._caption(number, wrong), fontsize=8)
+            axis.set_title(self._caption(number, wrong), fontsize=8, parse_math=False)
         return self
 
     def _caption(self, number: int, wrong: bool) -> str:

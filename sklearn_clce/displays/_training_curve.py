@@ -180,7 +180,7 @@ class TrainingCurveDisplay:
             if name == self.score_name:
                 best = int(np.nanargmax(values))
                 axis.plot(epochs[best], values[best], "o", color=colour)
-        axis.set_ylabel(name)
+        axis.set_ylabel(name, parse_math=False)
         if any(curves):
             axis.legend(
                 loc="lower left",
