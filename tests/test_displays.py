@@ -233,6 +233,14 @@ def test_training_curves_without_contrastive_term_or_validation(digits):
     assert display.ax_ is ax
 
 
+def test_scores_that_are_all_missing_have_no_best_one():
+    scores = np.full(2, np.nan)
+    display = TrainingCurveDisplay(np.ones(2), validation_score=scores).plot()
+    (name,) = display.axes_[1].get_legend().get_texts()
+    assert name.get_text() == "validation"
+    assert len(display.axes_[1].lines) == 1
+
+
 def test_top_losses_are_the_rows_of_lowest_probability():
     X = np.arange(4 * 64).reshape(4, 8, 8) / 256
     y = ["cat", "dog", "cat", "cat"]

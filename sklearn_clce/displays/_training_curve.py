@@ -165,6 +165,8 @@ class TrainingCurveDisplay:
     def _validation(self) -> dict[str, np.ndarray]:
         if self.validation_score is None:
             return {}
+        if np.isnan(self.validation_score).all():
+            return {"validation": self.validation_score}
         best = int(np.nanargmax(self.validation_score))
         name = f"validation; best {self.validation_score[best]:.3f} in epoch {best + 1}"
         return {name: self.validation_score}
@@ -177,7 +179,7 @@ class TrainingCurveDisplay:
             line = LINES[number]
             colour = class_style(number)["color"]
             axis.plot(epochs, values, line, color=colour, label=label, marker=marker)
-            if name == self.score_name:
+            if name == self.score_name and not np.isnan(values).all():
                 best = int(np.nanargmax(values))
                 axis.plot(epochs[best], values[best], "o", color=colour)
         axis.set_ylabel(name, parse_math=False)
