@@ -6,6 +6,7 @@ import subprocess
 import sys
 import time
 from collections import OrderedDict
+from pathlib import Path
 
 import joblib
 import numpy as np
@@ -292,6 +293,22 @@ def test_image_that_changes_while_it_is_read_is_not_kept(passed, backbone, tmp_p
     kept = features.transform(fixed)
     assert passed() == 1
     np.testing.assert_allclose(kept, BackboneFeatures(backbone).transform(fixed), rtol=1e-5)
+
+
+@pytest.mark.parametrize("as_memory", [Path, str])
+def test_a_folder_that_can_not_be_made_gives_a_warning(
+    backbone, tmp_path, colour_images, as_memory
+):
+    (tmp_path / "file").touch()
+    features = BackboneFeatures(backbone, memory=as_memory(tmp_path / "file" / "store"))
+    with pytest.warns(UserWarning, match=r"memory=.*; features are computed without it"):
+        computed = features.transform(colour_images)
+    np.testing.assert_array_equal(computed, BackboneFeatures(backbone).transform(colour_images))
+
+
+def test_nothing_but_the_store_is_in_its_folder(backbone, tmp_path, colour_images):
+    BackboneFeatures(backbone, memory=tmp_path).transform(colour_images)
+    assert [path.name for path in tmp_path.iterdir()] == ["sklearn_clce_features.sqlite"]
 
 
 def test_path_that_can_not_be_read_names_its_row(backbone, tmp_path, paths):

@@ -295,7 +295,8 @@ def open_store(memory: Any) -> EmbeddingStore | None:
     """Return the store that a parameter ``memory`` stands for."""
     if isinstance(memory, EmbeddingStore):
         return EmbeddingStore(memory.folder, size_limit=memory.size_limit, timeout=memory.timeout)
-    folder = check_memory(os.fspath(memory) if isinstance(memory, os.PathLike) else memory).location
+    is_path = isinstance(memory, (str, os.PathLike))  # of which check_memory would make a folder
+    folder = memory if is_path else check_memory(memory).location
     return None if folder is None else EmbeddingStore(folder)
 
 
