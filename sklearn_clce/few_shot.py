@@ -218,8 +218,16 @@ def _indices_by_class(X: Any, y: Any, classes: Any) -> dict[Any, np.ndarray]:
 def _episode_score(
     estimator: Any, X: Any, y: np.ndarray, support: np.ndarray, queries: np.ndarray
 ) -> float:
-    fitted = clone(estimator).fit(_safe_indexing(X, support), y[support])
-    return float(np.mean(fitted.predict(_safe_indexing(X, queries)) == y[queries]))
+    fitted = clone(estimator).fit(_rows(X, support), y[support])
+    return float(np.mean(fitted.predict(_rows(X, queries)) == y[queries]))
+
+
+def _rows(X: Any, indices: np.ndarray) -> Any:
+    """Take rows; an array on disk, which has chunks, gives them in their own order alone."""
+    if not (hasattr(X, "chunks") and hasattr(X, "dtype")):
+        return _safe_indexing(X, indices)
+    order = np.argsort(indices)
+    return X[indices[order]][np.argsort(order)]
 
 
 @contextmanager

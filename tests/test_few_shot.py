@@ -192,6 +192,20 @@ def test_paths_are_drawn_from(pictures, tmp_path):
     assert few_shot_score(classifier, paths, y, **SHORT).mean > 0.5
 
 
+@pytest.mark.parametrize("kind", ["h5py", "zarr"])
+def test_arrays_on_disk_are_drawn_from(kind, pictures, tmp_path):
+    library = pytest.importorskip(kind)
+    X, y = pictures
+    stored = (
+        library.File(tmp_path / "images.h5", "w").create_dataset("X", data=X)
+        if kind == "h5py"
+        else library.array(X)
+    )
+    classifier = make_pipeline(BackboneFeatures(Counting()), KNeighborsClassifier(1))
+    expected = few_shot_score(classifier, X, y, **SHORT).scores
+    assert_array_equal(few_shot_score(classifier, stored, y, **SHORT).scores, expected)
+
+
 @pytest.mark.parametrize(
     ("changed", "message"),
     [
