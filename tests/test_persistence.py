@@ -190,6 +190,18 @@ def test_a_module_with_more_than_tensors_in_its_state(colour_images, colour_labe
         clf.save(tmp_path / "model")
 
 
+def test_a_module_with_an_expanded_buffer_comes_back(colour_images, colour_labels, tmp_path):
+    class Expanded(TinyBackbone):
+        def __init__(self):
+            super().__init__()
+            self.register_buffer("scale", torch.ones(1).expand(5))
+
+    clf = CLCEClassifier(Expanded(), max_epochs=1, random_state=0)
+    clf.fit(colour_images, colour_labels).save(tmp_path / "model")
+    loaded = CLCEClassifier.load(tmp_path / "model", backbone=Expanded())
+    assert_array_equal(loaded.predict_proba(colour_images), clf.predict_proba(colour_images))
+
+
 def test_a_backbone_of_the_hub_comes_back_without_the_hub(
     colour_images, colour_labels, tmp_path, monkeypatch
 ):

@@ -95,9 +95,18 @@ def restore_module(
             check_fits(build, weights)
         module = build()
     check_tensors(module, weights)
+    _fill_out_buffers(module)
     module.load_state_dict(weights)
     _take_class_means(module, of_classes)
     return module
+
+
+def _fill_out_buffers(module: nn.Module) -> None:
+    """Give each number of an expanded buffer a place of its own, so that it can be written."""
+    for layer in module.modules():
+        for name, buffer in layer.named_buffers(recurse=False):
+            if buffer.layout == torch.strided and 0 in buffer.stride():
+                setattr(layer, name, buffer.clone())
 
 
 def _separated(tensors: dict[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
