@@ -11,7 +11,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.testing import assert_array_equal
+from PIL import Image
 from torch import nn
+from torch.utils.data import TensorDataset
 
 from sklearn_clce import CLCEClassifier
 from small_fits import Recorder, head, same_weights, weights_of
@@ -388,3 +390,34 @@ def test_a_fit_draws_the_same_whether_its_backbone_was_loaded_before(
     clf = CLCEClassifier(trainable=trainable, image_size=32, max_epochs=1, random_state=0)
     first = weights_of(clf.fit(colour_images, colour_labels))
     assert same_weights(first, weights_of(clf.fit(colour_images, colour_labels)))
+
+
+@pytest.mark.parametrize("kind", ["features", "array", "list", "paths", "Dataset"])
+def test_other_samples_of_the_same_labels_are_refused(kind, tmp_path):
+    rng = np.random.default_rng(0)
+    y = np.repeat([0, 1], 10)
+    order = np.r_[9:-1:-1, 19:9:-1]  # of each class the other way round
+    if kind == "features":
+        X, backbone = rng.normal(size=(20, 4)), "precomputed"
+    else:
+        images = rng.integers(0, 256, size=(20, 16, 16, 3), dtype=np.uint8)
+        X, backbone = images, nn.Sequential(nn.AdaptiveAvgPool2d(4), nn.Flatten())
+        if kind == "list":
+            X = list(images)
+        elif kind == "paths":
+            X = [tmp_path / f"{number}.png" for number in range(20)]
+            for image, path in zip(images, X, strict=True):
+                Image.fromarray(image).save(path)
+        elif kind == "Dataset":
+            X = TensorDataset(torch.from_numpy(images))
+    clf = CLCEClassifier(backbone, early_stopping=True, validation_fraction=0.2, max_epochs=1)
+    clf.set_params(warm_start=True, weight=0.0, random_state=0).fit(X, y)
+    clf.save(tmp_path / "clf.safetensors")
+    module = None if kind == "features" else backbone
+    loaded = CLCEClassifier.load(tmp_path / "clf.safetensors", backbone=module).fit(X, y)
+    assert loaded.n_iter_ == 2
+    if kind == "Dataset":  # which may draw what it gives
+        return
+    other = X[order] if isinstance(X, np.ndarray) else [X[index] for index in order]
+    with pytest.raises(ValueError, match="the samples of X, in their order, must be those"):
+        loaded.fit(other, y)

@@ -27,6 +27,7 @@ class Split:
     seed: int
     validation_fraction: float
     samples: str  # digest of the labels and of which samples count
+    content: str = ""  # digest of what is set aside; empty where none can be made
 
 
 @dataclass(frozen=True)
@@ -128,19 +129,32 @@ def keep_split(
         return replace(course, split=None, began=True)  # trains on samples that were set aside
     digest = hashlib.blake2b(np.concatenate([labels, counted]).tobytes(), digest_size=16)
     seed = course.seed if course.split is None else course.split.seed
-    split = Split(seed, float(parameters.validation_fraction), digest.hexdigest())
+    content = "" if course.split is None else course.split.content
+    split = Split(seed, float(parameters.validation_fraction), digest.hexdigest(), content)
     if course.began and course.split is None:
         raise ValueError(
             "early_stopping=True: earlier calls have trained on samples that it would set aside; "
             "set it before the first fit, or begin anew with warm_start=False"
         )
     if course.began and course.split != split:
-        raise ValueError(
-            "early_stopping=True: what the first fit set aside stays aside, so validation_fraction "
-            "and the samples of X, in their order, must be those of that fit, without classes that "
-            "came later; otherwise begin anew with warm_start=False, or set early_stopping=False"
-        )
+        raise _other_samples()
     return replace(course, split=split, began=True)
+
+
+def keep_aside(course: Course, content: str) -> Course:
+    """Return the course with a digest of what is set aside, which must be as it was."""
+    assert course.split is not None
+    if course.split.content and content and course.split.content != content:
+        raise _other_samples()
+    return replace(course, split=replace(course.split, content=content))
+
+
+def _other_samples() -> ValueError:
+    return ValueError(
+        "early_stopping=True: what the first fit set aside stays aside, so validation_fraction "
+        "and the samples of X, in their order, must be those of that fit, without classes that "
+        "came later; otherwise begin anew with warm_start=False, or set early_stopping=False"
+    )
 
 
 def mix_seed(seed: int, *place: int) -> int:

@@ -21,9 +21,10 @@ from .assembly import continued_net, make_module, make_net
 from .callbacks import check_callbacks
 from .checkpoint import checkpoint_of
 from .class_means import keep_class_means
-from .course import Course, Split, begin, go_on, keep_split
+from .course import Course, Split, begin, go_on, keep_aside, keep_split
 from .fit_tasks import FitTask
 from .growing import start_late_classes
+from .identity import digest_of
 from .loop import train
 from .module import CLCEModule
 from .net import CLCENet
@@ -112,6 +113,7 @@ def fit_net(
         if ends_anew:
             time.expect_pass(-(-len(samples) // parameters.batch_size))
         augment = make_augmentation(parameters, net.module_, samples)
+        given = samples
         if features is not None and augment is None and net.module_.frozen:
             samples = features
         room = Room(parameters.cache_size)
@@ -120,6 +122,7 @@ def fit_net(
         training = np.arange(len(labels))
         if net.course.split is not None:
             training, aside = split(labels, net.course.split)
+            net.course = keep_aside(net.course, digest_of(part_of(given, aside)))
             validation = set_aside(part_of(samples, aside), labels[aside], weights[aside])
         elif validation is not None:
             validation = _with_features(parameters, net, validation)

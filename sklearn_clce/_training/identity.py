@@ -64,6 +64,13 @@ def identity_of(
     return identity
 
 
+def digest_of(samples: Tensor | Images) -> str:
+    """Digest samples by their content; of images that may change there is no digest: empty."""
+    if not isinstance(samples, Tensor) and samples.may_change:
+        return ""
+    return describe(_content_of(samples))
+
+
 def _content_of(samples: Tensor | Images) -> Tensor | list[bytes]:
     """Return features as they are, and a digest of each image."""
     if isinstance(samples, Tensor):

@@ -189,6 +189,7 @@ def _course(model: dict[str, Any]) -> Course | None:
             seed=_seed(split),
             validation_fraction=take(split, "validation_fraction", float),
             samples=take(split, "samples", str),
+            content=take(split, "content", str) if "content" in split else "",
         )
     return Course(_seed(saved), split=split, began=take(saved, "began", bool))
 
