@@ -101,8 +101,8 @@ class CLCEClassifier(
         Shape of one image where X has two axes and holds flattened images, such as
         (8, 8) or (32, 32, 3).
     white : float, default=None
-        Value of white in images of integers. None: 255, or the highest value of the dtype
-        where that has 16 bits, as ``uint16`` (65535) has.
+        Value of white in images of integers; in those of 8 bits it is 255 at most. None: 255,
+        or the highest value of the dtype where that has 16 bits, as ``uint16`` (65535) has.
     n_channels : int, default=None
         Channels of each image, such as bands of a satellite, all of which are kept. None
         finds it: 1 is grey, 3 RGB, 4 RGB and alpha, and of other arrays the shorter of the
@@ -187,8 +187,9 @@ class CLCEClassifier(
         on it.
     cache_size : int or "auto", default="auto"
         Bytes of decoded pictures that ``fit`` keeps in memory, so that later epochs
-        decode nothing. "auto": as long as a quarter of the memory of the machine, or of
-        its container, stays free. 0 keeps none.
+        decode nothing; a Dataset of your own may draw at random, so it is read anew. "auto":
+        as long as a quarter of the memory of the machine, or of its container, stays free.
+        0 keeps none.
     random_state : int, RandomState instance or None, default=None
         Seed of new weights, order of samples, augmentation and dropout. torch's global
         generators are left as they were found.

@@ -49,8 +49,8 @@ class BackboneFeatures(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEs
         Shape of one image where X has two axes and holds flattened images, such as
         (8, 8) or (32, 32, 3).
     white : float, default=None
-        Value of white in images of integers. None: 255, or the highest value of a 16-bit
-        dtype.
+        Value of white in images of integers; in those of 8 bits it is 255 at most. None: 255,
+        or the highest value of a 16-bit dtype.
     n_channels : int, default=None
         Channels of each image, such as bands of a satellite, all of which are kept. None
         finds it: 1 is grey, 3 RGB, 4 RGB and alpha, and of other arrays the shorter of the
