@@ -190,7 +190,7 @@ def test_a_model_file_of_before_has_no_means_of_classes(digits):
     loaded = CLCEClassifier.load(folder / "before_sub_packages.safetensors")
     X, y = digits
     for refused in (loaded.score_samples, loaded.calibrate_offset):
-        with pytest.raises(ValueError, match=r"mean of each class.*earlier versions.*fit again"):
+        with pytest.raises(ValueError, match=r"mean of each class.*earlier version's.*fit again"):
             refused(X)
     with pytest.raises(ValueError, match=r"add_classes needs the mean of each class.*fit again"):
         loaded.add_classes(X[:2], ["more", "more"])

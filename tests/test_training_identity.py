@@ -201,7 +201,7 @@ class InTheMidst(Callback):
     def __init__(self, action):
         self.action = action
 
-    def on_epoch_end(self, net, **kwargs):
+    def on_epoch_begin(self, net, **kwargs):
         if net.run.epochs_done == 1:
             self.action()
 
