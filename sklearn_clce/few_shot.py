@@ -20,6 +20,7 @@ from sklearn.utils.parallel import Parallel, delayed
 
 from ._validation import encode_labels
 from .classifier import CLCEClassifier
+from .data import is_on_disk
 from .features import BackboneFeatures, EmbeddingStore
 
 CONFIDENCE = 0.95
@@ -223,8 +224,8 @@ def _episode_score(
 
 
 def _rows(X: Any, indices: np.ndarray) -> Any:
-    """Take rows; an array on disk, which has chunks, gives them in their own order alone."""
-    if not (hasattr(X, "chunks") and hasattr(X, "dtype")):
+    """Take rows; an array on disk gives them in their own order alone."""
+    if not is_on_disk(X):
         return _safe_indexing(X, indices)
     order = np.argsort(indices)
     return X[indices[order]][np.argsort(order)]

@@ -124,14 +124,13 @@ def finish_classifier(
         device = classifier.weight.device
         read = module.standardize(features.to(device)).cpu().double()
         weight, bias = _logistic_regression(read, shown, torch_weights, len(known), LAST_C)
-        if not classifier.weight.any():  # it has nothing to say
-            weight, bias = 2 * weight, 2 * bias
+        share = 0.5 if classifier.weight.any() else 1.0  # what has not learned has nothing to say
         weights_of_known, biases_of_known = classifier.weight[known], classifier.bias[known]
-        classifier.weight.sub_(weights_of_known.mean(dim=0) / 2)
-        classifier.bias.sub_(biases_of_known.mean() / 2)
+        classifier.weight.sub_(share * weights_of_known.mean(dim=0))
+        classifier.bias.sub_(share * biases_of_known.mean())
         weights_of_known[:, : weight.shape[1]] += weight.to(device)
-        classifier.weight[known] = weights_of_known / 2
-        classifier.bias[known] = ((biases_of_known + bias.to(device)) / 2).to(classifier.bias)
+        classifier.weight[known] = share * weights_of_known
+        classifier.bias[known] = (share * (biases_of_known + bias.to(device))).to(classifier.bias)
 
 
 def _first_of_each(

@@ -3,7 +3,7 @@
 from ._augmentation import Augmentation, all_grey, is_grey
 from ._batches import FeatureBatches, LabelledFeatures, LabelledImages
 from ._folder import load_image_folder
-from ._kinds import as_images
+from ._kinds import as_images, is_on_disk
 from ._loading import ImageBatches
 from ._pixels import as_float
 from ._room import Room
@@ -16,6 +16,7 @@ __all__ = [
     "find_unreadable",
     "as_images",
     "as_float",
+    "is_on_disk",
     "Images",
     "ArrayImages",
     "ListImages",

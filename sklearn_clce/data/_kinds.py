@@ -32,7 +32,7 @@ def as_images(
     rules = PixelRules(white, n_channels)
     X = _unwrapped(X)
     if not isinstance(X, np.ndarray):
-        return StoredImages(X, rules) if _is_on_disk(X) else ListImages(X, rules)
+        return StoredImages(X, rules) if is_on_disk(X) else ListImages(X, rules)
     if X.dtype.kind not in "OUST":
         if image_shape is None and _is_one_picture(X.shape, n_channels, colour):
             raise ValueError(
@@ -56,7 +56,7 @@ def as_items(
     X = _unwrapped(X)
     if isinstance(X, np.ndarray) and X.dtype.kind in "OUST":
         X = list(X.ravel())
-    elif isinstance(X, np.ndarray) or _is_on_disk(X):
+    elif isinstance(X, np.ndarray) or is_on_disk(X):
         return as_images(X, image_shape=image_shape, white=white, n_channels=n_channels)
     return ListImages(X, PixelRules(white, n_channels), checked=False)
 
@@ -71,9 +71,9 @@ def _unwrapped(X: Any) -> Any:
     if isinstance(X, Tensor):
         X = X.detach().cpu()
         X = (X.float() if X.dtype == torch.bfloat16 else X).numpy()
-    if not isinstance(X, np.ndarray) and hasattr(X, "__array__") and not _is_on_disk(X):
+    if not isinstance(X, np.ndarray) and hasattr(X, "__array__") and not is_on_disk(X):
         X = np.asarray(X)
-    if _is_on_disk(X):
+    if is_on_disk(X):
         return X
     if not hasattr(X, "__len__") or not hasattr(X, "__getitem__") or isinstance(X, Mapping):
         raise TypeError(
@@ -137,7 +137,7 @@ def _looks_like_image(value: Any) -> bool:
     return is_image(value) and not isinstance(value, np.generic)
 
 
-def _is_on_disk(X: Any) -> bool:
+def is_on_disk(X: Any) -> bool:
     """Tell an array that is read by slices: it has chunks, and computes nothing."""
     return hasattr(X, "chunks") and hasattr(X, "dtype") and not hasattr(X, "compute")
 
