@@ -60,8 +60,9 @@ class Standardize(nn.Module):
         return (features - self.mean) / self.scale
 
     def inverse(self, standardized: Tensor) -> Tensor:
-        """Return the features (n, n_features) whose standardised form (n, n_features) is."""
-        features = standardized.double() * self.scale + self.mean
+        """Return, on the CPU, the features (n, n_features) whose standardised form this is."""
+        # in float64, which not every device has
+        features = standardized.cpu().double() * self.scale.cpu() + self.mean.cpu()
         return features if self.floor is None else _unroot(features, self.floor)
 
 

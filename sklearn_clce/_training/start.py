@@ -47,7 +47,7 @@ def start_head(
     module.started = differ and len(targets.unique()) > 1
     start_classifier(module, features, targets, sample_weights)
     with torch.no_grad():
-        module.class_means[known] = module.read(means)[0]
+        module.class_means[known] = module.read(means.to(module.class_means))[0]
 
 
 def _known_means(module: CLCEModule) -> tuple[Tensor, Tensor]:
@@ -125,12 +125,15 @@ def finish_classifier(
         read = module.standardize(features.to(device)).cpu().double()
         weight, bias = _logistic_regression(read, shown, torch_weights, len(known), LAST_C)
         share = 0.5 if classifier.weight.any() else 1.0  # what has not learned has nothing to say
-        weights_of_known, biases_of_known = classifier.weight[known], classifier.bias[known]
-        classifier.weight.sub_(share * weights_of_known.mean(dim=0))
-        classifier.bias.sub_(share * biases_of_known.mean())
-        weights_of_known[:, : weight.shape[1]] += weight.to(device)
-        classifier.weight[known] = share * weights_of_known
-        classifier.bias[known] = (share * (biases_of_known + bias.to(device))).to(classifier.bias)
+        columns, biases = classifier.weight.cpu(), classifier.bias.cpu()
+        columns_of_known, biases_of_known = columns[known], biases[known]
+        columns.sub_(share * columns_of_known.mean(dim=0))
+        biases.sub_(share * biases_of_known.mean())
+        columns_of_known[:, : weight.shape[1]] += weight
+        columns[known] = share * columns_of_known
+        biases[known] = (share * (biases_of_known + bias)).to(biases)
+        classifier.weight.copy_(columns)
+        classifier.bias.copy_(biases)
 
 
 def _first_of_each(
