@@ -99,7 +99,7 @@ def test_between_gpu_and_cpu(colour_images, colour_labels, tmp_path):
         [sys.executable, "-c", script, tmp_path / "model.pkl"],
         capture_output=True,
         text=True,
-        cwd=FOLDER,
+        cwd=FOLDER / "helpers",
         env=os.environ | {"CUDA_VISIBLE_DEVICES": ""},
     )
     assert without.stdout.strip() == "{'cpu'}", without.stderr
