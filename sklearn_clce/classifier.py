@@ -73,8 +73,9 @@ class CLCEClassifier(
         hub. False: random weights. A path: a ``.safetensors`` or ``.pth`` file.
     trainable : {"auto", "all", "head", "lora"} or int, default="auto"
         What trains: everything that requires gradients; a head on the features of the
-        frozen backbone, which then runs once for each image; head and matrices of low rank
-        beside the linear layers of a large backbone (LoRA [3]_); or head and last blocks,
+        frozen backbone, which then runs once for each image, and on lower blocks of it if
+        it is one of timm's with pretrained weights, given by name; head and matrices of low
+        rank beside the linear layers of a large backbone (LoRA [3]_); or head and last blocks,
         this many, of a timm backbone. "auto": the upper two thirds of the blocks of a timm
         backbone with pretrained weights, given by name, which is faster and keeps what few
         images can't teach, and everything of another. What is frozen in a module that is

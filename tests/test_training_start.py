@@ -14,7 +14,7 @@ from torch.nn.functional import cross_entropy
 
 from sklearn_clce import BackboneFeatures, CLCEClassifier
 from sklearn_clce._training import CLCEModule, start
-from sklearn_clce._training.module import LENGTH, Standardize
+from sklearn_clce._training.module import BLOCKS, LENGTH, Standardize
 from sklearn_clce._training.start import (
     LAST_C,
     RECENT_BYTES,
@@ -61,6 +61,33 @@ def test_the_root_is_taken_of_features_that_are_never_negative():
     steps = standardize(torch.tensor([[0.0], [1.0], [4.0], [9.0]]).expand(4, 64)).diff(dim=0)
     torch.testing.assert_close(steps[1], steps[2], rtol=1e-4, atol=0)
     assert standardize(torch.full((1, 64), -5.0)).isfinite().all()
+
+
+def test_lower_blocks_have_a_scale_each_and_no_root():
+    blocks = torch.cat([100 * DIGITS[:, :8] - 3, DIGITS[:, 8:20] / 1000], dim=1)
+    standardize = Standardize(64, 8, 12)
+    assert standardize.adapt(torch.cat([DIGITS, blocks], dim=1), torch.ones(len(DIGITS)))
+    standardized = standardize(torch.cat([DIGITS, blocks], dim=1))
+    parts = standardized.split(standardize.widths, dim=1)
+    last, *of_blocks = (float(part.square().sum(dim=1).mean().sqrt()) for part in parts)
+    assert of_blocks == pytest.approx([BLOCKS / 2**0.5 * last] * 2, rel=1e-4)
+    assert standardized.square().sum(dim=1).mean().sqrt() == pytest.approx(LENGTH, rel=1e-4)
+    torch.testing.assert_close(
+        parts[0] / parts[0].norm(),
+        adapted(DIGITS)(DIGITS) / parts[0].norm() * last / LENGTH,
+        rtol=1e-3,
+        atol=1e-6,
+    )
+    inverse = standardize.inverse(standardized).float()
+    torch.testing.assert_close(inverse[:, 64:], blocks, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(inverse[:, :64], DIGITS, rtol=1e-3, atol=1e-3)
+
+
+def test_a_block_that_never_differs_is_left_as_it_is():
+    standardize = Standardize(64, 3)
+    assert standardize.adapt(nn.functional.pad(DIGITS, (0, 3), value=7.0), torch.ones(len(DIGITS)))
+    assert standardize.scale[64:].tolist() == [1, 1, 1]
+    assert standardize(nn.functional.pad(DIGITS, (0, 3), value=7.0))[:, 64:].abs().max() < 1e-5
 
 
 def test_features_below_0_that_come_later_are_told_apart():
@@ -345,10 +372,12 @@ FEW, FEW_LABELS = DIGITS.reshape(-1, 8, 8).numpy()[:20] / 16, LABELS[:20]
 
 def test_a_pretrained_backbone_that_trains_starts_from_a_head_on_its_features():
     tuned = CLCEClassifier(**TINY_RATE).partial_fit(FEW, FEW_LABELS % 2, [0, 1])
-    head = CLCEClassifier(trainable="head", **TINY_RATE).partial_fit(FEW, FEW_LABELS % 2, [0, 1])
-    assert (tuned.trainable_, head.trainable_) == (12, "head")
+    features = BackboneFeatures(image_size=32).fit_transform(FEW)
+    settings = {name: value for name, value in TINY_RATE.items() if name != "image_size"}
+    head = CLCEClassifier("precomputed", **settings).partial_fit(features, FEW_LABELS % 2, [0, 1])
+    assert tuned.trainable_ == 12
     np.testing.assert_allclose(
-        tuned.decision_function(FEW), head.decision_function(FEW), rtol=1e-3, atol=1e-3
+        tuned.decision_function(FEW), head.decision_function(features), rtol=1e-3, atol=1e-3
     )
     assert tuned.score(FEW, FEW_LABELS % 2) > 0.9
 

@@ -86,7 +86,8 @@ def _load(
     }
     backbone = parameters.backbone
     if parameters.trainable == "head" or is_pretrained(parameters) or _is_frozen(backbone):
-        shared = frozen_backbone(backbone, **settings)
+        alone = parameters.trainable == "head" and is_pretrained(parameters)
+        shared = frozen_backbone(backbone, **settings, lower_blocks=alone)
         return shared, copy.deepcopy(shared.module), shared.config
     cause = f"the backbone trains (trainable={parameters.trainable!r})"
     _warn_if_memory(parameters, f"{cause}; features are kept with trainable='head'")

@@ -9,10 +9,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..backbones import BackboneConfig, Normalize, run_backbone
+from ..backbones import BackboneConfig, Normalize, part_widths, run_backbone
 from .low_rank import is_adapted, merge
 
 LENGTH = 4.0  # usual length of a standardised feature vector, whatever its width
+BLOCKS = 0.5  # length of all lower blocks together, that of the last features being 1
 FLOOR = 1e-4  # share of the mean feature below which a root would be too steep to train through
 
 
@@ -20,7 +21,8 @@ class Standardize(nn.Module):
     """Centre features and divide all of them by one number; of those never negative, the root.
 
     One number, because a few images say little about the deviation of a single feature. The
-    root makes the means of a ReLU's outputs, of which few are large, more even. Without
+    root makes the means of a ReLU's outputs, of which few are large, more even. Lower blocks
+    beside the last features are divided by a number each, and have no root. Without
     :meth:`adapt` features pass as they are.
     """
 
@@ -28,8 +30,10 @@ class Standardize(nn.Module):
     scale: Tensor
     floor: float | None = None  # features below it count as it, before the root; None: no root
 
-    def __init__(self, n_features: int) -> None:
+    def __init__(self, n_last: int, *of_blocks: int) -> None:
         super().__init__()
+        self.widths = (n_last, *of_blocks)
+        n_features = sum(self.widths)
         self.register_buffer("mean", torch.zeros(n_features))
         self.register_buffer("scale", torch.ones(n_features))  # earlier model files hold as many
 
@@ -40,30 +44,54 @@ class Standardize(nn.Module):
         """
         share = (weights.double() / weights.double().sum())[:, None]  # (n, 1)
         features = features.double()
+        last = features[:, : self.widths[0]]
         self.floor = None
-        if features.min() >= 0 and features.max() > 0:
-            self.floor = FLOOR * float((share * features).sum(dim=0).mean())
-            features = _root(features, self.floor)
+        if last.min() >= 0 and last.max() > 0:
+            self.floor = FLOOR * float((share * last).sum(dim=0).mean())
+        features = self._rooted(features)
         mean = (share * features).sum(dim=0)
-        length = (share * (features - mean) ** 2).sum().sqrt()
         self.mean.copy_(mean)
+        parts = zip(
+            features.split(self.widths, dim=1),
+            mean.split(self.widths),
+            self.scale.split(self.widths),
+            self._lengths(),
+            strict=True,
+        )
         tiny = torch.finfo(self.scale.dtype).tiny
-        differ = bool(length > (1e-6 * mean.norm()).clamp(min=LENGTH * tiny))
-        self.scale.fill_(length / LENGTH if differ else 1)
+        differ = False
+        for part, mean_of_part, scale, wanted in parts:
+            length = (share * (part - mean_of_part) ** 2).sum().sqrt()
+            differs = bool(length > (1e-6 * mean_of_part.norm()).clamp(min=wanted * tiny))
+            scale.fill_(length / wanted if differs else 1)
+            differ |= differs
         return differ
+
+    def _lengths(self) -> list[float]:
+        """Return the length that each part is to have: all together that of one part alone."""
+        blocks = self.widths[1:]
+        shares = [1.0, *(BLOCKS**2 / len(blocks) for _ in blocks)]
+        return [LENGTH * math.sqrt(share / sum(shares)) for share in shares]
+
+    def _rooted(self, features: Tensor) -> Tensor:
+        if self.floor is None:
+            return features
+        last, *blocks = features.split(self.widths, dim=1)
+        return torch.cat([_root(last, self.floor), *blocks], dim=1)
 
     def forward(self, features: Tensor) -> Tensor:
         """Standardise a batch: features (n, n_features) -> (n, n_features)."""
         features = features.to(torch.promote_types(features.dtype, self.mean.dtype))
-        if self.floor is not None:
-            features = _root(features, self.floor)
-        return (features - self.mean) / self.scale
+        return (self._rooted(features) - self.mean) / self.scale
 
     def inverse(self, standardized: Tensor) -> Tensor:
         """Return, on the CPU, the features (n, n_features) whose standardised form this is."""
         # in float64, which not every device has
         features = standardized.cpu().double() * self.scale.cpu() + self.mean.cpu()
-        return features if self.floor is None else _unroot(features, self.floor)
+        if self.floor is None:
+            return features
+        last, *blocks = features.split(self.widths, dim=1)
+        return torch.cat([_unroot(last, self.floor), *blocks], dim=1)
 
 
 def _root(features: Tensor, floor: float) -> Tensor:
@@ -136,7 +164,7 @@ class CLCEModule(nn.Module):
         self.backbone = backbone
         self.config = config
         self.normalize = None if config is None else Normalize(config.mean, config.std)
-        self.standardize = Standardize(n_features)
+        self.standardize = Standardize(*part_widths(backbone, n_features))
         self.projection = (
             None if projection_dim is None else ProjectionHead(n_features, projection_dim)
         )

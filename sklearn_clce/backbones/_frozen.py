@@ -19,6 +19,7 @@ from .._files import state_of
 from .._validation import autocast
 from ._description import describe, libraries
 from ._loading import BackboneConfig, load_backbone
+from ._lower_blocks import give_lower_blocks
 from ._running import Normalize, refuse_dtype, run_backbone, run_in_parts
 
 MAX_LOADED = 2
@@ -71,6 +72,7 @@ def frozen_backbone(
     pretrained: bool | str | os.PathLike[str] = True,
     image_size: int | None = None,
     n_channels: int | None = None,
+    lower_blocks: bool = False,
 ) -> FrozenBackbone:
     """Load a backbone for inference, or take the one that this process has loaded.
 
@@ -82,11 +84,13 @@ def frozen_backbone(
         module, config = load_backbone(
             backbone, pretrained=pretrained, image_size=image_size, n_channels=n_channels
         )
+        if lower_blocks and config.image_size is not None:
+            give_lower_blocks(module, config.n_channels, config.image_size)
         return FrozenBackbone(module.requires_grad_(False), config)
 
     if isinstance(backbone, nn.Module) or pretrained is False:
         return load()
-    key = (backbone, _source(pretrained), image_size, n_channels)
+    key = (backbone, _source(pretrained), image_size, n_channels, lower_blocks)
     with _loaded_lock:
         if key not in _loaded:
             _loaded[key] = load()

@@ -8,6 +8,8 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor, nn
 
+from ._lower_blocks import call_backbone
+
 PIXELS_AT_ONCE = 8 * 224 * 224  # measured: EfficientNet-Lite0 at 64 and 224 pixels
 
 Outputs = TypeVar("Outputs", Tensor, tuple[Tensor, Tensor])
@@ -36,7 +38,7 @@ def run_backbone(backbone: nn.Module, images: Tensor) -> Tensor:
     """
     if prefers_channels_last(backbone):
         images = images.contiguous(memory_format=torch.channels_last)
-    return check_features(backbone, backbone(images), images.shape[0])
+    return check_features(backbone, call_backbone(backbone, images), images.shape[0])
 
 
 def run_in_parts(run: Callable[[Tensor], Outputs], images: Tensor) -> Outputs:
@@ -69,7 +71,7 @@ def count_features(module: nn.Module, image: Tensor) -> int:
     """
     try:
         with torch.no_grad():
-            features = module(image[None])
+            features = call_backbone(module, image[None])
     except (RuntimeError, AssertionError, ValueError) as error:
         refuse_dtype(module, error)
         raise ValueError(

@@ -11,7 +11,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules import module as hooks
 
-from ..backbones import BackboneConfig, build_timm
+from ..backbones import (
+    BackboneConfig,
+    block_widths,
+    build_timm,
+    lower_blocks_of,
+    part_widths,
+    set_lower_blocks,
+)
 from ._plain import from_json, take, to_json
 
 MAX_NUMBER = 16384  # of pixels, layers or channels that a description may ask for
@@ -28,15 +35,16 @@ def describe_backbone(backbone: Any) -> dict[str, Any] | None:
     """Describe a backbone by architecture and arguments; a user's own module by its class alone."""
     if backbone is None:
         return None
+    lower_blocks = {"lower_blocks": list(lower_blocks_of(backbone))}
     args = getattr(backbone, "factory_args", None)
     if args is None:
-        return {"module": type(backbone).__name__}
+        return {"module": type(backbone).__name__} | lower_blocks
     cfg = backbone.pretrained_cfg
     return {
         "architecture": cfg["architecture"],
         "fixed_input_size": bool(cfg.get("fixed_input_size", False)),
         "args": to_json(args),
-    }
+    } | lower_blocks
 
 
 def rebuild_backbone(description: dict[str, Any], config: BackboneConfig) -> nn.Module:
@@ -59,6 +67,17 @@ def rebuild_backbone(description: dict[str, Any], config: BackboneConfig) -> nn.
     except Exception as error:  # of any architecture, with any arguments
         raise ValueError(f"{architecture!r} can't be built ({type(error).__name__})") from error
     return backbone.to(memory_format=torch.channels_last).eval()
+
+
+def restore_lower_blocks(backbone: nn.Module, description: dict[str, Any], n_features: int) -> None:
+    """Let a backbone give the blocks that it gave, if it has them; earlier files had none."""
+    blocks = take(description, "lower_blocks", list) if "lower_blocks" in description else []
+    n_blocks = len(block_widths(backbone)) if blocks else 0
+    if any(type(block) is not int or not 0 <= block < n_blocks for block in blocks):
+        raise ValueError(f"{type(backbone).__name__} does not show such lower blocks")
+    set_lower_blocks(backbone, blocks)
+    if part_widths(backbone, n_features)[0] < 1:
+        raise ValueError("n_features is less than its lower blocks have")
 
 
 def _is_small(value: Any) -> bool:

@@ -14,7 +14,14 @@ from torch import Tensor, nn
 from .._distributed import seeded_torch
 from .._training import CLCEModule
 from ..backbones import BackboneConfig, load_backbone
-from ._backbone import MAX_NUMBER, check_fits, check_tensors, describe_backbone, rebuild_backbone
+from ._backbone import (
+    MAX_NUMBER,
+    check_fits,
+    check_tensors,
+    describe_backbone,
+    rebuild_backbone,
+    restore_lower_blocks,
+)
 from ._plain import from_json, take, to_json
 
 MAX_WIDTH = 2**24
@@ -144,9 +151,10 @@ def build_module(
         backbone, _ = load_backbone(backbone)
     elif saved is not None and config is not None:
         backbone = rebuild_backbone(saved, config)
-    if backbone is not None:
-        _freeze(backbone, take(description, "frozen", list))
     n_features = _width(description, "n_features", int)
+    if backbone is not None and saved is not None:
+        restore_lower_blocks(backbone, saved, n_features)
+        _freeze(backbone, take(description, "frozen", list))
     projection_dim = _width(description, "projection_dim", int, NoneType)
     module = CLCEModule(
         backbone,
