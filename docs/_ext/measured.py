@@ -8,13 +8,14 @@ ROOT = Path(__file__).parents[2]
 RESULTS = ROOT / "benchmarks" / "results"
 
 
-def cuda_section(file):
-    """Return what is known of CUDA devices, one line where nothing is."""
+def cuda_section(folder):
+    """Return what is known of CUDA devices, a file of each, and one line where there is none."""
     from benchmarks.cuda.report import COMMAND, page
 
-    if not file.exists():
+    files = sorted(folder.glob("cuda*.json"))
+    if not files:
         return f"Not measured yet: ``{COMMAND} --json benchmarks/results/cuda.json`` does it.\n"
-    return page(json.loads(file.read_text(encoding="utf-8")))
+    return "\n".join(page(json.loads(file.read_text(encoding="utf-8"))) for file in files)
 
 
 def ratios_section(folder):
@@ -27,7 +28,7 @@ def ratios_section(folder):
 def write(app):
     target = Path(app.srcdir) / "generated"
     target.mkdir(exist_ok=True)
-    (target / "cuda.inc").write_text(cuda_section(RESULTS / "cuda.json"), encoding="utf-8")
+    (target / "cuda.inc").write_text(cuda_section(RESULTS), encoding="utf-8")
     (target / "ratios.inc").write_text(ratios_section(RESULTS), encoding="utf-8")
 
 
