@@ -9,11 +9,13 @@ Run ``python -m benchmarks.new_classes --data FOLDER --features FOLDER``.
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 
 from sklearn_clce import CLCEClassifier
 
-from .photographs import draw_classes, draw_pictures, features, parser
+from .photographs import draw_classes, draw_pictures, parser, photographs
 from .tables import Table, text
 
 OLD_PICTURES = 50
@@ -30,7 +32,7 @@ def accuracies(clf: CLCEClassifier, X: np.ndarray, y: np.ndarray, old: np.ndarra
 
 
 def measure(
-    X: np.ndarray, y: np.ndarray, train: np.ndarray, seed: int, n_new: int
+    X: np.ndarray, y: np.ndarray, train: np.ndarray, seed: int, n_new: int, memory: Path
 ) -> dict[str, np.ndarray]:
     """Fit on old classes, and let new ones come in each way."""
     old, new = draw_classes(y, seed)
@@ -39,12 +41,13 @@ def measure(
     both = np.concatenate([first, later])
     test = np.flatnonzero(~train)
     old_test = test[np.isin(y[test], old)]
-    clf = CLCEClassifier("precomputed", random_state=seed).fit(X[first], y[first])
+    head = {"trainable": "head", "memory": memory, "random_state": seed}
+    clf = CLCEClassifier(**head).fit(X[first], y[first])
     found = {"before": accuracies(clf, X[old_test], y[old_test], old)}
     clf.add_classes(X[later], y[later])
     found["add_classes"] = accuracies(clf, X[test], y[test], old)
     for way, weights in (("again", None), ("again, balanced", "balanced")):
-        clf = CLCEClassifier("precomputed", class_weight=weights, random_state=seed)
+        clf = CLCEClassifier(**head, class_weight=weights)
         found[way] = accuracies(clf.fit(X[both], y[both]), X[test], y[test], old)
     return found
 
@@ -55,8 +58,8 @@ def main() -> None:
     for n_new in NEW_PICTURES:
         rows, of_sets = [], []
         for name in options.sets:
-            data = features(name, options.data, options.features)
-            draws = [measure(*data, seed, n_new) for seed in range(options.draws)]
+            data = photographs(name, options.data)
+            draws = [measure(*data, seed, n_new, options.features) for seed in range(options.draws)]
             of_sets.append({way: np.mean([draw[way] for draw in draws], axis=0) for way in WAYS})
             rows.append(_row(name, of_sets[-1]))
         mean = {way: np.mean([found[way] for found in of_sets], axis=0) for way in WAYS}

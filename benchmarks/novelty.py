@@ -12,17 +12,15 @@ for each set, draw, number of pictures and criterion.
 
 from __future__ import annotations
 
-from functools import partial
-
 import numpy as np
 import torch
 from scipy.special import logsumexp, softmax
 from sklearn.covariance import shrunk_covariance
 from sklearn.metrics import roc_auc_score
 
-from sklearn_clce import CLCEClassifier
+from sklearn_clce import BackboneFeatures, CLCEClassifier
 
-from .photographs import draw_classes, draw_pictures, features, parser, photographs
+from .photographs import draw_classes, draw_pictures, parser, photographs
 from .tables import Table, text
 
 PICTURES = (15, 50)
@@ -39,9 +37,13 @@ def scores_of(clf: CLCEClassifier, X: np.ndarray, y: np.ndarray, of: np.ndarray)
         "maximum logit": logits.max(axis=1),
         "maximum softmax": softmax(logits, axis=1).max(axis=1),
     }
-    if clf.backbone == "precomputed":
+    if clf.trainable == "head":
+        backbone = BackboneFeatures(clf.module_.backbone, memory=clf.memory)
         standardize = clf.module_.standardize
-        train, other = (_unit(standardize(torch.from_numpy(part)).numpy()) for part in (X, of))
+        train, other = (
+            _unit(standardize(torch.from_numpy(backbone.fit_transform(part))).numpy())
+            for part in (X, of)
+        )
         found |= _distances("features", train, y, other)
     return found | _distances("embedding", clf.transform(X), y, clf.transform(of))
 
@@ -97,15 +99,18 @@ def main() -> None:
     arguments = parser(__doc__, may_train=True)
     arguments.add_argument("--pictures", nargs="+", type=int, default=PICTURES, help="of a class")
     options = arguments.parse_args()
-    read = photographs if options.trained else partial(features, folder=options.features)
-    data = {name: read(name, options.data) for name in options.sets}
-    new = CLCEClassifier if options.trained else partial(CLCEClassifier, "precomputed")
+    data = {name: photographs(name, options.data) for name in options.sets}
+    frozen = {} if options.trained else {"trainable": "head", "memory": options.features}
     for n_pictures in options.pictures:
         for criterion, weight in WEIGHTS.items():
             areas, kept = {}, {}
             for name, arrays in data.items():
                 draws = [
-                    measure(new(weight=weight, random_state=seed), *arrays, n_pictures)
+                    measure(
+                        CLCEClassifier(**frozen, weight=weight, random_state=seed),
+                        *arrays,
+                        n_pictures,
+                    )
                     for seed in range(options.draws)
                 ]
                 kept[name] = np.mean([draw[1] for draw in draws], axis=0)

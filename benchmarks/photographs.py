@@ -1,4 +1,4 @@
-"""Photographs of seven domains, or their features of the frozen bundled backbone; parts of them."""
+"""Photographs of seven domains, and parts of them."""
 
 from __future__ import annotations
 
@@ -7,8 +7,6 @@ from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
-
-from sklearn_clce import BackboneFeatures
 
 from .accuracy.sources import VARIABLE, read_npz
 
@@ -37,20 +35,6 @@ def photographs(name: str, data: str | None) -> tuple[np.ndarray, np.ndarray, np
     files = np.empty(len(ends) - 1, dtype=object)
     files[:] = [buffer[start:end].tobytes() for start, end in pairwise(ends)]
     return files, found["labels"], found["split"] == "train"
-
-
-def features(
-    name: str, data: str | None, folder: Path
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Return features (n, d), labels (n,) and which are for training (n,); compute them once."""
-    kept = folder / f"lite0_{name}.npz"
-    if not kept.exists():
-        files, y, train = photographs(name, data)
-        computed = BackboneFeatures().fit_transform(files)
-        folder.mkdir(parents=True, exist_ok=True)
-        np.savez(kept, F=computed, y=y, s=train)
-    arrays = np.load(kept)
-    return arrays["F"].astype(np.float32), arrays["y"], arrays["s"]
 
 
 def draw_classes(y: np.ndarray, seed: int) -> tuple[np.ndarray, np.ndarray]:
