@@ -35,11 +35,11 @@ from .samples import (
     features_for,
     make_augmentation,
     make_dataset,
-    part_of,
     tuned_features,
 )
 from .start import finish_classifier, start_head
 from .time_limit import TimeLimit
+from .training_set import TrainingSet
 from .validation import ValidationScore, ValidationSet, set_aside
 
 
@@ -79,67 +79,51 @@ def fit_net(
     validated = validation is not None or parameters.early_stopping
     check_callbacks(parameters.callbacks, validated=validated)
     device = resolve_device(parameters.device)
-    counted = np.flatnonzero(weights)
-    if len(counted) < len(labels):  # a sample of weight 0 is as good as none
-        samples = part_of(samples, counted)
-        labels, weights = labels[counted], weights[counted]
-        fit_task = fit_task and replace(fit_task, indices=counted)
-    before = None if after is None else after.module_
+    whole = TrainingSet(samples, labels, weights, np.arange(len(labels)))
+    given = whole.at(np.flatnonzero(weights))  # a sample of weight 0 is as good as none
     course = _course_of(parameters, after)
     checkpoint = None
     if not in_part:
         checkpoint = checkpoint_of(
             parameters,
-            samples,
-            labels,
-            weights,
+            given.samples,
+            given.labels,
+            given.weights,
             classes=classes,
-            before=before,
+            before=None if after is None else after.module_,
             validation=validation,
         )
     if checkpoint is not None:
         course = replace(course, seed=checkpoint.seed_or(course.seed))
     with checkpoint or nullcontext(), own_turn(device), seeded_torch(course.seed, device):
         time = TimeLimit(parameters.max_time)  # waiting for one's turn is not part of it
-        if after is None:
-            module, features = make_module(parameters, samples, len(classes), device, course.seed)
-            net = make_net(parameters, module, device)
-        else:
-            net = continued_net(parameters, after, device)
-            features = features_for(parameters, net, samples, parameters.verbose)
-        ends_anew = not in_part and _ends_anew(parameters, net.module_, samples)
+        net, features = _begin(parameters, given, len(classes), after, device, course.seed)
+        ends_anew = not in_part and _ends_anew(parameters, net.module_, given.samples)
         if parameters.weight == 1 and not ends_anew and not net.module_.classifier.weight.any():
             _warn_of_no_classifier(features)
         if ends_anew:
-            time.expect_pass(-(-len(samples) // parameters.batch_size))
-        augment = make_augmentation(parameters, net.module_, samples)
-        given = samples
-        if features is not None and augment is None and net.module_.frozen:
-            samples = features
-        room = Room(parameters.cache_size)
+            time.expect_pass(-(-len(given) // parameters.batch_size))
+        augment = make_augmentation(parameters, net.module_, given.samples)
+        settled = features if net.module_.frozen else None  # training leaves them as they are
+        shown = given
+        if settled is not None and augment is None:
+            shown = replace(given, samples=settled)
         all_train = validation is not None or not parameters.early_stopping
-        net.course = keep_split(course, parameters, labels, counted, all_train=all_train)
-        training = np.arange(len(labels))
-        if net.course.split is not None:
-            training, aside = split(labels, net.course.split)
-            net.course = keep_aside(net.course, digest_of(part_of(given, aside)))
-            validation = set_aside(part_of(samples, aside), labels[aside], weights[aside])
-        elif validation is not None:
-            validation = _with_features(parameters, net, validation)
-        starts = features is not None and (after is None or not net.module_.started)
-        if features is not None:
-            if starts:
-                start_head(net.module_, features[training], labels[training], weights[training])
-            check_finite(net.module_, features, resolve_precision(parameters.precision, device))
-        if len(training) < len(labels):
-            samples = part_of(samples, training)
-            labels, weights = labels[training], weights[training]
-            fit_task = fit_task and replace(fit_task, indices=counted[training])
-        if after is not None and not starts:
-            start_late_classes(net, samples, labels)
-        dataset = make_dataset(net.module_, samples, labels, weights, augment=augment, room=room)
+        net.course = keep_split(course, parameters, given.labels, given.rows, all_train=all_train)
+        train_on, validation = _validated(parameters, net, given, shown, validation)
+        training = shown.at(train_on)
+        _start(parameters, net, features, train_on, training, is_new=after is None)
+        room = Room(parameters.cache_size)
+        dataset = make_dataset(
+            net.module_,
+            training.samples,
+            training.labels,
+            training.weights,
+            augment=augment,
+            room=room,
+        )
         run = Run(
-            batch_sampler=_batches(parameters, labels, course.seed),
+            batch_sampler=_batches(parameters, training.labels, course.seed),
             n_epochs=1 if in_part else parameters.max_epochs,
             scheduled=not in_part,
             augment=augment,
@@ -148,23 +132,85 @@ def fit_net(
             time=time,
             checkpoint=checkpoint,
             is_of_clone=parameters._is_clone,
-            fit_task=fit_task,
+            fit_task=fit_task and fit_task.of(training.rows, len(whole)),
         )
         train(net, dataset, run)
-        if features is not None and net.module_.frozen:
-            samples = features[training]
-        _end(parameters, net, samples, labels, weights, anew=ends_anew, in_part=in_part)
+        if settled is not None:
+            training = replace(training, samples=settled[train_on])
+        _end(parameters, net, training, anew=ends_anew, in_part=in_part)
     epochs = net.history_[net.run.epochs_before :]
     scores = [epoch["valid_score"] for epoch in epochs] if parameters.early_stopping else None
     return FittedNet(net, scores)
 
 
+def _begin(
+    parameters: CLCEParameters,
+    given: TrainingSet,
+    n_classes: int,
+    after: CLCENet | None,
+    device: torch.device,
+    seed: int,
+) -> tuple[CLCENet, Tensor | None]:
+    """Return a new net, or a copy of an earlier one, and what is known of the samples' features."""
+    if after is None:
+        module, features = make_module(parameters, given.samples, n_classes, device, seed)
+        return make_net(parameters, module, device), features
+    net = continued_net(parameters, after, device)
+    return net, features_for(parameters, net, given.samples, parameters.verbose)
+
+
+def _validated(
+    parameters: CLCEParameters,
+    net: CLCENet,
+    given: TrainingSet,
+    shown: TrainingSet,
+    validation: ValidationSet | None,
+) -> tuple[np.ndarray, ValidationSet | None]:
+    """Return indices of the samples that train, and what is validated on, if anything.
+
+    ``shown`` is what the net is given of the samples: images, or their features.
+    """
+    assert net.course is not None
+    if net.course.split is None:
+        if validation is not None:
+            validation = _with_features(parameters, net, validation)
+        return np.arange(len(given)), validation
+    train_on, aside = split(given.labels, net.course.split)
+    net.course = keep_aside(net.course, digest_of(given.at(aside).samples))
+    held = shown.at(aside)
+    return train_on, set_aside(held.samples, held.labels, held.weights)
+
+
+def _start(
+    parameters: CLCEParameters,
+    net: CLCENet,
+    features: Tensor | None,
+    train_on: np.ndarray,
+    training: TrainingSet,
+    *,
+    is_new: bool,
+) -> None:
+    """Give the classifier what a closed form gives it: all of a new one, or classes that are new.
+
+    ``features``: of all samples, those that are set aside among them.
+    """
+    starts = features is not None and (is_new or not net.module_.started)
+    if features is not None:
+        if starts:
+            start_head(net.module_, features[train_on], training.labels, training.weights)
+        check_finite(
+            net.module_,
+            features,
+            resolve_precision(parameters.precision, torch.device(net.device)),
+        )
+    if not is_new and not starts:
+        start_late_classes(net, training.samples, training.labels)
+
+
 def _end(
     parameters: CLCEParameters,
     net: CLCENet,
-    samples: Samples,
-    labels: np.ndarray,
-    weights: np.ndarray,
+    training: TrainingSet,
     *,
     anew: bool,
     in_part: bool,
@@ -173,6 +219,7 @@ def _end(
 
     Both need a pass over samples. Ctrl-C in it leaves the network as it trained.
     """
+    samples, labels, weights = training.samples, training.labels, training.weights
     try:
         if anew and net.run.time.closes and not net.run.cut_short:
             assert not isinstance(samples, Tensor)  # the backbone trained

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, TypeVar
 
@@ -42,6 +42,10 @@ class FitTask:
     X: Any
     y: Any
     indices: np.ndarray | None = None  # of the samples that train; None: all
+
+    def of(self, rows: np.ndarray, n_rows: int) -> FitTask:
+        """Return the task that knows which of so many rows train."""
+        return self if len(rows) == n_rows else replace(self, indices=rows)
 
     def data(self) -> dict[str, Any]:
         """Return X and y of the samples that train, as functions: most callbacks ask for none."""
