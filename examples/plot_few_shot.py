@@ -11,10 +11,11 @@ scores on other images of the same classes.
 # %%
 # Three classifiers, the same episodes
 # ------------------------------------
-# All read the features of the frozen backbone: a logistic regression, a head trained with
-# cross-entropy, and one trained with CLCE. The episodes depend on ``random_state`` alone, so
-# all three meet the same ones. ``memory`` keeps the features: the backbone runs once for each
-# image, not once for each episode. The images are small pictures cut from twelve photographs.
+# All read a frozen backbone: a logistic regression its features, a head trained with
+# cross-entropy and one trained with CLCE lower blocks of it, too. The episodes depend on
+# ``random_state`` alone, so all three meet the same ones. ``memory`` keeps what they read: the
+# backbone does not run anew for each episode. The images are small pictures cut from twelve
+# photographs.
 import tempfile
 
 import matplotlib.pyplot as plt

@@ -77,7 +77,8 @@ GROUPS = {
     ),
     "head": group(
         "A head on frozen features",
-        "From features that are computed once.",
+        "The backbone runs once for each image. Our heads read lower blocks beside its last "
+        "features, logistic regression the last features alone.",
         {
             "data": SETS,
             "task": ["head"],
