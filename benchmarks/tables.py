@@ -63,6 +63,11 @@ def goal_table(title: str, goals: Iterable[Goal]) -> Table:
     return Table(title, ["what", "measured", "goal", ""], rows)
 
 
+def literal(message: str) -> str:
+    """Write what may hold lines and markup in one line that a page shows as it is."""
+    return f"``{' '.join(message.replace('``', '`').split())}``"
+
+
 def number(value: float | None) -> str:
     """Write a number with three digits, a large one in full."""
     return MISSING if value is None else f"{value:.3g}" if value < 100 else f"{value:,.0f}"

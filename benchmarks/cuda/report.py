@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from ..tables import Goal, Table, directive, goal_table, number
+from ..tables import Goal, Table, directive, goal_table, literal, number
 
 COUNTED_FROM = 2048  # rows from which the criterion has goals
 COMMAND = "python -m benchmarks.cuda"
@@ -31,7 +31,7 @@ def tables(measured: dict) -> Iterator[Table]:
         yield goal_table("Goals", found)
     for name, section in measured["sections"].items():
         if "error" in section:
-            yield Table(f"{name}: failed", ["error"], [[section["error"]]])
+            yield Table(f"{name}: failed", ["error"], [[literal(section["error"])]])
         else:
             yield from TABLES[name](section["result"])
 
@@ -90,7 +90,7 @@ def _tests(result: dict) -> Iterator[Table]:
     counts = [str(result["passed"]), str(len(result["failed"])), str(result["skipped"])]
     yield Table("Tests marked cuda", ["passed", "failed", "skipped"], [counts])
     if result["failed"]:
-        rows = [[one["test"], one["message"]] for one in result["failed"]]
+        rows = [[literal(one["test"]), literal(one["message"])] for one in result["failed"]]
         yield Table("Tests that failed", ["test", "message"], rows)
 
 
