@@ -6,7 +6,13 @@ import timm
 import torch
 
 from sklearn_clce import BackboneFeatures, CLCEClassifier
-from sklearn_clce.backbones import frozen_backbone, lower_blocks_of, part_widths, run_backbone
+from sklearn_clce.backbones import (
+    describe,
+    frozen_backbone,
+    lower_blocks_of,
+    part_widths,
+    run_backbone,
+)
 from sklearn_clce.backbones._lower_blocks import (
     MOST_BLOCKS,
     chosen,
@@ -125,6 +131,17 @@ def test_a_head_goes_on_with_them_whatever_trains_then(colour_images, colour_lab
     assert clf.module_.standardize.widths == (1280, 24, 40, 112, 320)
     clf.partial_fit(colour_images, colour_labels)
     assert clf.module_.standardize.widths == (1280, 24, 40, 112, 320)
+
+
+@pytest.mark.parametrize("trainable", ["head", 1])
+def test_a_backbone_from_a_file_is_known_as_the_same(
+    trainable, colour_images, colour_labels, tmp_path
+):
+    clf = CLCEClassifier(**HEAD | {"trainable": trainable}).fit(colour_images, colour_labels)
+    clf.save(tmp_path / "model")
+    loaded = CLCEClassifier.load(tmp_path / "model")
+    fingerprints = (describe(one.module_.backbone) for one in (clf, loaded))
+    assert len(set(fingerprints)) == 1
 
 
 def test_a_model_file_keeps_them(colour_images, colour_labels, tmp_path):

@@ -260,9 +260,8 @@ def _kept_features(configuration, surroundings, is_ours):
     run(x_test[:N_TIMED])
     seconds = (time.process_time() - start) / len(x_test[:N_TIMED])
     model.set_params(memory=surroundings.features)
-    train, test = run(x_train), run(x_test)
-    if is_ours:
-        train, test = x_train, x_test
+    kept = run(x_train), run(x_test)
+    train, test = (x_train, x_test) if is_ours else kept
     return train, y_train, test, y_test, round(seconds, 5)
 
 

@@ -18,6 +18,8 @@ def give_lower_blocks(backbone: nn.Module, n_channels: int, image_size: int) -> 
     """
     widths = block_widths(backbone)
     blocks = chosen(len(widths))
+    if not blocks:
+        return
     image = torch.zeros(1, n_channels, image_size, image_size)
     try:
         with torch.no_grad():

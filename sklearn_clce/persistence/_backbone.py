@@ -75,7 +75,8 @@ def restore_lower_blocks(backbone: nn.Module, description: dict[str, Any], n_fea
     n_blocks = len(block_widths(backbone)) if blocks else 0
     if any(type(block) is not int or not 0 <= block < n_blocks for block in blocks):
         raise ValueError(f"{type(backbone).__name__} does not show such lower blocks")
-    set_lower_blocks(backbone, blocks)
+    if tuple(blocks) != lower_blocks_of(backbone):  # or it would no longer be known as the same
+        set_lower_blocks(backbone, blocks)
     if part_widths(backbone, n_features)[0] < 1:
         raise ValueError("n_features is less than its lower blocks have")
 
