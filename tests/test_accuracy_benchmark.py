@@ -2,6 +2,7 @@
 
 import io
 import json
+import multiprocessing
 import re
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -424,6 +425,15 @@ def test_one_process_computes_on_a_gpu(session, monkeypatch):
     with pytest.raises(SystemExit, match="--jobs 2: one process computes on a GPU"):
         session.start("--jobs", "2")
     assert session.start("--jobs", "1") == [0, 1]
+
+
+@pytest.mark.parametrize(("device", "start"), [("cuda", "spawn"), ("cpu", "forkserver")])
+def test_no_run_on_a_gpu_is_a_fork(monkeypatch, device, start):
+    if start not in multiprocessing.get_all_start_methods():
+        pytest.skip(f"this system has no {start}")
+    monkeypatch.setattr(processes, "resolve_device", lambda _: SimpleNamespace(type=device))
+    context = processes.context_for(Surroundings(device=device))
+    assert context.get_start_method() == start
 
 
 def test_only_what_was_asked_for_is_run(session):

@@ -112,6 +112,18 @@ def test_differences_are_paired_by_draw():
     assert len(lead) == 3 * len(SETS) - 1  # a draw that one of them lacks is in neither
 
 
+def test_a_gpu_is_timed_by_the_clock_and_others_share_the_batch_size():
+    lines = [
+        line | {"fit_processor_seconds": 99.0, "machine": MACHINE | {"gpu": "a loom"}}
+        for line in lines_of("large", draws=1)
+    ]
+    frame = select(frame_of(lines), "large", backbone=LITE0)
+    assert frame["fit_processor_seconds"].isna().all()
+    assert set(frame["batch_size"]) == {128}
+    np.testing.assert_allclose(differences(frame, "clce", "logistic"), 6.0)
+    assert set(frame_of(lines_of("league", draws=1))["batch_size"]) == {0}
+
+
 def test_lines_of_another_recipe_are_history():
     lines = lines_of("league", draws=1)
     frame = frame_of(lines)

@@ -6,6 +6,8 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
 from queue import Queue
 
+from sklearn_clce._validation import resolve_device
+
 PRELOADED = ["benchmarks.accuracy.measure", "timm", "torchvision.transforms.v2"]
 END = None  # of what a batch of runs gives
 
@@ -16,7 +18,7 @@ def measure_all(configurations, surroundings, jobs):
     One that trains a network has a fresh process, so that its peak of memory is its own and one
     that is killed takes no other with it.
     """
-    context = _context(surroundings.threads)
+    context = context_for(surroundings)
     batches, lines = batches_of(configurations), Queue()
     with ThreadPoolExecutor(jobs) as pool:
         for batch in batches:
@@ -38,11 +40,15 @@ def batches_of(configurations):
     return list(batches.values())
 
 
-def _context(threads):
-    """Choose how processes start: where possible from one that has imported everything."""
-    if threads:
-        os.environ["OMP_NUM_THREADS"] = str(threads)
-    if "forkserver" not in multiprocessing.get_all_start_methods():
+def context_for(surroundings):
+    """Choose how processes start: where possible from one that has imported everything.
+
+    A fork can't use CUDA if anything that was imported has touched the device.
+    """
+    if surroundings.threads:
+        os.environ["OMP_NUM_THREADS"] = str(surroundings.threads)
+    on_cuda = resolve_device(surroundings.device).type == "cuda"
+    if on_cuda or "forkserver" not in multiprocessing.get_all_start_methods():
         return multiprocessing.get_context("spawn")
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(PRELOADED)

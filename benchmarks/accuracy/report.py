@@ -28,8 +28,9 @@ A draw fixes classes (seven at most, but where a group says how many), images an
 are paired by draw and averaged over sets of pictures. Intervals are 95 % intervals after Student's
 t, of three values or more: over draws, and in the mean over sets, or over draws where that is
 wider. Of each class {TEST_IMAGES} images at most are for test. Runs have one thread; seconds are
-medians over runs, of processor time where it was noted. *LogisticRegression()* is scikit-learn's at
-its defaults on the features of the same frozen backbone. Eight sets are photographs of one kind:
+medians over runs, of processor time where it was noted. Those on a GPU have all threads, and their
+seconds are by the clock. *LogisticRegression()* is scikit-learn's at its defaults on the features
+of the same frozen backbone. Eight sets are photographs of one kind:
 flowers, textures, waste, MRI slices, satellite, histology, line drawings and hands.
 
 fastai runs ``vision_learner(...).fine_tune(20)`` in batches of 16; the script is the recipe of
@@ -277,6 +278,7 @@ def provenance(lines, measured):
     ]
     of_groups = {one.key for group in GROUPS.values() for one in group.runs()}
     machines = Counter(machine_of(line) for key, line in done.items() if key in of_groups)
+    on_a_cpu = [name for name in measured if not GROUPS[name].needs_gpu]
     parts = [
         heading("What was run, and where"),
         table("Runs", ["group", "finished", "of"], rows),
@@ -284,7 +286,7 @@ def provenance(lines, measured):
         *(f"- Failed: ``{line['error']}``\n" for line in broken.values()),
         ".. code-block:: console\n",
         '   python -m pip install -e ".[benchmarks]"',
-        f"   {COMMAND.format(' '.join(measured) or 'league')}",
+        f"   {COMMAND.format(' '.join(on_a_cpu) or 'league')}",
         "   python -m benchmarks.accuracy report\n",
         "Finished runs are skipped; ``--plan`` says what is missing and how long it takes.\n",
     ]
