@@ -50,7 +50,6 @@ def test_blocks_lie_at_equal_distances_up_to_the_last(n_blocks, expected):
     ("name", "settings"),
     [
         ("efficientnet_lite0", {}),
-        ("resnet10t", {}),
         ("vit_tiny_patch16_224", {"img_size": SIZE}),
         ("beit_base_patch16_224", {"img_size": SIZE, "embed_dim": 48, "depth": 6, "num_heads": 2}),
         ("convnext_atto", {}),
@@ -73,6 +72,19 @@ def test_means_of_blocks_stand_beside_the_last_features(name, settings):
     torch.testing.assert_close(parts[0], last)
     for part, block in zip(parts[1:], blocks, strict=True):
         torch.testing.assert_close(part, maps[block].mean(dim=(2, 3)))
+
+
+@pytest.mark.parametrize("name", ["resnet10t", "regnetx_002"])
+def test_a_last_block_whose_mean_is_what_a_backbone_ends_with_is_left_out(name):
+    model = timm_model(name)
+    with torch.no_grad():
+        last, maps = model.forward_intermediates(IMAGES)
+        torch.testing.assert_close(maps[-1].mean(dim=(2, 3)), model.forward_head(last))
+        give_lower_blocks(model, 3, SIZE)
+        features = run_backbone(model, IMAGES)
+    assert lower_blocks_of(model) == (0, 1, 2, 3)
+    assert len(maps) == 5
+    assert features.shape[1] == model.num_features + sum(one.shape[1] for one in maps[:-1])
 
 
 def test_what_timm_can_not_look_into_gives_its_last_features():

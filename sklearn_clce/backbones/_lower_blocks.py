@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -15,19 +16,19 @@ def give_lower_blocks(backbone: nn.Module, n_channels: int, image_size: int) -> 
     """Let a timm backbone give means of lower blocks beside its last features, if it can.
 
     What it ends with suits the pictures that it was trained on; lower blocks tell more of others.
+    The last block is none of them where its mean is what the backbone ends with, as in a ResNet.
     """
     widths = block_widths(backbone)
-    blocks = chosen(len(widths))
-    if not blocks:
-        return
-    image = torch.zeros(1, n_channels, image_size, image_size)
+    shape = (1, n_channels, image_size, image_size)
+    image = torch.linspace(0, 1, math.prod(shape)).reshape(shape)
     try:
         with torch.no_grad():
-            last, both = backbone(image), _beside(backbone, image, blocks)
+            last, both = backbone(image), _beside(backbone, image, range(len(widths)))
     except Exception:  # of an architecture that timm can't look into; without them it runs, or not
         return
-    if both.shape == (1, last.shape[1] + sum(widths[block] for block in blocks)):
-        set_lower_blocks(backbone, blocks)
+    if widths and both.shape == (1, last.shape[1] + sum(widths)):
+        repeated = torch.allclose(both[:, -last.shape[1] :], last, rtol=1e-4)
+        set_lower_blocks(backbone, chosen(len(widths) - repeated))
 
 
 def set_lower_blocks(backbone: nn.Module, blocks: Sequence[int]) -> None:
