@@ -18,10 +18,10 @@ from torchvision import datasets
 from benchmarks.accuracy import __main__ as command
 from benchmarks.accuracy import processes
 from benchmarks.accuracy.beit_script import EPOCHS, LEAST_RATE, RATE, WARM_UP, BeitScript, rate_of
-from benchmarks.accuracy.configuration import FROZEN, OURS, configure, from_record, product
+from benchmarks.accuracy.configuration import FROZEN, OURS, VOTE, configure, from_record, product
 from benchmarks.accuracy.fastai_learner import FastaiLearner
 from benchmarks.accuracy.groups import GROUPS, SETS, Group
-from benchmarks.accuracy.measure import Surroundings, measure
+from benchmarks.accuracy.measure import Surroundings, make_model, measure
 from benchmarks.accuracy.metrics import (
     calibration_error,
     classification_metrics,
@@ -274,6 +274,19 @@ def test_a_run_measures_everything():
     assert line["budget"] == {"epochs": 1, "steps": 1, "batch_size": 32}
     again = measure(configure(**BRIEF, seed=1), Surroundings())
     assert again["metrics"] == line["metrics"]
+
+
+def test_a_vote_is_of_the_default_and_a_head():
+    one = configure(**TINY, method=VOTE)
+    assert one.recipe is not None
+    model = make_model(one, Surroundings())
+    tuned, head = (dict(model.estimators)[name].get_params() for name in ("tuned", "head"))
+    assert tuned.pop("trainable") == "auto"
+    assert head.pop("trainable") == "head"
+    assert tuned == head
+    line = measure(one, Surroundings())
+    assert line["metrics"]["accuracy"] > 0.8
+    assert line["metrics"]["log_loss"] < 0.7
 
 
 @pytest.mark.parametrize("method", FROZEN)

@@ -6,7 +6,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from .configuration import FROZEN, OURS, TRAINED, from_record
+from .configuration import FROZEN, OURS, TRAINED, VOTE, from_record
 from .groups import GROUPS
 from .pictures import COLLECTIONS
 from .results import append, failed, finished, read_lines
@@ -35,7 +35,7 @@ def make_parser():
     run.add_argument("--groups", nargs="+", choices=GROUPS, default=usual)
     run.add_argument("--draws", type=int, help="of classes and images; default: the group's own")
     run.add_argument("--sets", nargs="+", choices=COLLECTIONS, help="of pictures; default: all")
-    run.add_argument("--methods", nargs="+", choices=[*OURS, *FROZEN, *TRAINED])
+    run.add_argument("--methods", nargs="+", choices=[*OURS, VOTE, *FROZEN, *TRAINED])
     run.add_argument("--jobs", type=int, default=1, help="runs at a time")
     run.add_argument("--threads", type=int, default=1, help="of each run; 0: torch's own number")
     run.add_argument(

@@ -10,6 +10,7 @@ from .pictures import COLLECTIONS
 # lines of an earlier recipe are then history, and its own methods are measured again.
 RECIPES = {"classify": 2, "head": 2, "new_classes": 2}
 OURS = {"clce": {}, "ce": {"weight": 0.0}, "supcon": {"hardness": 0.0}}
+VOTE = "vote"  # of the default and a head
 FROZEN = ("logistic", "logistic_cv", "neighbours")  # classifiers on features of the frozen backbone
 TRAINED = ("fastai", "script")  # what else fine-tunes
 
@@ -74,7 +75,7 @@ def configure(
     **parameters,
 ):
     """Make a configuration; ``parameters`` are those of the estimator."""
-    is_ours = method in OURS
+    is_ours = method in OURS or method == VOTE
     return Configuration(
         task=task,
         data=data,

@@ -19,6 +19,7 @@ METHODS = {
     "clce": "CLCEClassifier()",
     "ce": "the same, weight=0",
     "supcon": "the same, hardness=0",
+    "vote": "a vote of it and a head",
     "logistic": "LogisticRegression()",
     "logistic_cv": "its C by cross-validation",
     "neighbours": "nearest neighbours",

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, replace
 
-from .configuration import FROZEN, OURS, TRAINED, Configuration, product
+from .configuration import FROZEN, OURS, TRAINED, VOTE, Configuration, product
 
 MOST_DRAWS = 5
 PHOTOGRAPHS = ["flowers", "textures", "waste", "mri", "satellite", "histology", "sketches", "hands"]
@@ -59,6 +59,12 @@ GROUPS = {
         "League, 5 images a class",
         "Where images are few: a fit of 20 epochs has 20 to 40 steps.",
         {"data": SETS, "shots": [5], "method": ["clce", "ce", "logistic", "logistic_cv"]},
+    ),
+    "vote": group(
+        "A vote with a head, 2 and 5 images a class",
+        "The default, and the mean of its probabilities and those of a head "
+        '(``VotingClassifier(..., voting="soft")``).',
+        {"data": SETS, "shots": [2, 5], "method": ["clce", VOTE, "logistic"]},
     ),
     "league_all": group(
         "League, all images",

@@ -12,6 +12,8 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from sklearn.base import clone
+from sklearn.ensemble import VotingClassifier
 from sklearn.linear_model import LogisticRegression
 from sklearn.neighbors import NearestCentroid
 from sklearn.pipeline import make_pipeline
@@ -23,7 +25,7 @@ from sklearn_clce.backbones import frozen_backbone
 
 from .baselines import make_baseline
 from .beit_script import BeitScript
-from .configuration import FROZEN, OURS
+from .configuration import FROZEN, OURS, VOTE
 from .fastai_learner import FastaiLearner
 from .metrics import classification_metrics, embedding_metrics
 from .pictures import COLLECTIONS, draw, resize_once, rows_of_each
@@ -170,6 +172,10 @@ def make_model(configuration, surroundings):
     common = _common(configuration, surroundings)
     if method in OURS:
         return _ours(configuration, configuration.backbone, **common)
+    if method == VOTE:
+        tuned = CLCEClassifier(configuration.backbone, random_state=seed, **common)
+        head = clone(tuned).set_params(trainable="head")
+        return VotingClassifier([("tuned", tuned), ("head", head)], voting="soft")
     if method in FROZEN:
         features = BackboneFeatures(configuration.backbone, **common)
         return make_pipeline(features, make_baseline(method, seed))

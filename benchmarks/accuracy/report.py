@@ -233,7 +233,8 @@ def set_table(runs):
 
 def references(runs):
     """Name what CLCE is held against: those of the runs that were measured beside it."""
-    return [one for one in ("logistic", "ce", "supcon") if len(differences(runs, "clce", one))]
+    others = ("logistic", "ce", "supcon", "vote")
+    return [one for one in others if len(differences(runs, "clce", one))]
 
 
 def cell(found):
