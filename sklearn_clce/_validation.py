@@ -71,11 +71,22 @@ def _refuse_missing(y: Any, name: str) -> None:
 
 
 def _of_numpy_dtype(y: Any) -> Any:
-    """Take integers and bools, of which none is missing, out of pandas' nullable columns."""
+    """Take labels out of tensors, and whole numbers and bools out of pandas' nullable columns."""
+    y = off_torch(y)
     if getattr(y, "ndim", 1) == 2 and hasattr(y, "iloc") and y.shape[1] == 1:
         y = y.iloc[:, 0]
     dtype = getattr(getattr(y, "dtype", None), "numpy_dtype", None)
     return y.to_numpy(dtype) if dtype is not None and dtype.kind in "biu" else y
+
+
+def off_torch(values: Any) -> Any:
+    """Make an array of a tensor of any device and dtype, and arrays of a list of them."""
+    if isinstance(values, (list, tuple)) and values and isinstance(values[0], torch.Tensor):
+        return [off_torch(one) for one in values]
+    if not isinstance(values, torch.Tensor):
+        return values
+    values = values.detach().cpu()
+    return (values.float() if values.dtype == torch.bfloat16 else values).numpy()
 
 
 def _only(label: Any) -> Any:
@@ -230,7 +241,10 @@ def sample_weights(
     Shapes: labels (n_samples,), classes (n_classes,), sample_weight (n_samples,) -> (n_samples,).
     """
     weights = _check_sample_weight(
-        sample_weight, np.empty((len(labels), 1)), dtype=np.float64, ensure_non_negative=True
+        off_torch(sample_weight),
+        np.empty((len(labels), 1)),
+        dtype=np.float64,
+        ensure_non_negative=True,
     )
     if not weights.any():
         raise ValueError("sample_weight holds only zeros: at least one sample must count")

@@ -30,6 +30,7 @@ from ._validation import (
     encode_known_labels,
     encode_labels,
     known_classes,
+    off_torch,
     refuse_pictures,
     refuse_swapped,
     sample_weights,
@@ -553,7 +554,7 @@ class CLCEClassifier(
         """
         if self._precomputed:
             refuse_pictures(X)
-            X = validate_data(self, X, dtype=np.float32, reset=reset)
+            X = validate_data(self, off_torch(X), dtype=np.float32, reset=reset)
             as_torch_takes_it = np.require(X, requirements=["C", "A", "W"])
             return torch.from_numpy(as_torch_takes_it)
         n_channels, colour = self.n_channels, None

@@ -18,7 +18,7 @@ from sklearn.utils import _safe_indexing, check_random_state
 from sklearn.utils._param_validation import HasMethods, Interval, validate_params
 from sklearn.utils.parallel import Parallel, delayed
 
-from ._validation import encode_labels
+from ._validation import encode_labels, off_torch
 from .classifier import CLCEClassifier
 from .data import is_on_disk
 from .features import BackboneFeatures, EmbeddingStore
@@ -179,7 +179,7 @@ def few_shot_score(
                 "out of classes"
             )
     seeds = check_random_state(random_state).randint(np.iinfo(np.int32).max, size=n_episodes)
-    y = np.asarray(y).ravel()
+    y = np.asarray(off_torch(y)).ravel()
     with _keeping_features(estimator) as keeper:
         scores = Parallel(n_jobs=n_jobs)(
             delayed(_episode_score)(

@@ -10,6 +10,8 @@ from typing import Any
 import numpy as np
 from torch.utils.data import Sampler
 
+from ._validation import off_torch
+
 LONELY_ANCHORS = 0.1  # "auto" balances from this share of anchors without a positive on
 
 
@@ -108,7 +110,7 @@ class ClassBalancedBatchSampler(Sampler[list[int]]):
         for name, (value, smallest) in least.items():
             if not isinstance(value, Integral) or value < smallest:
                 raise ValueError(f"{name}={value!r}: an integer of at least {smallest} is required")
-        names = np.asarray(labels)
+        names = np.asarray(off_torch(labels))
         if names.ndim != 1 or len(names) == 0:
             raise ValueError(f"labels of shape {names.shape}: one label a sample is required")
         _, codes = np.unique(names, return_inverse=True)

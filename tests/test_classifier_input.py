@@ -7,6 +7,7 @@ import pandas as pd
 import pytest
 import torch
 from numpy.testing import assert_array_equal
+from sklearn import config_context
 from sklearn.model_selection import cross_val_score
 
 from image_kinds import KINDS
@@ -228,3 +229,36 @@ def test_features_lie_in_memory_as_they_like(view, clouds):
     clf = CLCEClassifier("precomputed", max_epochs=1, random_state=0)
     expected = clf.fit(X, y).predict_proba(X)
     assert_array_equal(clf.fit(given[view], y).predict_proba(given[view]), expected)
+
+
+TENSORS = {
+    "of a graph": lambda tensor: tensor.clone().requires_grad_(),
+    "bfloat16": lambda tensor: tensor.bfloat16(),
+    "rows": list,
+    "rows of a graph": lambda tensor: list(tensor.clone().requires_grad_()),
+}
+
+
+@pytest.mark.parametrize("kind", TENSORS)
+@pytest.mark.parametrize("dispatch", [False, True])
+def test_tensors_are_features_labels_and_weights(kind, dispatch, clouds, monkeypatch):
+    monkeypatch.setenv("SCIPY_ARRAY_API", "1")
+    X, y = clouds
+    X, y = torch.from_numpy(X).bfloat16().float(), torch.from_numpy(y)
+    weights = 1 + y % 2
+    clf = CLCEClassifier("precomputed", max_epochs=2, random_state=0)
+    expected = clf.fit(X.numpy(), y.numpy(), sample_weight=weights.numpy()).predict_proba(X.numpy())
+    made = TENSORS[kind]
+    with config_context(array_api_dispatch=dispatch):
+        clf.fit(
+            made(X), y if kind == "rows" else made(y.float()), sample_weight=made(weights.float())
+        )
+        assert_array_equal(clf.predict_proba(made(X)), expected)
+
+
+def test_rows_of_flattened_images_may_be_tensors(on_images, colour_images, colour_labels):
+    clf = on_images(image_shape=(16, 20, 3))
+    rows = colour_images.reshape(12, -1)
+    expected = clf.fit(rows, colour_labels).predict_proba(rows)
+    tensors = list(torch.from_numpy(rows))
+    assert_array_equal(clf.fit(tensors, colour_labels).predict_proba(tensors), expected)

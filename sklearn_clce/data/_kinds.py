@@ -7,9 +7,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-import torch
 from torch import Tensor
 
+from .._validation import off_torch
 from ._pixels import PixelRules
 from ._reading import bare, is_image, name_of
 from ._sequences import ArrayImages, Images, ListImages, StoredImages
@@ -69,8 +69,7 @@ def _unwrapped(X: Any) -> Any:
     if isinstance(X, np.ma.MaskedArray):
         raise TypeError("X is a masked array: pixels must all be there; hand in X.filled(0)")
     if isinstance(X, Tensor):
-        X = X.detach().cpu()
-        X = (X.float() if X.dtype == torch.bfloat16 else X).numpy()
+        X = off_torch(X)
     if not isinstance(X, np.ndarray) and hasattr(X, "__array__") and not is_on_disk(X):
         X = np.asarray(X)
     if is_on_disk(X):
@@ -146,13 +145,14 @@ def _begins_with_numbers(X: Any) -> bool:
     """Tell lists of numbers, at any depth, or of rows of them."""
     while isinstance(X, (list, tuple)) and X:
         X = X[0]
-    is_row = isinstance(X, np.ndarray) and X.ndim == 1 and not isinstance(X, np.ma.MaskedArray)
+    is_array = isinstance(X, (np.ndarray, Tensor)) and not isinstance(X, np.ma.MaskedArray)
+    is_row = is_array and X.ndim == 1
     return is_row or isinstance(X, (int, float))
 
 
 def _as_array(X: Any) -> Any:
     try:
-        return np.asarray(X)
+        return np.asarray(off_torch(X))
     except ValueError:  # images of different sizes, as lists of numbers
         return X
 
