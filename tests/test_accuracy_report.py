@@ -25,6 +25,7 @@ from benchmarks.accuracy.frames import (
 )
 from benchmarks.accuracy.goals import goals_of
 from benchmarks.accuracy.groups import GROUPS, LITE0, SETS
+from benchmarks.accuracy.pictures import COLLECTIONS
 from benchmarks.accuracy.plots import plot_group
 from benchmarks.accuracy.report import FOLDER, PAGE, write_report
 from benchmarks.accuracy.results import read_lines
@@ -122,6 +123,17 @@ def test_a_gpu_is_timed_by_the_clock_and_others_share_the_batch_size():
     assert set(frame["batch_size"]) == {128}
     np.testing.assert_allclose(differences(frame, "clce", "logistic"), 6.0)
     assert set(frame_of(lines_of("league", draws=1))["batch_size"]) == {0}
+
+
+def test_other_training_is_held_against_set_by_set():
+    lines = lines_of("league", gain=lead_on("waste", 10))
+    tables = page(lines).split("Points that CLCE is ahead, set by set")[1:]
+    of_ours, of_others = (table.strip().splitlines() for table in tables)
+    assert "minus LogisticRegression()" in of_ours[2]
+    assert of_others[2].strip() == ',"minus fastai, fine_tune",minus script of BEiT'
+    rows = dict(row.strip().split(",", 1) for row in of_others[3:14])
+    assert list(rows) == [COLLECTIONS[name].title for name in SETS]
+    assert rows["waste"].startswith("**+26.0 ± 0.0**")
 
 
 def test_lines_of_another_recipe_are_history():

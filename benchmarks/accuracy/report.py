@@ -5,6 +5,7 @@ import io
 import textwrap
 from collections import Counter
 
+from .configuration import TRAINED
 from .frames import (
     METHODS,
     best_and_worst,
@@ -167,7 +168,11 @@ def section(name, group, runs):
     if name == "new_classes":
         parts.append(episode_table(runs))
     else:
-        parts += [case_table(runs) or standings(runs), set_table(runs)]
+        parts += [
+            case_table(runs) or standings(runs),
+            set_table(runs, references(runs)),
+            set_table(runs, references(runs, TRAINED)),
+        ]
     parts.append(f"Reproduce: ``{COMMAND.format(name)}``\n")
     return "\n".join(part for part in parts if part)
 
@@ -215,13 +220,13 @@ def case_table(runs):
     return table("Accuracy of CLCE, and points that it is ahead, means over sets", header, rows)
 
 
-def set_table(runs):
-    """Show the leads of CLCE set by set, and in the mean."""
-    found = {other: differences(runs, "clce", other) for other in references(runs)}
+def set_table(runs, others):
+    """Show the leads of CLCE over others set by set, and in the mean."""
+    found = {other: differences(runs, "clce", other) for other in others}
     if not found:
         return ""
     sets = {other: by_set(lead) for other, lead in found.items()}
-    names = dict.fromkeys(name for of_other in sets.values() for name in of_other)
+    names = [name for name in COLLECTIONS if any(name in of_other for of_other in sets.values())]
     rows = [
         [COLLECTIONS[name].title, *(cell(of_other.get(name)) for of_other in sets.values())]
         for name in names
@@ -231,9 +236,8 @@ def set_table(runs):
     return table("Points that CLCE is ahead, set by set", header, rows)
 
 
-def references(runs):
+def references(runs, others=("logistic", "ce", "supcon", "vote")):
     """Name what CLCE is held against: those of the runs that were measured beside it."""
-    others = ("logistic", "ce", "supcon", "vote")
     return [one for one in others if len(differences(runs, "clce", one))]
 
 
