@@ -9,6 +9,7 @@ from .pictures import COLLECTIONS
 
 STYLE = {"svg.hashsalt": "sklearn-clce", "svg.fonttype": "none", "font.size": 9}
 COLOURS = {"clce": "#d1541f", "ce": "#1b7fb5", "supcon": "#3a8f4d", "logistic": "#555555"}
+COLOURS |= {"vote": "#8452a3"}
 WIDTH = 5  # inches, which a phone shows without shrinking it much
 
 
@@ -26,7 +27,7 @@ def plot_group(name, runs, path):
 def lead_by_set(figure, runs):
     """Draw how far CLCE is ahead of what, on each set and in the mean."""
     axes = figure.subplots()
-    leads = {other: differences(runs, "clce", other) for other in ("logistic", "ce")}
+    leads = {other: differences(runs, "clce", other) for other in ("logistic", "ce", "vote")}
     leads = {other: lead for other, lead in leads.items() if len(lead)}
     if not leads:
         return False
