@@ -8,8 +8,13 @@ from .frames import METHODS, by_set, differences, over_sets
 from .pictures import COLLECTIONS
 
 STYLE = {"svg.hashsalt": "sklearn-clce", "svg.fonttype": "none", "font.size": 9}
-COLOURS = {"clce": "#d1541f", "ce": "#1b7fb5", "supcon": "#3a8f4d", "logistic": "#555555"}
-COLOURS |= {"vote": "#8452a3"}
+COLOURS = {
+    "clce": "#d1541f",
+    "ce": "#1b7fb5",
+    "supcon": "#3a8f4d",
+    "vote": "#8452a3",
+    "logistic": "#555555",
+}
 WIDTH = 5  # inches, which a phone shows without shrinking it much
 
 
