@@ -284,6 +284,8 @@ def test_a_vote_is_of_the_default_and_a_head():
     assert tuned.pop("trainable") == "auto"
     assert head.pop("trainable") == "head"
     assert tuned == head
+    brief = make_model(configure(**BRIEF, method=VOTE), Surroundings())
+    assert [one.max_epochs for _, one in brief.estimators] == [1, 1]
     line = measure(one, Surroundings())
     assert line["metrics"]["accuracy"] > 0.8
     assert line["metrics"]["log_loss"] < 0.7

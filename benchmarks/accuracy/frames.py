@@ -56,11 +56,11 @@ class Estimate(NamedTuple):
 def frame_of(lines):
     """Make a row for each finished run of each group.
 
-    A batch size that all runs of a group share, if they name one, is that of other methods too.
+    The batch size of a group is that of methods without one, too.
     """
     done = finished(lines)
     rows = [
-        row_of(name, run, done[run.key], batch_sizes(group))
+        row_of(name, run, done[run.key], group.batch_size)
         for name, group in GROUPS.items()
         for run in group.runs(MOST_DRAWS)
         if run.key in done
@@ -69,19 +69,9 @@ def frame_of(lines):
     return frame.reindex(columns=list(dict.fromkeys([*COLUMNS, *frame.columns])))
 
 
-def batch_sizes(group):
-    """Return the batch sizes that runs of a group name."""
-    return {
-        dict(run.parameters)["batch_size"]
-        for run in group.settings
-        if "batch_size" in dict(run.parameters)
-    }
-
-
-def row_of(group, run, line, sizes):
+def row_of(group, run, line, batch_size):
     """Put what was run and measured side by side, accuracy in per cent."""
     metrics = line["metrics"]
-    shared = max(sizes) if len(sizes) == 1 else 0
     costs = {name: line.get(name) for name in COSTS}
     if line["machine"]["gpu"]:  # whose time no processor counts
         costs["fit_processor_seconds"] = None
@@ -89,7 +79,7 @@ def row_of(group, run, line, sizes):
     return {
         "group": group,
         **{name: getattr(run, name) for name in ("data", "shots", "backbone", "method", "seed")},
-        "batch_size": dict(run.parameters).get("batch_size", shared),
+        "batch_size": dict(run.parameters).get("batch_size", batch_size),
         **metrics,
         **shares,
         **costs,

@@ -1,6 +1,7 @@
 """What is measured: groups of runs, which the report shows one by one."""
 
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 from .configuration import FROZEN, OURS, TRAINED, VOTE, Configuration, product
 
@@ -35,6 +36,12 @@ class Group:
     settings: tuple[Configuration, ...]
     draws: int = 3
     needs_gpu: bool = False
+
+    @cached_property
+    def batch_size(self):
+        """The batch size that its runs name, if it is one; else 0."""
+        sizes = {dict(run.parameters).get("batch_size", 0) for run in self.settings} - {0}
+        return sizes.pop() if len(sizes) == 1 else 0
 
     def runs(self, draws=None):
         """Return the configurations of so many draws, draw by draw."""
@@ -151,7 +158,8 @@ GROUPS = {
     ),
     "large": group(
         "Larger, on a GPU",
-        "All classes, 40 images of each, all of the backbone fine-tuned.",
+        "All classes, 40 images of each, all of the backbone fine-tuned. One process made all "
+        "runs, CLCE first on each set, so its seconds hold what CUDA prepares for new shapes.",
         {
             "data": SETS,
             "n_classes": [242],

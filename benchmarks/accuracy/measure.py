@@ -171,9 +171,9 @@ def make_model(configuration, surroundings):
     method, seed = configuration.method, configuration.seed
     common = _common(configuration, surroundings)
     if method in OURS:
-        return _ours(configuration, configuration.backbone, **common)
+        return _ours(configuration, **common)
     if method == VOTE:
-        tuned = CLCEClassifier(configuration.backbone, random_state=seed, **common)
+        tuned = _ours(configuration, **common)
         head = clone(tuned).set_params(trainable="head")
         return VotingClassifier([("tuned", tuned), ("head", head)], voting="soft")
     if method in FROZEN:
@@ -183,14 +183,16 @@ def make_model(configuration, surroundings):
     return SCRIPTS[method](start.module, start.config, seed, resolve_device(surroundings.device))
 
 
-def _ours(configuration, backbone, **settings):
-    changed = OURS[configuration.method] | dict(configuration.parameters)
-    return CLCEClassifier(backbone, random_state=configuration.seed, **settings, **changed)
+def _ours(configuration, **settings):
+    changed = OURS.get(configuration.method, {}) | dict(configuration.parameters)
+    return CLCEClassifier(
+        configuration.backbone, random_state=configuration.seed, **settings, **changed
+    )
 
 
 def _head(configuration, surroundings):
     common = _common(configuration, surroundings) | {"memory": surroundings.features}
-    return _ours(configuration, configuration.backbone, trainable="head", **common)
+    return _ours(configuration, trainable="head", **common)
 
 
 def _common(configuration, surroundings):

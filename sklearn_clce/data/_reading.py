@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
+from .._validation import off_torch
 from ._pixels import PixelRules, channel_axis, check_pixels, to_picture
 
 # A picture is decoded at twice the size that is needed, as Pillow's thumbnails are: the
@@ -135,19 +136,16 @@ def _pixels_of(
     if _is_encoded(item):
         with _opened(item) as image:
             return _decode(image, rules, at_least)
-    if isinstance(item, Tensor):
-        item = item.detach().cpu()
-        return (item.float() if item.is_floating_point() else item).numpy(), rules
     if isinstance(item, np.ma.MaskedArray):
         raise TypeError("it is masked, and pixels must all be there: hand in item.filled(0)")
-    return np.asarray(item), rules
+    return np.asarray(off_torch(item)), rules
 
 
 def grey_integers(item: Any) -> np.ndarray | None:
     """Return the integers of an array, or of a grey picture; else None."""
     item = bare(item)
     if hasattr(item, "dtype"):
-        pixels = np.asarray(item)
+        pixels = np.asarray(off_torch(item))
     else:
         with _opened(item) as image:
             if image.mode not in GREY_INTEGERS or image.has_transparency_data:
