@@ -23,7 +23,7 @@ import numpy as np
 import timm
 import torch
 
-from sklearn_clce import CLCEClassifier, list_backbones
+from sklearn_clce import CLCEClassifier, backbone_aliases
 
 RESULTS = Path(__file__).parent / "results" / "backbones.json"
 BATCH_SIZE = 8
@@ -64,13 +64,13 @@ def measure(name, image_size):
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     clf.partial_fit(X, y)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    full = timm.create_model(list_backbones()[name])
+    full = timm.create_model(backbone_aliases()[name])
     return {
         "backbone": name,
         "image_size": clf.backbone_config_.image_size,
         "width": clf.transform(X[:1]).shape[1],
         "download_mb": sum(tensor.nbytes for tensor in full.state_dict().values()) / 1e6,
-        "licence": timm.get_pretrained_cfg(list_backbones()[name]).license,
+        "licence": timm.get_pretrained_cfg(backbone_aliases()[name]).license,
         "top1": TOP1.get(name) if image_size is None else None,
         "features_per_second": BATCH_SIZE / seconds(lambda: clf.predict(X)),
         "training_per_second": BATCH_SIZE / seconds(lambda: clf.partial_fit(X, y)),
@@ -86,7 +86,7 @@ def seconds(run):
 
 def measure_all():
     """Measure every short name, each in a process of its own."""
-    sizes = [(name, size) for name in list_backbones() for size in (None, SMALLER.get(name))]
+    sizes = [(name, size) for name in backbone_aliases() for size in (None, SMALLER.get(name))]
     rows = []
     for name, size in dict.fromkeys(sizes):
         command = [sys.executable, __file__, "--one", name, *([str(size)] if size else [])]

@@ -95,7 +95,9 @@ def hand_written(X, y, task):
         network.parameters(), lr=1e-3, weight_decay=0.05, fused=cuda or None
     )
     n_steps = task.epochs * len(loader)
-    schedule = LambdaLR(optimizer, lambda step: warmup_cosine(step, n_steps=n_steps, warmup=0.1))
+    schedule = LambdaLR(
+        optimizer, lambda step: warmup_cosine(step, n_steps=n_steps, warmup_fraction=0.1)
+    )
     scaler = torch.amp.GradScaler(device.type, enabled=task.precision == "float16")
     dtype = torch.bfloat16 if task.precision == "float32" else getattr(torch, task.precision)
     autocast = torch.autocast(device.type, dtype, enabled=task.precision != "float32")

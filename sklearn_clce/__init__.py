@@ -1,6 +1,6 @@
 """Fine-tune pretrained image backbones with the CLCE criterion, the scikit-learn way."""
 
-from .backbones import list_backbones
+from .backbones import backbone_aliases
 from .classifier import CLCEClassifier
 from .data import find_unreadable, load_image_folder
 from .displays import (
@@ -9,7 +9,7 @@ from .displays import (
     TopLossesDisplay,
     TrainingCurveDisplay,
 )
-from .features import BackboneFeatures, EmbeddingStore
+from .features import BackboneFeatures, FeatureStore
 from .few_shot import few_shot_score
 from .losses import (
     CLCELoss,
@@ -28,7 +28,7 @@ __all__ = [
     "CLCELoss",
     "ClassBalancedBatchSampler",
     "EmbeddingDisplay",
-    "EmbeddingStore",
+    "FeatureStore",
     "LabelAwareContrastiveLoss",
     "TopLossesDisplay",
     "TrainingCurveDisplay",
@@ -36,6 +36,6 @@ __all__ = [
     "few_shot_score",
     "find_unreadable",
     "label_aware_contrastive_loss",
-    "list_backbones",
+    "backbone_aliases",
     "load_image_folder",
 ]

@@ -65,7 +65,7 @@ class CLCEClassifier(
     Parameters
     ----------
     backbone : str or nn.Module, default="efficientnet_lite0"
-        A name of :func:`list_backbones`, any timm name, ``"hf-hub:owner/name"``, a
+        A name of :func:`backbone_aliases`, any timm name, ``"hf-hub:owner/name"``, a
         module that maps images of shape (n, C, H, W) to features of shape (n, d), or
         ``"precomputed"``: X already holds feature vectors. A module is copied, never
         changed; see :ref:`Notes <backbone-module>` for its preprocessing.
@@ -102,7 +102,7 @@ class CLCEClassifier(
     image_shape : tuple of int, default=None
         Shape of one image where X has two axes and holds flattened images, such as
         (8, 8) or (32, 32, 3).
-    white : float, default=None
+    max_pixel_value : float, default=None
         Value of white in images of integers; in those of 8 bits it is 255 at most. None: 255,
         or the highest value of the dtype where that has 16 bits, as ``uint16`` (65535) has.
     n_channels : int, default=None
@@ -135,9 +135,9 @@ class CLCEClassifier(
         timm, else 1.
     weight_decay : float, default=0.05
         Weight decay of AdamW, for all but norms, biases and position embeddings.
-    warmup : float, default=0.1
+    warmup_fraction : float, default=0.1
         Share of the steps over which the learning rate rises, in [0, 1).
-    clip_grad : float or None, default=1.0
+    max_grad_norm : float or None, default=1.0
         Upper bound of the gradient's norm.
     sampler : {"auto", "shuffle", "balanced"}, default="auto"
         How samples come into batches. "balanced": samples of fewer classes, so that every
@@ -249,7 +249,7 @@ class CLCEClassifier(
     See Also
     --------
     CLCELoss : The criterion for use in your own training loop.
-    list_backbones : Short names of backbones.
+    backbone_aliases : Short names of backbones.
     load_image_folder : Paths and labels from a folder for each class.
 
     Notes
@@ -566,7 +566,7 @@ class CLCEClassifier(
         images = as_images(
             X,
             image_shape=self.image_shape,
-            white=self.white,
+            max_pixel_value=self.max_pixel_value,
             n_channels=n_channels,
             colour=colour,
         )

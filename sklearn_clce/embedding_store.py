@@ -1,5 +1,5 @@
-"""The place where :class:`sklearn_clce.EmbeddingStore` was documented at first."""
+"""The place where :class:`sklearn_clce.FeatureStore` was documented at first."""
 
-from .features import EmbeddingStore
+from .features import FeatureStore
 
-__all__ = ["EmbeddingStore"]
+__all__ = ["FeatureStore"]

@@ -21,7 +21,7 @@ from sklearn.utils.parallel import Parallel, delayed
 from ._validation import encode_labels, off_torch
 from .classifier import CLCEClassifier
 from .data import is_on_disk
-from .features import BackboneFeatures, EmbeddingStore
+from .features import BackboneFeatures, FeatureStore
 
 CONFIDENCE = 0.95
 
@@ -241,5 +241,5 @@ def _keeping_features(estimator: Any) -> Iterator[Any]:
         if isinstance(part, (BackboneFeatures, CLCEClassifier)) and part.memory is None
     ]
     with tempfile.TemporaryDirectory() if names else nullcontext() as folder:
-        store = EmbeddingStore(folder) if folder is not None else None
+        store = FeatureStore(folder) if folder is not None else None
         yield clone(estimator).set_params(**dict.fromkeys(names, store)) if names else estimator

@@ -61,7 +61,7 @@ class ClassBalancedBatchSampler(Sampler[list[int]]):
         Label of each sample.
     classes_per_batch : int
         P, at least 2; all classes where there are fewer.
-    rows_per_class : int
+    samples_per_class : int
         K, the samples of a class, at least 2.
     random_state : int, default=0
         Seed. Each epoch draws from a generator of its own, made of seed and epoch, so
@@ -87,7 +87,7 @@ class ClassBalancedBatchSampler(Sampler[list[int]]):
     --------
     >>> from sklearn_clce import ClassBalancedBatchSampler
     >>> labels = ["cat"] * 6 + ["dog"] * 2
-    >>> sampler = ClassBalancedBatchSampler(labels, classes_per_batch=2, rows_per_class=2)
+    >>> sampler = ClassBalancedBatchSampler(labels, classes_per_batch=2, samples_per_class=2)
     >>> len(sampler)
     3
     >>> [sorted(labels[index] for index in batch) for batch in sampler][0]
@@ -99,12 +99,12 @@ class ClassBalancedBatchSampler(Sampler[list[int]]):
         labels: Sequence[Any] | np.ndarray,
         *,
         classes_per_batch: int,
-        rows_per_class: int,
+        samples_per_class: int,
         random_state: int = 0,
     ) -> None:
         least = {
             "classes_per_batch": (classes_per_batch, 2),
-            "rows_per_class": (rows_per_class, 2),
+            "samples_per_class": (samples_per_class, 2),
             "random_state": (random_state, 0),
         }
         for name, (value, smallest) in least.items():
@@ -116,12 +116,12 @@ class ClassBalancedBatchSampler(Sampler[list[int]]):
         _, codes = np.unique(names, return_inverse=True)
         self.indices_by_class = [np.flatnonzero(codes == code) for code in range(codes.max() + 1)]
         self.classes_per_batch = min(classes_per_batch, len(self.indices_by_class))
-        self.rows_per_class = rows_per_class
+        self.samples_per_class = samples_per_class
         self.random_state = random_state
         self.epoch = 0
 
     def __len__(self) -> int:
-        n_groups = [math.ceil(len(each) / self.rows_per_class) for each in self.indices_by_class]
+        n_groups = [math.ceil(len(each) / self.samples_per_class) for each in self.indices_by_class]
         return max(max(n_groups), math.ceil(sum(n_groups) / self.classes_per_batch))
 
     def __iter__(self) -> Iterator[list[int]]:
@@ -141,7 +141,7 @@ class ClassBalancedBatchSampler(Sampler[list[int]]):
     def _groups(self, indices: np.ndarray, rng: np.random.Generator) -> list[np.ndarray]:
         """Cut a class into groups of K, the last filled up with others of the class."""
         indices = rng.permutation(indices)
-        size = min(self.rows_per_class, len(indices))
+        size = min(self.samples_per_class, len(indices))
         groups = [indices[start : start + size] for start in range(0, len(indices), size)]
         missing = size - len(groups[-1])
         groups[-1] = np.concatenate([groups[-1], indices[:missing]])
@@ -179,11 +179,11 @@ def make_batch_sampler(
             f"batch_size={batch_size!r}: sampler='balanced' takes two samples of two classes, so "
             "at least 4 is required"
         )
-    rows_per_class = max(2, batch_size // n_classes)  # as many classes as there is room for
+    samples_per_class = max(2, batch_size // n_classes)  # as many classes as there is room for
     return ClassBalancedBatchSampler(
         labels,
-        classes_per_batch=batch_size // rows_per_class,
-        rows_per_class=rows_per_class,
+        classes_per_batch=batch_size // samples_per_class,
+        samples_per_class=samples_per_class,
         random_state=random_state,
     )
 

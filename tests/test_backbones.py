@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
-from sklearn_clce import BackboneFeatures, CLCEClassifier, list_backbones
+from sklearn_clce import BackboneFeatures, CLCEClassifier, backbone_aliases
 from sklearn_clce._training import CLCEModule
 from sklearn_clce.backbones import BackboneConfig, count_features, load_backbone
 from sklearn_clce.backbones._bundled import bundled_weights
@@ -26,13 +26,13 @@ def small_vit():
     return timm.create_model(SMALL_VIT, num_classes=5).eval()
 
 
-@pytest.mark.parametrize("name", list_backbones().values())
+@pytest.mark.parametrize("name", backbone_aliases().values())
 def test_aliases_are_timm_models_with_weights(name):
     assert timm.models.is_model_pretrained(name)
 
 
 def test_aliases_of_the_beit_family_are_the_documented_ones():
-    names = list_backbones()
+    names = backbone_aliases()
     assert names["beit"] == "beit_base_patch16_224.in22k_ft_in22k_in1k"
     assert names["beit3"] == "beit3_base_patch16_224.in22k_ft_in1k"
 
@@ -46,7 +46,7 @@ def test_bundled_backbone_names_the_sample_pictures(size, flower, photos):
     module = CLCEModule(backbone, config, n_features=1280, n_classes=2, projection_dim=None).eval()
     transform = EvaluationTransform(config)
     batch = torch.stack([transform(image) for image in as_images(photos)])
-    weights = bundled_weights(list_backbones()[name])
+    weights = bundled_weights(backbone_aliases()[name])
     with torch.no_grad():
         logits = module.features(batch) @ weights["classifier.weight"].T
         logits += weights["classifier.bias"]
@@ -116,7 +116,7 @@ def test_weights_do_not_stay_in_the_config(small_vit, tmp_path):
 
 @pytest.mark.parametrize("name", ["vit_tiny", "beit_base_patch16_224"])
 def test_position_embeddings_are_resampled(name, tmp_path):
-    timm_name = list_backbones().get(name, name)
+    timm_name = backbone_aliases().get(name, name)
     source = timm.create_model(timm_name)
     torch.save(source.state_dict(), tmp_path / "w.pth")
     backbone, config = load_backbone(name, pretrained=tmp_path / "w.pth", image_size=64)
@@ -333,8 +333,8 @@ def test_a_module_that_does_not_pool_is_refused(colour_images, colour_labels):
 
 
 def test_list_backbones_gives_a_copy():
-    list_backbones().clear()
-    assert list_backbones()
+    backbone_aliases().clear()
+    assert backbone_aliases()
 
 
 def test_beit_at_full_size(tmp_path, photos):

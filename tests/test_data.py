@@ -304,16 +304,19 @@ def test_a_fourth_band_that_is_not_alpha(kind):
 
 @pytest.mark.parametrize("kind", ["array", "list", "tensor"])
 @pytest.mark.parametrize(
-    ("dtype", "high", "white"),
+    ("dtype", "high", "max_pixel_value"),
     [(np.uint8, 1, 255), (np.int64, 16, 255), (np.uint16, 4095, 65535), (np.int16, 9, 32767)],
 )
-def test_integers_that_are_nearly_black_are_warned_of(kind, dtype, high, white):
+def test_integers_that_are_nearly_black_are_warned_of(kind, dtype, high, max_pixel_value):
     X = np.zeros((3, 8, 8), dtype)
     X[1, 2, 3] = high
     given = {"array": X, "list": list(X), "tensor": torch.from_numpy(X)}[kind]
-    with pytest.warns(UserWarning, match=f"up to {high}, .* {white} is white.* white={high}, or X"):
+    with pytest.warns(
+        UserWarning,
+        match=f"up to {high}, .* {max_pixel_value} is white.* max_pixel_value={high}, or X",
+    ):
         as_images(given)
-    assert as_images(given, white=high)[1].max() == 1
+    assert as_images(given, max_pixel_value=high)[1].max() == 1
     assert as_images(0 * X).array.max() == 0  # which is black on any scale
 
 
@@ -325,16 +328,21 @@ def test_dark_integers_are_warned_of_where_they_are_read_by_batch(kind, tmp_path
     given = {"Dataset": pairs, "Dataset of dicts": DictDataset([{"image": i} for i in X])}.get(kind)
     if given is None:
         given = KINDS[kind](X, tmp_path)
-    with pytest.warns(UserWarning, match="up to 4095, .* 65535 is white.* white=4095, or X"):
+    with pytest.warns(
+        UserWarning, match="up to 4095, .* 65535 is white.* max_pixel_value=4095, or X"
+    ):
         as_images(given)
-    assert as_images(given, white=4095)[1].max() == 1
+    assert as_images(given, max_pixel_value=4095)[1].max() == 1
 
 
 @pytest.mark.parametrize("kind", ["path", "PIL", "bytes", "dict"])
 @pytest.mark.parametrize(
-    ("dtype", "high", "white"), [(np.uint8, 1, 255), (np.uint8, 17, 255), (np.uint16, 4095, 65535)]
+    ("dtype", "high", "max_pixel_value"),
+    [(np.uint8, 1, 255), (np.uint8, 17, 255), (np.uint16, 4095, 65535)],
 )
-def test_grey_files_that_are_nearly_black_are_warned_of(kind, dtype, high, white, tmp_path):
+def test_grey_files_that_are_nearly_black_are_warned_of(
+    kind, dtype, high, max_pixel_value, tmp_path
+):
     masks = np.zeros((3, 8, 8), dtype)
     masks[1, 2, 3] = high
     paths = save_images(masks, tmp_path)
@@ -345,10 +353,13 @@ def test_grey_files_that_are_nearly_black_are_warned_of(kind, dtype, high, white
         "dict": lambda path: {"bytes": None, "path": path},
     }[kind]
     given = [take(path) for path in paths]
-    with pytest.warns(UserWarning, match=f"up to {high}, .* {white} is white.* white={high}, or X"):
+    with pytest.warns(
+        UserWarning,
+        match=f"up to {high}, .* {max_pixel_value} is white.* max_pixel_value={high}, or X",
+    ):
         as_images(given)
     if dtype == np.uint8:
-        assert as_images(given, white=high)[1].max() == 1
+        assert as_images(given, max_pixel_value=high)[1].max() == 1
     as_images([*given, Image.fromarray(np.full((8, 8), 200, np.uint8))])  # one is not dark
 
 
@@ -376,13 +387,15 @@ def test_white_of_sixteen_bits_is_the_highest_value(dtype):
 
 
 def test_values_above_white_name_it():
-    with pytest.raises(ValueError, match=r"int64 with white=16 must lie in 0..16; divide"):
-        as_images(np.full((2, 8, 8), 17), white=16)
+    with pytest.raises(
+        ValueError, match=r"int64 with max_pixel_value=16 must lie in 0..16; divide"
+    ):
+        as_images(np.full((2, 8, 8), 17), max_pixel_value=16)
 
 
 @pytest.mark.parametrize("kind", ["array", "list", "PIL"])
 def test_a_white_that_eight_bits_cannot_reach_is_that_of_others(kind):
     X = np.full((2, 8, 8), 255, np.uint8)
     X = {"array": X, "list": list(X), "PIL": [Image.fromarray(image) for image in X]}[kind]
-    assert as_images(X, white=4095)[1].min() == 1
-    assert as_images(np.full((2, 8, 8), 4095, np.uint16), white=4095)[1].min() == 1
+    assert as_images(X, max_pixel_value=4095)[1].min() == 1
+    assert as_images(np.full((2, 8, 8), 4095, np.uint16), max_pixel_value=4095)[1].min() == 1

@@ -160,10 +160,10 @@ def test_fit_without_what_cannot_be_read(good_and_bad, tiny_backbone, colour_lab
 @pytest.mark.parametrize(
     ("X", "options"),
     [
-        ([np.full((8, 8), 4095, np.int32)] * 2, {"white": 4095}),
+        ([np.full((8, 8), 4095, np.int32)] * 2, {"max_pixel_value": 4095}),
         ([np.full((8, 9, 5), 0.5)] * 2, {"n_channels": 5}),
         ([np.full((8, 8, 3), 0.5), np.full((8, 8, 5), 0.5)], {"n_channels": 5}),
-        (np.full((2, 64), 4095, np.int32), {"image_shape": (8, 8), "white": 4095}),
+        (np.full((2, 64), 4095, np.int32), {"image_shape": (8, 8), "max_pixel_value": 4095}),
     ],
 )
 def test_find_unreadable_reads_as_the_classifier_is_told_to(X, options):

@@ -129,8 +129,8 @@ def test_sixteen_bits_keep_their_depth(kind, tmp_path):
         image.save(path)
     read = as_images([image if kind == "I;16" else path])[0]
     assert torch.equal(read, torch.from_numpy(pixels.astype(np.float32) / 65535)[None])
-    with pytest.raises(ValueError, match=r"X\[0\] has pixels in 0..65535: .* white=4095"):
-        as_images([image], white=4095)[0]
+    with pytest.raises(ValueError, match=r"X\[0\] has pixels in 0..65535: .* max_pixel_value=4095"):
+        as_images([image], max_pixel_value=4095)[0]
 
 
 @pytest.mark.parametrize(

@@ -302,7 +302,7 @@ def test_pictures_are_read_as_the_estimator_reads_them():
     """With its white, and its channels: here 15, and two."""
     X = np.random.default_rng(0).integers(0, 16, (6, 2, 9, 9))
     backbone = nn.Sequential(nn.Conv2d(2, 4, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten())
-    clf = CLCEClassifier(backbone, white=15, n_channels=2, max_epochs=1, random_state=0)
+    clf = CLCEClassifier(backbone, max_pixel_value=15, n_channels=2, max_epochs=1, random_state=0)
     y = np.arange(6) % 2
     clf.fit(X, y)
     top = TopLossesDisplay.from_estimator(clf, X, y)

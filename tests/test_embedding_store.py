@@ -13,7 +13,7 @@ import joblib
 import numpy as np
 import pytest
 
-from sklearn_clce.features import EmbeddingStore, _store, open_store
+from sklearn_clce.features import FeatureStore, _store, open_store
 
 MEBIBYTE = 1024**2
 by_fork = pytest.mark.skipif(sys.platform != "linux", reason="processes are forks")
@@ -47,7 +47,7 @@ def run_sql(store, statement, *values):
 
 @pytest.fixture
 def store(tmp_path):
-    return EmbeddingStore(tmp_path / "store")
+    return FeatureStore(tmp_path / "store")
 
 
 @pytest.fixture
@@ -55,14 +55,14 @@ def limited(monkeypatch):
     """Let connections run a statement first, such as one that makes the disk small."""
 
     def limit(statement):
-        connect = EmbeddingStore._connect
+        connect = FeatureStore._connect
 
         def connect_limited(store):
             connection = connect(store)
             connection.execute(statement)
             return connection
 
-        monkeypatch.setattr(EmbeddingStore, "_connect", connect_limited)
+        monkeypatch.setattr(FeatureStore, "_connect", connect_limited)
 
     return limit
 
@@ -97,8 +97,8 @@ def test_later_put_replaces(store):
 def test_another_process_finds_what_was_put(store):
     store.put(vectors(range(3)))
     code = (
-        "import sys; from sklearn_clce.features import EmbeddingStore;"
-        f"print(EmbeddingStore({store.folder!r}).get([b'key 2'])[b'key 2'].tolist())"
+        "import sys; from sklearn_clce.features import FeatureStore;"
+        f"print(FeatureStore({store.folder!r}).get([b'key 2'])[b'key 2'].tolist())"
     )
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert result.stdout.strip() == str(vector(2).tolist()), result.stderr
@@ -106,8 +106,8 @@ def test_another_process_finds_what_was_put(store):
 
 def put_in_steps(folder, numbers):
     for start in range(0, len(numbers), 10):
-        EmbeddingStore(folder).put(vectors(numbers[start : start + 10]))
-        assert_holds(EmbeddingStore(folder), numbers[: start + 10])
+        FeatureStore(folder).put(vectors(numbers[start : start + 10]))
+        assert_holds(FeatureStore(folder), numbers[: start + 10])
 
 
 @by_fork
@@ -134,7 +134,7 @@ def put_forever(folder, ready):
             ready.set()
             time.sleep(600)
 
-    EmbeddingStore(folder).put(Endless())
+    FeatureStore(folder).put(Endless())
 
 
 @by_fork
@@ -258,7 +258,7 @@ def test_full_disk_gives_one_warning_and_keeps_what_was_there(store, limited):
     with pytest.warns(UserWarning, match="database or disk is full") as warned:
         get_put_get(store, range(10, 2000))
     assert len(warned) == 1
-    again = EmbeddingStore(store.folder)
+    again = FeatureStore(store.folder)
     assert_holds(again, range(10))
     assert again.get([key(n) for n in range(10, 2000)]) == {}
 
@@ -286,7 +286,7 @@ def test_folder_without_permission_gives_a_warning(store, tmp_path):
 
 def test_folder_that_is_a_file_gives_a_warning(tmp_path):
     (tmp_path / "file").write_text("mine")
-    store = EmbeddingStore(tmp_path / "file" / "store")
+    store = FeatureStore(tmp_path / "file" / "store")
     with pytest.warns(UserWarning, match="Not a directory"):
         store.put(vectors([1]))
     assert store.get([key(1)]) == {}
@@ -294,7 +294,7 @@ def test_folder_that_is_a_file_gives_a_warning(tmp_path):
 
 
 def test_locked_store_gives_a_warning(tmp_path):
-    store = EmbeddingStore(tmp_path, timeout=0.05)
+    store = FeatureStore(tmp_path, timeout=0.05)
     store.put(vectors([1]))
     with closing(sqlite3.connect(store.path)) as other:
         other.execute("BEGIN EXCLUSIVE")
@@ -303,7 +303,7 @@ def test_locked_store_gives_a_warning(tmp_path):
 
 
 def test_size_limit_drops_what_was_not_used_for_longest(tmp_path):
-    store = EmbeddingStore(tmp_path, size_limit=MEBIBYTE)
+    store = FeatureStore(tmp_path, size_limit=MEBIBYTE)
     store.put(vectors([0], width=1024))
     for number in range(0, 1000, 20):  # 4 KiB a row: 4 MiB
         run_sql(store, "UPDATE features SET used = used - 7200")  # two hours pass
@@ -315,13 +315,13 @@ def test_size_limit_drops_what_was_not_used_for_longest(tmp_path):
 
 
 def test_one_put_above_the_limit_keeps_nothing_beyond_it(tmp_path):
-    store = EmbeddingStore(tmp_path, size_limit=MEBIBYTE // 4)
+    store = FeatureStore(tmp_path, size_limit=MEBIBYTE // 4)
     store.put(vectors(range(200), width=1024))
     assert 0 < len(store.get([key(n) for n in range(200)])) < 64
 
 
 def test_limit_below_an_empty_database_keeps_nothing(tmp_path):
-    store = EmbeddingStore(tmp_path, size_limit=1)
+    store = FeatureStore(tmp_path, size_limit=1)
     store.put(vectors(range(3)))
     assert store.get([key(1)]) == {}
 
@@ -369,7 +369,7 @@ def write(path, content, *, age=60):
 def test_file_is_read_once_while_size_and_time_stay(store, tmp_path, digested):
     path = write(tmp_path / "image", b"content")
     first = store.file_digests([path])
-    assert EmbeddingStore(store.folder).file_digests([str(path), path]) == first * 2
+    assert FeatureStore(store.folder).file_digests([str(path), path]) == first * 2
     assert digested == [str(path)]
 
 
@@ -456,7 +456,7 @@ def test_missing_file_raises(store, tmp_path):
 
 
 def test_memory_is_a_folder_or_knows_one(tmp_path):
-    limited = EmbeddingStore(tmp_path, size_limit=MEBIBYTE, timeout=7.0)
+    limited = FeatureStore(tmp_path, size_limit=MEBIBYTE, timeout=7.0)
     assert open_store(None) is None
     assert open_store(joblib.Memory(None)) is None
     for memory in (tmp_path, str(tmp_path), joblib.Memory(tmp_path, verbose=0), limited):
@@ -469,4 +469,4 @@ def test_memory_is_a_folder_or_knows_one(tmp_path):
 @pytest.mark.parametrize("size_limit", [0, -1])
 def test_size_limit_must_be_above_zero(tmp_path, size_limit):
     with pytest.raises(ValueError, match=f"size_limit={size_limit}: bytes, so a number > 0"):
-        EmbeddingStore(tmp_path, size_limit=size_limit)
+        FeatureStore(tmp_path, size_limit=size_limit)

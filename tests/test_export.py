@@ -154,25 +154,27 @@ def test_floats_keep_the_depth_of_pictures_and_bands_are_the_last_axis(tmp_path)
 
 def test_pixels_of_a_file_are_as_dark_as_those_of_the_classifier(tmp_path):
     """Of 4 bits, white is 15, in the file as well."""
-    clf = fitted(TinyBackbone(), images() // 17, white=15)
+    clf = fitted(TinyBackbone(), images() // 17, max_pixel_value=15)
     path = tmp_path / "model.onnx"
     clf.export_onnx(path)
     _, probabilities, _ = run(path, images(7) // 17)
     expected = clf.predict_proba(images(7) // 17)
     np.testing.assert_allclose(probabilities, expected, rtol=0, atol=1e-6)
-    assert metadata(path)["white"] == 15
+    assert metadata(path)["max_pixel_value"] == 15
 
 
 def test_deep_pixels_are_exported_as_floats_alone(tmp_path):
     X = images().astype(np.uint16) * 16
-    clf = fitted(TinyBackbone(), X, white=4095)
+    clf = fitted(TinyBackbone(), X, max_pixel_value=4095)
     path = tmp_path / "model.onnx"
-    with pytest.raises(ValueError, match="and white=4095: input_dtype='float32' is required"):
+    with pytest.raises(
+        ValueError, match="and max_pixel_value=4095: input_dtype='float32' is required"
+    ):
         clf.export_onnx(path)
     clf.export_onnx(path, input_dtype="float32")
     _, probabilities, _ = run(path, X[:7].astype(np.float32) / 4095)
     np.testing.assert_allclose(probabilities, clf.predict_proba(X[:7]), rtol=0, atol=1e-6)
-    assert metadata(path)["white"] == 1
+    assert metadata(path)["max_pixel_value"] == 1
 
 
 def test_a_backbone_of_no_size_of_its_own_takes_any(tmp_path):
@@ -192,7 +194,7 @@ def test_a_file_tells_its_classes_and_how_to_resize(exported):
     assert about["image_size"] == about["resize_to"] == 32
     assert (about["interpolation"], about["n_channels"]) == ("bicubic", 3)
     assert (about["crop_pct"], about["crop_mode"]) == (1.0, "center")
-    assert about["white"] == 255
+    assert about["max_pixel_value"] == 255
     session = onnxruntime.InferenceSession(path)
     outputs = [(output.name, output.shape[0]) for output in session.get_outputs()]
     assert outputs == [("labels", "n"), ("probabilities", "n"), ("embeddings", "n")]

@@ -27,7 +27,7 @@ from sklearn_clce._training import CLCEModule
 from sklearn_clce._validation import resolve_precision
 from sklearn_clce.backbones import BackboneConfig, FrozenBackbone, _frozen
 from sklearn_clce.data import EvaluationTransform, as_images
-from sklearn_clce.features import EmbeddingStore, _store, features_of
+from sklearn_clce.features import FeatureStore, _store, features_of
 
 PASSED = []  # number of images of each batch, whichever copy of a module took it
 
@@ -316,13 +316,13 @@ def test_path_that_can_not_be_read_names_its_row(backbone, tmp_path, paths):
     os.remove(paths[2])
     loaded = FrozenBackbone(backbone, BackboneConfig("module"))
     with pytest.raises(FileNotFoundError, match=r"X\[2\]: there is no file"):
-        features_of(images, loaded, store=EmbeddingStore(tmp_path / "store"))
+        features_of(images, loaded, store=FeatureStore(tmp_path / "store"))
 
 
 def test_broken_store_changes_no_feature(backbone, passed, tmp_path, colour_images):
     features = BackboneFeatures(backbone, memory=tmp_path)
     expected = features.transform(colour_images)
-    EmbeddingStore(tmp_path).path.write_bytes(b"not a database" * 1000)
+    FeatureStore(tmp_path).path.write_bytes(b"not a database" * 1000)
     passed()
     with pytest.warns(UserWarning, match="file is not a database") as warned:
         np.testing.assert_array_equal(features.transform(colour_images), expected)
@@ -330,7 +330,7 @@ def test_broken_store_changes_no_feature(backbone, passed, tmp_path, colour_imag
     assert passed() == 12
 
 
-@pytest.mark.parametrize("as_memory", [str, joblib.Memory, EmbeddingStore])
+@pytest.mark.parametrize("as_memory", [str, joblib.Memory, FeatureStore])
 def test_search_over_a_pipeline_runs_each_image_once(backbone, passed, tmp_path, digits, as_memory):
     memory = (
         joblib.Memory(tmp_path, verbose=0) if as_memory is joblib.Memory else as_memory(tmp_path)

@@ -12,7 +12,7 @@ from sklearn.pipeline import make_pipeline
 from torch import nn
 
 from sklearn_clce import BackboneFeatures, CLCEClassifier, few_shot_score
-from sklearn_clce.features import EmbeddingStore
+from sklearn_clce.features import FeatureStore
 
 SHORT = {"n_way": 3, "k_shot": 2, "n_queries": 4, "n_episodes": 6, "random_state": 0}
 
@@ -177,7 +177,7 @@ def test_a_folder_of_the_user_is_used(pictures, count, tmp_path):
     first = count()
     few_shot_score(classifier, X, y, **SHORT)
     assert count() == first > 0
-    assert EmbeddingStore(tmp_path).path.exists()
+    assert FeatureStore(tmp_path).path.exists()
 
 
 def test_paths_are_drawn_from(pictures, tmp_path):

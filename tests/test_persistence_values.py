@@ -71,7 +71,7 @@ PLAIN = {
     "image_shape": (8, 8),
     "learning_rate": 1e-300,
     "layer_decay": "auto",
-    "clip_grad": None,
+    "max_grad_norm": None,
     "augment": None,
     "class_weight": {np.str_("left"): 2, "none": np.float32(0.1)},
     "early_stopping": False,

@@ -3,7 +3,7 @@
 import re
 from pathlib import Path
 
-from sklearn_clce import list_backbones
+from sklearn_clce import backbone_aliases
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
@@ -11,7 +11,7 @@ README = (ROOT / "README.md").read_text()
 
 def test_the_table_of_backbones_is_the_registry():
     rows = re.findall(r"^\| `(\w+)`(?: \(bundled\))? \| `([\w.]+)` \|$", README, re.M)
-    assert dict(rows) == list_backbones()
+    assert dict(rows) == backbone_aliases()
 
 
 def test_continuous_integration_runs_the_readmes_commands():

@@ -23,7 +23,7 @@ def labels_of(sizes):
 @pytest.mark.parametrize(("classes", "rows"), [(2, 2), (4, 4), (8, 3)])
 def test_balanced_batches(sizes, classes, rows):
     labels = labels_of(sizes)
-    sampler = ClassBalancedBatchSampler(labels, classes_per_batch=classes, rows_per_class=rows)
+    sampler = ClassBalancedBatchSampler(labels, classes_per_batch=classes, samples_per_class=rows)
     batches = list(sampler)
     assert len(batches) == len(sampler)
     assert set(chain(*batches)) == set(range(len(labels)))
@@ -37,20 +37,20 @@ def test_balanced_batches(sizes, classes, rows):
 def test_balanced_epochs_are_no_longer_than_they_must_be():
     """Equal classes that fill their groups: each row exactly once."""
     labels = labels_of([8, 8, 8, 8])
-    sampler = ClassBalancedBatchSampler(labels, classes_per_batch=2, rows_per_class=4)
+    sampler = ClassBalancedBatchSampler(labels, classes_per_batch=2, samples_per_class=4)
     assert Counter(chain(*sampler)) == Counter(range(32))
 
 
 def test_a_small_class_is_in_as_many_batches_as_a_large_one():
     labels = labels_of([50, 2])
-    sampler = ClassBalancedBatchSampler(labels, classes_per_batch=2, rows_per_class=2)
+    sampler = ClassBalancedBatchSampler(labels, classes_per_batch=2, samples_per_class=2)
     assert all(set(labels[batch]) == {0, 1} for batch in sampler)
 
 
 SAMPLERS = {
     "shuffled": lambda seed: ShuffledBatchSampler(37, 8, seed),
     "balanced": lambda seed: ClassBalancedBatchSampler(
-        labels_of([20, 17]), classes_per_batch=2, rows_per_class=4, random_state=seed
+        labels_of([20, 17]), classes_per_batch=2, samples_per_class=4, random_state=seed
     ),
 }
 
@@ -136,14 +136,16 @@ def test_balanced_batches_hold_as_many_classes_as_there_is_room_for(
         ([0, 1], {"classes_per_batch": 1}, "classes_per_batch=1: an integer of at least 2"),
         ([0, 1], {"random_state": None}, "random_state=None: an integer of at least 0"),
         ([0, 1], {"random_state": -1}, "random_state=-1: an integer of at least 0"),
-        ([0, 1], {"rows_per_class": 1.5}, "rows_per_class=1.5: an integer of at least 2"),
+        ([0, 1], {"samples_per_class": 1.5}, "samples_per_class=1.5: an integer of at least 2"),
         ([], {}, r"labels of shape \(0,\)"),
         ([[0, 1]], {}, r"labels of shape \(1, 2\)"),
     ],
 )
 def test_bad_input(labels, params, message):
     with pytest.raises(ValueError, match=message):
-        ClassBalancedBatchSampler(labels, **{"classes_per_batch": 2, "rows_per_class": 2} | params)
+        ClassBalancedBatchSampler(
+            labels, **{"classes_per_batch": 2, "samples_per_class": 2} | params
+        )
 
 
 def test_balanced_batches_need_room():

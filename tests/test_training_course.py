@@ -261,7 +261,7 @@ def test_the_best_score_is_that_of_the_last_fit(clouds):
     clf = head(early_stopping=True, warm_start=True, validation_fraction=0.3, max_epochs=8)
     clf.fit(X, codes)
     first = clf.best_validation_score_
-    clf.set_params(max_epochs=2, learning_rate=1.0, clip_grad=None, tol=0.0).fit(X, codes)
+    clf.set_params(max_epochs=2, learning_rate=1.0, max_grad_norm=None, tol=0.0).fit(X, codes)
     assert clf.validation_scores_ == clf.history_[-2:, "valid_acc"]
     assert clf.best_validation_score_ == max(clf.history_[-2:, "valid_acc"])
     assert first == max(clf.history_[:8, "valid_acc"])

@@ -53,7 +53,7 @@ def test_nan_in_the_first_epoch_is_an_error(colour_images, colour_labels):
 
 def test_an_absurd_learning_rate_is_named(clouds):
     with pytest.raises(ValueError, match="learning_rate that is too high"):
-        head(learning_rate=1e30, clip_grad=None).fit(*clouds)
+        head(learning_rate=1e30, max_grad_norm=None).fit(*clouds)
 
 
 def test_keyboard_interrupt_leaves_a_usable_estimator(clouds):
@@ -87,15 +87,15 @@ def weights_are_finite(clf):
 
 
 @pytest.mark.parametrize("factor", [torch.nan, torch.inf])
-@pytest.mark.parametrize("clip_grad", [None, 1.0])
+@pytest.mark.parametrize("max_grad_norm", [None, 1.0])
 @pytest.mark.parametrize("early_stopping", [False, True])
 @pytest.mark.parametrize("step", [3, 4, 6])
 def test_a_gradient_that_breaks_in_the_last_step_of_an_epoch_is_not_kept(
-    step, early_stopping, clip_grad, factor, colour_images, colour_labels, monkeypatch
+    step, early_stopping, max_grad_norm, factor, colour_images, colour_labels, monkeypatch
 ):
     monkeypatch.setattr(FiniteLoss, "factor", factor)
     params = {"early_stopping": early_stopping, "validation_fraction": 0.3, "batch_size": 4}
-    clf = finite_loss(step, clip_grad=clip_grad, **params if early_stopping else {})
+    clf = finite_loss(step, max_grad_norm=max_grad_norm, **params if early_stopping else {})
     with pytest.warns(ConvergenceWarning, match="keeps the weights of (the )?epoch"):
         clf.fit(colour_images, colour_labels)
     assert weights_are_finite(clf)

@@ -70,7 +70,7 @@ def test_the_network_runs_in_float16_and_weights_stay_in_float32(
     assert plain.net_.scaling is None
 
 
-@pytest.mark.parametrize("params", [{}, {"micro_batch_size": 3}, {"clip_grad": None}])
+@pytest.mark.parametrize("params", [{}, {"micro_batch_size": 3}, {"max_grad_norm": None}])
 def test_gradients_are_those_without_the_scale(params, colour_images, colour_labels):
     low = classifier(**params).fit(colour_images, colour_labels)
     full = classifier(precision="float32", **params).fit(colour_images, colour_labels)

@@ -181,7 +181,7 @@ def test_auto_layer_decay(name, factor):
 
 
 def test_warm_up_and_cosine():
-    schedule = [warmup_cosine(step, n_steps=100, warmup=0.1) for step in range(101)]
+    schedule = [warmup_cosine(step, n_steps=100, warmup_fraction=0.1) for step in range(101)]
     assert 0 < schedule[0] < 0.1
     assert schedule[:11] == sorted(schedule[:11])
     assert schedule[10] == 1
@@ -192,12 +192,12 @@ def test_warm_up_and_cosine():
 
 
 def test_without_warm_up_the_schedule_starts_at_its_peak():
-    assert warmup_cosine(0, n_steps=5, warmup=0.0) == 1
+    assert warmup_cosine(0, n_steps=5, warmup_fraction=0.0) == 1
 
 
 def test_the_rate_warms_up_and_decays_step_by_step(clouds):
     recorder = Recorder(lambda net, batch: net.optimizer_.param_groups[0]["lr"])
-    clf = head(batch_size=10, warmup=0.25, callbacks=[recorder]).fit(*clouds)
+    clf = head(batch_size=10, warmup_fraction=0.25, callbacks=[recorder]).fit(*clouds)
     rates = np.array(recorder.seen)
     assert len(rates) == 6 * 6
     assert_allclose(rates.max(), 0.01)
@@ -215,14 +215,14 @@ def test_optimizer_and_scheduler_can_be_replaced(clouds):
     pickle.loads(pickle.dumps(clf)).partial_fit(*clouds)
 
 
-@pytest.mark.parametrize(("clip_grad", "largest"), [(0.01, 0.01), (None, np.inf)])
-def test_gradients_are_clipped(clip_grad, largest, clouds):
+@pytest.mark.parametrize(("max_grad_norm", "largest"), [(0.01, 0.01), (None, np.inf)])
+def test_gradients_are_clipped(max_grad_norm, largest, clouds):
     def norm(net, batch):
         grads = [p.grad.norm() for p in net.module_.parameters() if p.grad is not None]
         return torch.stack(grads).norm().item()
 
     recorder = Recorder(norm)
-    head(clip_grad=clip_grad, callbacks=[recorder]).fit(*clouds)
+    head(max_grad_norm=max_grad_norm, callbacks=[recorder]).fit(*clouds)
     assert max(recorder.seen) <= largest * 1.001
     assert max(recorder.seen) > 0.009
 

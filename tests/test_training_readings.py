@@ -105,10 +105,10 @@ def test_a_gradient_that_is_not_finite_is_told(monkeypatch, clouds):
         head().fit(*clouds)
 
 
-@pytest.mark.parametrize("clip_grad", [1.0, None])
+@pytest.mark.parametrize("max_grad_norm", [1.0, None])
 @pytest.mark.parametrize("micro_batch_size", [None, 2])
 def test_a_step_reads_nothing(
-    monkeypatch, tiny_backbone, colour_images, colour_labels, clip_grad, micro_batch_size
+    monkeypatch, tiny_backbone, colour_images, colour_labels, max_grad_norm, micro_batch_size
 ):
     monkeypatch.setitem(readings.LAG, "cpu", 99)
     monkeypatch.setattr(_checks, "is_readable", lambda tensor: False)  # as on a GPU
@@ -118,7 +118,7 @@ def test_a_step_reads_nothing(
             tiny_backbone,
             colour_images,
             colour_labels,
-            clip_grad=clip_grad,
+            max_grad_norm=max_grad_norm,
             micro_batch_size=micro_batch_size,
             callbacks=[by_step],
         )

@@ -65,7 +65,7 @@ def limited(takes, **params):
 
 def test_the_rate_comes_down_to_zero_in_the_time(clock, clouds):
     takes = Takes(clock)
-    clf = limited(takes, max_time=29.5, warmup=0.0).fit(*clouds)
+    clf = limited(takes, max_time=29.5, warmup_fraction=0.0).fit(*clouds)
     assert takes.taken == 29  # another step would have been too long
     assert clf.n_iter_ == 10
     assert clf.history_[-1, "lr"] == 0
@@ -75,7 +75,7 @@ def test_the_rate_comes_down_to_zero_in_the_time(clock, clouds):
 
 def test_warm_up_follows_the_time_too(clock, clouds):
     takes = Takes(clock)
-    limited(takes, warmup=0.5).fit(*clouds)
+    limited(takes, warmup_fraction=0.5).fit(*clouds)
     assert takes.rates.index(max(takes.rates)) == 15
     assert takes.rates[0] < takes.rates[5] < takes.rates[14]
 
@@ -97,7 +97,7 @@ def test_a_time_that_is_not_needed_changes_nothing(clock, clouds):
 
 def test_the_rate_follows_steps_until_the_time_is_further(clock, clouds):
     takes = Takes(clock)
-    clf = limited(takes, max_epochs=10, max_time=40.0, warmup=0.0)
+    clf = limited(takes, max_epochs=10, max_time=40.0, warmup_fraction=0.0)
     takes.on_epoch_end = lambda net, **kwargs: setattr(takes, "step", 2.0)
     clf.fit(*clouds)
     shares = np.arccos(np.array(takes.rates) / 0.005 - 1) / np.pi
@@ -145,7 +145,9 @@ def test_the_pass_of_a_frozen_backbone_is_in_the_time(
     tiny_backbone.register_forward_hook(slow)
     takes = Takes(clock)
     clf = CLCEClassifier(tiny_backbone, trainable="head", max_time=20.0, max_epochs=99)
-    clf.set_params(callbacks=[takes], batch_size=6, warmup=0.0).fit(colour_images, colour_labels)
+    clf.set_params(callbacks=[takes], batch_size=6, warmup_fraction=0.0).fit(
+        colour_images, colour_labels
+    )
     assert takes.taken == 19
     assert len(takes.rates) == 7  # beside 12 images that took a second each
     assert_allclose(takes.rates[0], 0.001)

@@ -40,8 +40,8 @@ def check_callbacks(callbacks: list[Any] | None, *, validated: bool) -> None:
 class WarmupCosine(Callback):
     """Linear warm-up and cosine decay of the learning rate, step by step."""
 
-    def __init__(self, warmup: float) -> None:
-        self.warmup = warmup
+    def __init__(self, warmup_fraction: float) -> None:
+        self.warmup_fraction = warmup_fraction
 
     def on_train_begin(self, net: Any, X: Any = None, y: Any = None, **kwargs: Any) -> None:
         """Start at the foot of the schedule."""
@@ -52,7 +52,7 @@ class WarmupCosine(Callback):
     def _rate(self, run: Any, step: float) -> float:
         """Return the share of the peak after a step, or after the time where that is further."""
         step = max(step, run.time.used * run.n_steps)
-        return warmup_cosine(step, n_steps=run.n_steps, warmup=self.warmup)
+        return warmup_cosine(step, n_steps=run.n_steps, warmup_fraction=self.warmup_fraction)
 
     def on_batch_end(self, net: Any, training: bool = False, **kwargs: Any) -> None:
         """Move on by a step."""

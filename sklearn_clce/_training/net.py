@@ -59,8 +59,8 @@ class CLCENet(ClassifierMixin, NeuralNet):
         micro_batch_size: int | None = None,
         layer_decay: float | str = 1.0,
         weight_decay: float = 0.0,
-        warmup: float = 0.0,
-        clip_grad: float | None = None,
+        warmup_fraction: float = 0.0,
+        max_grad_norm: float | None = None,
         n_views: int = 1,
         precision: str = "float32",
         patience: int | None = None,
@@ -71,8 +71,8 @@ class CLCENet(ClassifierMixin, NeuralNet):
         self.micro_batch_size = micro_batch_size
         self.layer_decay = layer_decay
         self.weight_decay = weight_decay
-        self.warmup = warmup
-        self.clip_grad = clip_grad
+        self.warmup_fraction = warmup_fraction
+        self.max_grad_norm = max_grad_norm
         self.n_views = n_views
         self.precision = precision
         self.patience = patience
@@ -89,8 +89,8 @@ class CLCENet(ClassifierMixin, NeuralNet):
             ("train_contrastive", PassthroughScoring("train_contrastive", on_train=True)),
             ("valid_loss", ValidationMean("valid_loss")),
             ("valid_acc", ValidationMean("valid_acc", lower_is_better=False)),
-            ("clip_grad", ClipGradients(self.clip_grad)),
-            ("lr_scheduler", WarmupCosine(self.warmup)),
+            ("clip_grad", ClipGradients(self.max_grad_norm)),
+            ("lr_scheduler", WarmupCosine(self.warmup_fraction)),
             ("last_good_weights", LastGoodWeights()),
             ("early_stopping", EarlyStopping(self.patience, self.tol)),
             ("checkpoint", RestoreCheckpoint()),

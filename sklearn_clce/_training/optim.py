@@ -150,9 +150,9 @@ def _backbone_groups(
     return [group | {"lr_scale": group.get("lr_scale", 1.0) * layer_decay} for group in groups]
 
 
-def warmup_cosine(step: float, *, n_steps: int, warmup: float) -> float:
+def warmup_cosine(step: float, *, n_steps: int, warmup_fraction: float) -> float:
     """Return the share of its peak that the learning rate has at a step."""
-    rising = warmup * n_steps
+    rising = warmup_fraction * n_steps
     if step < rising:
         return (step + 1) / (rising + 1)
     done = (step - rising) / max(n_steps - rising, 1)

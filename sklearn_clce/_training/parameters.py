@@ -21,7 +21,7 @@ from sklearn.utils._param_validation import (
 from torch import Tensor, nn
 
 from .._validation import suggestion, suggests_parameters
-from ..features import EmbeddingStore
+from ..features import FeatureStore
 
 TAKE_BOOL = {"boolean", "verbose", "random_state"}  # the last two as everywhere in scikit-learn
 
@@ -44,7 +44,7 @@ class CLCEParameters(BaseEstimator):
         "projection_dim": [Interval(Integral, 1, None, closed="left"), StrOptions({"auto"}), None],
         "image_size": [Interval(Integral, 1, None, closed="left"), None],
         "image_shape": [tuple, list, None],
-        "white": [Interval(Real, 0, None, closed="neither"), None],
+        "max_pixel_value": [Interval(Real, 0, None, closed="neither"), None],
         "n_channels": [Interval(Integral, 1, None, closed="left"), None],
         "batch_size": [Interval(Integral, 1, None, closed="left")],
         "micro_batch_size": [Interval(Integral, 1, None, closed="left"), None],
@@ -53,8 +53,8 @@ class CLCEParameters(BaseEstimator):
         "learning_rate": [Interval(Real, 0, None, closed="neither")],
         "layer_decay": [Interval(Real, 0, 1, closed="right"), StrOptions({"auto"})],
         "weight_decay": [Interval(Real, 0, None, closed="left")],
-        "warmup": [Interval(Real, 0, 1, closed="left")],
-        "clip_grad": [Interval(Real, 0, None, closed="neither"), None],
+        "warmup_fraction": [Interval(Real, 0, 1, closed="left")],
+        "max_grad_norm": [Interval(Real, 0, None, closed="neither"), None],
         "sampler": [StrOptions({"auto", "shuffle", "balanced"})],
         "augment": [StrOptions({"auto"}), callable, None],
         "n_views": [Interval(Integral, 1, None, closed="left")],
@@ -73,7 +73,7 @@ class CLCEParameters(BaseEstimator):
         "cache_size": [Interval(Integral, 0, None, closed="left"), StrOptions({"auto"})],
         "random_state": ["random_state"],
         "verbose": ["verbose"],
-        "memory": [str, os.PathLike, HasMethods(["cache"]), EmbeddingStore, None],
+        "memory": [str, os.PathLike, HasMethods(["cache"]), FeatureStore, None],
         "checkpoint": [str, os.PathLike, None],
         "callbacks": [list, None],
         "skorch_params": [dict, None],
@@ -96,7 +96,7 @@ class CLCEParameters(BaseEstimator):
         projection_dim: int | Literal["auto"] | None = "auto",
         image_size: int | None = None,
         image_shape: tuple[int, ...] | list[int] | None = None,
-        white: float | None = None,
+        max_pixel_value: float | None = None,
         n_channels: int | None = None,
         batch_size: int = 32,
         micro_batch_size: int | None = None,
@@ -105,8 +105,8 @@ class CLCEParameters(BaseEstimator):
         learning_rate: float = 1e-3,
         layer_decay: float | Literal["auto"] = "auto",
         weight_decay: float = 0.05,
-        warmup: float = 0.1,
-        clip_grad: float | None = 1.0,
+        warmup_fraction: float = 0.1,
+        max_grad_norm: float | None = 1.0,
         sampler: Literal["auto", "shuffle", "balanced"] = "auto",
         augment: Callable[[Tensor], Tensor] | Literal["auto"] | None = "auto",
         n_views: int = 1,
@@ -125,7 +125,7 @@ class CLCEParameters(BaseEstimator):
         cache_size: int | Literal["auto"] = "auto",
         random_state: int | np.random.RandomState | None = None,
         verbose: int | bool = 0,
-        memory: str | os.PathLike[str] | joblib.Memory | EmbeddingStore | None = None,
+        memory: str | os.PathLike[str] | joblib.Memory | FeatureStore | None = None,
         checkpoint: str | os.PathLike[str] | None = None,
         callbacks: list[Any] | None = None,
         skorch_params: dict[str, Any] | None = None,
@@ -141,7 +141,7 @@ class CLCEParameters(BaseEstimator):
         self.projection_dim = projection_dim
         self.image_size = image_size
         self.image_shape = image_shape
-        self.white = white
+        self.max_pixel_value = max_pixel_value
         self.n_channels = n_channels
         self.batch_size = batch_size
         self.micro_batch_size = micro_batch_size
@@ -150,8 +150,8 @@ class CLCEParameters(BaseEstimator):
         self.learning_rate = learning_rate
         self.layer_decay = layer_decay
         self.weight_decay = weight_decay
-        self.warmup = warmup
-        self.clip_grad = clip_grad
+        self.warmup_fraction = warmup_fraction
+        self.max_grad_norm = max_grad_norm
         self.sampler = sampler
         self.augment = augment
         self.n_views = n_views

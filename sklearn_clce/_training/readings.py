@@ -16,7 +16,7 @@ LAG = {"cuda": 8}  # steps that a device may be behind the host, by its type; ot
 CHECKED = {"train_loss": "loss", "train_grad_norm": "norm of the gradient"}
 
 CAUSES = (
-    "a learning_rate that is too high, a temperature that is too low, clip_grad=None, or an "
+    "a learning_rate that is too high, a temperature that is too low, max_grad_norm=None, or an "
     "augmentation that gives NaN"
 )
 

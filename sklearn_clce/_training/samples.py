@@ -21,7 +21,7 @@ from ..data import (
     Room,
     all_grey,
 )
-from ..features import EmbeddingStore, features_of, open_store
+from ..features import FeatureStore, features_of, open_store
 from .module import CLCEModule
 from .net import CLCENet
 from .parameters import CLCEParameters
@@ -51,7 +51,7 @@ def _features(
     images: Images,
     backbone: FrozenBackbone,
     device: Any,
-    store: EmbeddingStore | None = None,
+    store: FeatureStore | None = None,
     verbose: int | bool = 0,
 ) -> Tensor:
     device = torch.device(device)

@@ -34,7 +34,7 @@ BATCHES = dict.fromkeys(("batch_sampler", "drop_last", "sampler", "shuffle"), "s
 BATCHES |= {"batch_size": "batch_size", "num_workers": "num_workers"}
 INSTEAD = {
     "callbacks__checkpoint": "checkpoint",
-    "callbacks__clip_grad": "clip_grad",
+    "callbacks__clip_grad": "max_grad_norm",
     "callbacks__early_stopping": "early_stopping",
     "callbacks__progress": "verbose",
     "criterion": "weight, with temperature and hardness",

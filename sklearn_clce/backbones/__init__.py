@@ -2,12 +2,12 @@
 
 from ._description import UndescribableError, describe, libraries
 from ._frozen import FrozenBackbone, frozen_backbone
-from ._loading import BackboneConfig, build_timm, list_backbones, load_backbone
+from ._loading import BackboneConfig, build_timm, backbone_aliases, load_backbone
 from ._lower_blocks import block_widths, lower_blocks_of, part_widths, set_lower_blocks
 from ._running import Normalize, count_features, run_backbone, run_in_parts
 
 __all__ = [
-    "list_backbones",
+    "backbone_aliases",
     "load_backbone",
     "build_timm",
     "BackboneConfig",

@@ -40,7 +40,7 @@ ALIASES = {
 }
 
 
-def list_backbones() -> dict[str, str]:
+def backbone_aliases() -> dict[str, str]:
     """List the short names of backbones.
 
     Any name of :func:`timm.list_models` works as well. What each costs and how accurate it
@@ -54,8 +54,8 @@ def list_backbones() -> dict[str, str]:
 
     Examples
     --------
-    >>> from sklearn_clce import list_backbones
-    >>> list_backbones()["beit"]
+    >>> from sklearn_clce import backbone_aliases
+    >>> backbone_aliases()["beit"]
     'beit_base_patch16_224.in22k_ft_in22k_in1k'
     """
     return dict(ALIASES)
@@ -157,7 +157,7 @@ def _check_known(backbone: str, name: str) -> None:
     known = [*ALIASES, *timm.list_models(), *timm.list_pretrained()]
     raise ValueError(
         f"backbone={backbone!r} is unknown.{suggestion(backbone, known)} "
-        "Choose one of list_backbones(), of timm.list_models(), 'hf-hub:owner/name', "
+        "Choose one of backbone_aliases(), of timm.list_models(), 'hf-hub:owner/name', "
         "'precomputed', or hand in an nn.Module"
     )
 

@@ -21,7 +21,7 @@ def as_images(
     X: Any,
     *,
     image_shape: Sequence[int] | None = None,
-    white: float | None = None,
+    max_pixel_value: float | None = None,
     n_channels: int | None = None,
     colour: bool | None = None,
 ) -> Images:
@@ -29,7 +29,7 @@ def as_images(
 
     ``colour``: images that came before had colour, so that (3, H, W) is one picture.
     """
-    rules = PixelRules(white, n_channels)
+    rules = PixelRules(max_pixel_value, n_channels)
     X = _unwrapped(X)
     if not isinstance(X, np.ndarray):
         return StoredImages(X, rules) if is_on_disk(X) else ListImages(X, rules)
@@ -49,7 +49,7 @@ def as_items(
     X: Any,
     *,
     image_shape: Sequence[int] | None = None,
-    white: float | None = None,
+    max_pixel_value: float | None = None,
     n_channels: int | None = None,
 ) -> ListImages | Images:
     """Read X as :func:`as_images` does, without a look at whether files are there."""
@@ -57,8 +57,10 @@ def as_items(
     if isinstance(X, np.ndarray) and X.dtype.kind in "OUST":
         X = list(X.ravel())
     elif isinstance(X, np.ndarray) or is_on_disk(X):
-        return as_images(X, image_shape=image_shape, white=white, n_channels=n_channels)
-    return ListImages(X, PixelRules(white, n_channels), checked=False)
+        return as_images(
+            X, image_shape=image_shape, max_pixel_value=max_pixel_value, n_channels=n_channels
+        )
+    return ListImages(X, PixelRules(max_pixel_value, n_channels), checked=False)
 
 
 def _unwrapped(X: Any) -> Any:

@@ -1,4 +1,4 @@
-"""Numbers as pixels: their range, where the channels are, what is white."""
+"""Numbers as pixels: their range, where the channels are, what counts as white."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ ROUNDING = 1e-5  # how far float pixels may lie outside 0..1
 class PixelRules:
     """How numbers are to be read as pixels."""
 
-    white: float | None = None  # of integers; None: 255, or the highest of a 16-bit dtype
+    max_pixel_value: float | None = None  # of integers; None: 255, or the highest of a 16-bit dtype
     n_channels: int | None = None  # all kept; None: grey, RGB, or RGB and alpha
 
-    def white_of(self, dtype: np.dtype) -> float:
-        """Return the value of white in an array of a dtype."""
+    def max_value_of(self, dtype: np.dtype) -> float:
+        """Return the largest value (white) of an array of a dtype."""
         if dtype.kind not in "ui":
             return 1
-        if self.white is not None:
-            return min(self.white, 255) if dtype.itemsize == 1 else self.white
+        if self.max_pixel_value is not None:
+            return min(self.max_pixel_value, 255) if dtype.itemsize == 1 else self.max_pixel_value
         return np.iinfo(dtype).max if dtype.itemsize == 2 else 255
 
 
@@ -35,29 +35,33 @@ def check_pixels(array: np.ndarray, where: str, rules: PixelRules) -> None:
         raise ValueError(f"{where} has dtype {array.dtype}: pixels are integers, floats or bool")
     if array.size == 0:
         raise ValueError(f"{where} of shape {array.shape} holds no pixels: 0 feature(s)")
-    white = rules.white_of(array.dtype)
-    if array.dtype.kind == "b" or (array.dtype == np.uint8 and white >= 255):
+    largest = rules.max_value_of(array.dtype)
+    if array.dtype.kind == "b" or (array.dtype == np.uint8 and largest >= 255):
         return
     low, high = array.min(), array.max()
     if array.dtype.kind == "f" and not (np.isfinite(low) and np.isfinite(high)):
         raise ValueError(f"{_first(array, where, ~np.isfinite(array))} contains NaN or infinity")
     slack = ROUNDING if array.dtype.kind == "f" else 0
-    if low < -slack or high > white + slack:
-        bad = _first(array, where, (array < -slack) | (array > white + slack))
+    if low < -slack or high > largest + slack:
+        bad = _first(array, where, (array < -slack) | (array > largest + slack))
         if array.dtype.kind == "f":
             kind, else_ = "floats", ""
         else:
-            kind = f"integers of {array.dtype} with white={rules.white!r}"
-            else_ = ", or give it as white=..."
+            kind = f"integers of {array.dtype} with max_pixel_value={rules.max_pixel_value!r}"
+            else_ = ", or give it as max_pixel_value=..."
         raise ValueError(
-            f"{bad} has pixels in {low:.6g}..{high:.6g}: {kind} must lie in 0..{white:.6g}; divide "
-            f"by the highest value that your images can have{else_}"
+            f"{bad} has pixels in {low:.6g}..{high:.6g}: {kind} must lie in 0..{largest:.6g}; "
+            f"divide by the highest value that your images can have{else_}"
         )
 
 
 def is_dark(high: float, dtype: np.dtype, rules: PixelRules) -> bool:
     """Tell whether the highest of many integer pixels looks like white on another scale."""
-    return dtype.kind in "ui" and rules.white is None and 0 < high <= rules.white_of(dtype) / 15
+    return (
+        dtype.kind in "ui"
+        and rules.max_pixel_value is None
+        and 0 < high <= rules.max_value_of(dtype) / 15
+    )
 
 
 def channel_axis(shape: tuple[int, ...], where: str, rules: PixelRules) -> int | None:
@@ -92,18 +96,18 @@ def count_channels(shape: tuple[int, ...], n_channels: int | None) -> int | None
 
 def to_picture(pixels: np.ndarray, axis: int | None, rules: PixelRules) -> Tensor:
     """Turn checked pixels into a (C, H, W) tensor: uint8 where 8 bits hold them, else float32."""
-    white = rules.white_of(pixels.dtype)
+    largest = rules.max_value_of(pixels.dtype)
     if pixels.dtype.kind == "b":
-        pixels, white = pixels.astype(np.uint8) * 255, 255
+        pixels, largest = pixels.astype(np.uint8) * 255, 255
     if axis is None:
         pixels = pixels[None]
     elif axis == 2:
         pixels = pixels.transpose(2, 0, 1)
-    if pixels.dtype.kind in "ui" and white == 255:
+    if pixels.dtype.kind in "ui" and largest == 255:
         picture = torch.from_numpy(_writeable(pixels, np.uint8))
     else:
         picture = torch.from_numpy(_writeable(pixels, np.float32))
-        picture = (picture / white).clamp(0, 1)
+        picture = (picture / largest).clamp(0, 1)
     return picture if rules.n_channels is not None or len(picture) != 4 else on_white(picture)
 
 

@@ -191,7 +191,7 @@ def _decode(
         _load(image)
         orientation = _orientation(image)  # only now: some readers have turned it themselves
     if image.mode.startswith("I"):
-        rules = PixelRules(rules.white or DEEP_WHITE, rules.n_channels)
+        rules = PixelRules(rules.max_pixel_value or DEEP_WHITE, rules.n_channels)
     elif rules.n_channels == len(image.getbands()):
         pass  # bands, of which none is alpha
     elif image.has_transparency_data:

@@ -77,7 +77,9 @@ class ArrayImages(Images):
         rules = rules or PixelRules()
         self.flattened = array.ndim == 2
         array = _with_image_shape(array, image_shape)
-        super().__init__(PixelRules(rules.white, count_channels(array.shape[1:], rules.n_channels)))
+        super().__init__(
+            PixelRules(rules.max_pixel_value, count_channels(array.shape[1:], rules.n_channels))
+        )
         self.axis = channel_axis(array.shape[1:], "X", _asked(rules, self.rules))
         check_pixels(array, "X", self.rules)
         self.array = array
@@ -111,7 +113,9 @@ class StoredImages(Images):
                 f"X of shape {array.shape}: images in a file are (n, H, W), (n, H, W, C) or "
                 "(n, C, H, W); load other arrays into memory, as X[:]"
             )
-        super().__init__(PixelRules(rules.white, count_channels(array.shape[1:], rules.n_channels)))
+        super().__init__(
+            PixelRules(rules.max_pixel_value, count_channels(array.shape[1:], rules.n_channels))
+        )
         self.axis = channel_axis(array.shape[1:], "X", _asked(rules, self.rules))
         self.array = array
         if array.dtype.kind in "ui":
@@ -156,7 +160,7 @@ class ListImages(Images):
             _check_present(items)
         first, self.column = _first_sample(items, checked)
         shape = tuple(getattr(bare(self.item_of(first)), "shape", ()))
-        super().__init__(PixelRules(rules.white, count_channels(shape, rules.n_channels)))
+        super().__init__(PixelRules(rules.max_pixel_value, count_channels(shape, rules.n_channels)))
         looked_at = spread(len(items), LOOKED_AT if in_memory else FEW)
         _warn_if_all_dark(self.item, looked_at, self.rules)
 
@@ -314,7 +318,7 @@ def _warn_if_all_dark(
     item: Callable[[int], Any], indices: Iterable[int], rules: PixelRules
 ) -> None:
     """Look at items until one is not dark, which is the first as a rule."""
-    if rules.white is not None:
+    if rules.max_pixel_value is not None:
         return
     highest, dtype = 0, np.dtype(np.uint8)
     for index in indices:
@@ -335,8 +339,8 @@ def _warn_if_dark(high: float, dtype: np.dtype, rules: PixelRules) -> None:
     if is_dark(high, dtype, rules):
         warnings.warn(
             f"X holds integers ({dtype}) up to {high}, which are nearly black where "
-            f"{rules.white_of(dtype)} is white: is {high} white? Then white={high}, or X / {high} "
-            "where X is an array",
+            f"{rules.max_value_of(dtype)} is white: is {high} white? Then "
+            f"max_pixel_value={high}, or X / {high} where X is an array",
             UserWarning,
             stacklevel=5,
         )

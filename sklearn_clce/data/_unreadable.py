@@ -16,7 +16,7 @@ def find_unreadable(
     X: Any,
     *,
     image_shape: Sequence[int] | None = None,
-    white: float | None = None,
+    max_pixel_value: float | None = None,
     n_channels: int | None = None,
     verbose: int = 1,
 ) -> dict[int, str]:
@@ -31,7 +31,7 @@ def find_unreadable(
         Paths, or images of any kind that :class:`CLCEClassifier` takes.
     image_shape : tuple of int, default=None
         Shape of one image where X has two axes; as in :class:`CLCEClassifier`.
-    white : float, default=None
+    max_pixel_value : float, default=None
         Value of white in images of integers; as in :class:`CLCEClassifier`.
     n_channels : int, default=None
         Channels of each image, all of which are kept; as in :class:`CLCEClassifier`.
@@ -66,7 +66,9 @@ def find_unreadable(
     "X[0]: there is no file 'no_such.png'"
     >>> X, y = np.delete(X, list(bad)), np.delete(y, list(bad))
     """
-    images = as_items(X, image_shape=image_shape, white=white, n_channels=n_channels)
+    images = as_items(
+        X, image_shape=image_shape, max_pixel_value=max_pixel_value, n_channels=n_channels
+    )
 
     def complaint(index: int) -> str | None:
         try:

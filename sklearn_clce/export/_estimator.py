@@ -38,7 +38,7 @@ class OnnxMixin:
         hold, each as JSON, ``"classes"``, and how an image must be resized: ``"image_size"``,
         ``"resize_to"`` (pixels of the shorter side before the central crop),
         ``"interpolation"``, ``"crop_pct"`` and ``"crop_mode"``; its ``"n_channels"``, and
-        ``"white"``, the value that white has in it.
+        ``"max_pixel_value"``, the value of white in it.
 
         Parameters
         ----------
@@ -46,7 +46,7 @@ class OnnxMixin:
             The file, such as ``"model.onnx"``.
         input_dtype : {"uint8", "float32"}, default="uint8"
             Pixels of the input: integers in 0..255, as most pictures are decoded, or in
-            0..``white`` where that is set; or floats in 0..1, which also hold pictures of
+            0..``max_pixel_value`` where that is set; or floats in 0..1, which also hold pictures of
             more depth.
 
         Raises
@@ -59,7 +59,7 @@ class OnnxMixin:
             If the folder of the file is not there.
         ValueError
             If a backbone can't be exported, has more weights than such a file can hold,
-            ``input_dtype`` is another one, or "uint8" can't hold ``white``.
+            ``input_dtype`` is another one, or "uint8" can't hold ``max_pixel_value``.
 
         See Also
         --------
@@ -76,12 +76,12 @@ class OnnxMixin:
         check_is_fitted(self)
         if input_dtype not in ("uint8", "float32"):
             raise ValueError(f"input_dtype={input_dtype!r}: 'uint8' or 'float32' is required")
-        white = (self.white or MAX_UINT8) if input_dtype == "uint8" else None
-        network = DeployedNetwork(self.module_, white=white)
-        if network.takes_images and white is not None and white > MAX_UINT8:
+        max_pixel_value = (self.max_pixel_value or MAX_UINT8) if input_dtype == "uint8" else None
+        network = DeployedNetwork(self.module_, max_pixel_value=max_pixel_value)
+        if network.takes_images and max_pixel_value is not None and max_pixel_value > MAX_UINT8:
             raise ValueError(
-                f"input_dtype='uint8' holds no more than {MAX_UINT8}, and white={white!r}: "
-                "input_dtype='float32' is required, for pixels divided by white"
+                f"input_dtype='uint8' holds no more than {MAX_UINT8}, and "
+                f"max_pixel_value={max_pixel_value!r}: input_dtype='float32' is required, for pixels divided by it"
             )
         if is_main():
             write_atomically(Path(path), lambda file: file.write(as_onnx(network, self.classes_)))

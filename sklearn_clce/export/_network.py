@@ -19,10 +19,12 @@ class DeployedNetwork(nn.Module):
     probabilities (n, n_classes), embeddings (n, n_embedding).
     """
 
-    def __init__(self, module: CLCEModule, *, white: float | None) -> None:
+    def __init__(self, module: CLCEModule, *, max_pixel_value: float | None) -> None:
         super().__init__()
         self.module = module.portable()
-        self.white = white  # of pixels that are integers of 8 bits; None: floats in 0..1
+        self.max_pixel_value = (
+            max_pixel_value  # of pixels that are integers of 8 bits; None: floats in 0..1
+        )
         self.eval()
 
     @property
@@ -41,14 +43,14 @@ class DeployedNetwork(nn.Module):
         if config is None:
             return torch.zeros(N_EXAMPLES, len(self.module.standardize.mean))
         side = config.image_size or FREE_SIDE
-        dtype = torch.float32 if self.white is None else torch.uint8
+        dtype = torch.float32 if self.max_pixel_value is None else torch.uint8
         return torch.zeros(N_EXAMPLES, side, side, config.n_channels, dtype=dtype)
 
     def forward(self, batch: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Preprocess and classify a batch."""
         if self.takes_images:
             batch = batch.permute(0, 3, 1, 2)
-            if self.white is not None:
-                batch = batch.float() / self.white
+            if self.max_pixel_value is not None:
+                batch = batch.float() / self.max_pixel_value
         logits, embeddings = self.module(batch)
         return logits.argmax(dim=1), logits.softmax(dim=1), l2_normalise(embeddings)

@@ -34,7 +34,9 @@ def as_onnx(network: DeployedNetwork, classes: np.ndarray) -> bytes:
     _name_classes(model.graph, classes)
     about = {"sklearn_clce": version("sklearn-clce"), "classes": classes.tolist()}
     if network.module.config is not None:
-        about |= _resizing(network.module.config) | {"white": network.white or 1}
+        about |= _resizing(network.module.config) | {
+            "max_pixel_value": network.max_pixel_value or 1
+        }
     for name, value in about.items():
         model.metadata_props.add(key=name, value=json.dumps(value, default=str))
     return model.SerializeToString()

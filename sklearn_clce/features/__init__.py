@@ -1,13 +1,13 @@
 """Features of a frozen backbone: the transformer, and the store that keeps them."""
 
 from ._computing import features_of, image_digests
-from ._store import EmbeddingStore, open_store
+from ._store import FeatureStore, open_store
 from ._transformer import BackboneFeatures
 
 __all__ = [
     "BackboneFeatures",
     "features_of",
     "image_digests",
-    "EmbeddingStore",
+    "FeatureStore",
     "open_store",
 ]

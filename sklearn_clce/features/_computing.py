@@ -25,14 +25,14 @@ from ..data import (
     ListImages,
     PartOfImages,
 )
-from ._store import EmbeddingStore
+from ._store import FeatureStore
 
 
 def features_of(
     images: Images,
     backbone: FrozenBackbone,
     *,
-    store: EmbeddingStore | None = None,
+    store: FeatureStore | None = None,
     batch_size: int = 32,
     device: torch.device | str = "cpu",
     precision: str = "float32",
@@ -101,7 +101,7 @@ def _run_key(backbone: FrozenBackbone, device: torch.device, precision: str) -> 
 
 
 def _keys(
-    images: Images, indices: Sequence[int], store: EmbeddingStore | None, run_key: bytes | None
+    images: Images, indices: Sequence[int], store: FeatureStore | None, run_key: bytes | None
 ) -> list[Any]:
     """Return what the feature of each image is kept under; without a store, its index."""
     if store is None or run_key is None:

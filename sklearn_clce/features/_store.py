@@ -38,7 +38,7 @@ USED_EVERY_SECONDS = 3600.0  # how exactly the last use of a row is known
 SETTLED_NS = 2_000_000_000  # a younger file may change again within its clock's tick
 
 
-class EmbeddingStore:
+class FeatureStore:
     """Features on disk, one row for each image, in one SQLite database.
 
     Any number of processes may share the folder. Whatever befalls the file, a feature
@@ -68,8 +68,8 @@ class EmbeddingStore:
     --------
     >>> import tempfile
     >>> import numpy as np
-    >>> from sklearn_clce import EmbeddingStore
-    >>> store = EmbeddingStore(tempfile.mkdtemp())
+    >>> from sklearn_clce import FeatureStore
+    >>> store = FeatureStore(tempfile.mkdtemp())
     >>> store.put({b"one": np.ones(3, dtype=np.float32)})
     >>> store.get([b"one", b"two"])
     {b'one': array([1., 1., 1.], dtype=float32)}
@@ -91,7 +91,7 @@ class EmbeddingStore:
         self._given_up = False
 
     def __repr__(self) -> str:
-        return f"EmbeddingStore({self.folder!r}, size_limit={self.size_limit!r})"
+        return f"FeatureStore({self.folder!r}, size_limit={self.size_limit!r})"
 
     @property
     def path(self) -> Path:
@@ -281,7 +281,7 @@ class EmbeddingStore:
     def _warn(self, reason: str, consequence: str) -> None:
         warnings.warn(
             f"memory={self.folder!r}: {reason}; {consequence}. "
-            f"EmbeddingStore({self.folder!r}).clear() starts {FILE_NAME} anew",
+            f"FeatureStore({self.folder!r}).clear() starts {FILE_NAME} anew",
             UserWarning,
             stacklevel=2,
         )
@@ -291,13 +291,13 @@ class _NothingKeptError(Exception):
     """There is no store to ask."""
 
 
-def open_store(memory: Any) -> EmbeddingStore | None:
+def open_store(memory: Any) -> FeatureStore | None:
     """Return the store that a parameter ``memory`` stands for."""
-    if isinstance(memory, EmbeddingStore):
-        return EmbeddingStore(memory.folder, size_limit=memory.size_limit, timeout=memory.timeout)
+    if isinstance(memory, FeatureStore):
+        return FeatureStore(memory.folder, size_limit=memory.size_limit, timeout=memory.timeout)
     is_path = isinstance(memory, (str, os.PathLike))  # of which check_memory would make a folder
     folder = memory if is_path else check_memory(memory).location
-    return None if folder is None else EmbeddingStore(folder)
+    return None if folder is None else FeatureStore(folder)
 
 
 def _has_schema(connection: sqlite3.Connection) -> bool:

@@ -20,7 +20,7 @@ from .._validation import resolve_device, resolve_precision, suggests_parameters
 from ..backbones import FrozenBackbone, count_features, frozen_backbone
 from ..data import Images, as_images
 from ._computing import features_of
-from ._store import EmbeddingStore, open_store
+from ._store import FeatureStore, open_store
 
 PROBE_SIZE = 64  # of an image that asks a backbone without a size for its width
 
@@ -36,7 +36,7 @@ class BackboneFeatures(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEs
     Parameters
     ----------
     backbone : str or nn.Module, default="efficientnet_lite0"
-        A name of :func:`list_backbones`, any timm name, ``"hf-hub:owner/name"``, or a
+        A name of :func:`backbone_aliases`, any timm name, ``"hf-hub:owner/name"``, or a
         module that maps images of shape (n, C, H, W) to features of shape (n, d).
     pretrained : bool or path, default=True
         True: the weights bundled with ``"efficientnet_lite0"``, else timm's cache or
@@ -48,7 +48,7 @@ class BackboneFeatures(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEs
     image_shape : tuple of int, default=None
         Shape of one image where X has two axes and holds flattened images, such as
         (8, 8) or (32, 32, 3).
-    white : float, default=None
+    max_pixel_value : float, default=None
         Value of white in images of integers; in those of 8 bits it is 255 at most. None: 255,
         or the highest value of a 16-bit dtype.
     n_channels : int, default=None
@@ -65,7 +65,7 @@ class BackboneFeatures(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEs
         float16 where it has none, else float32.
     num_workers : int or "auto", default="auto"
         Threads that read images while the backbone runs; see :class:`CLCEClassifier`.
-    memory : path, joblib.Memory, EmbeddingStore or None, default=None
+    memory : path, joblib.Memory, FeatureStore or None, default=None
         Folder in which features are kept, up to 2 GiB; None keeps none. See Notes.
     verbose : int, default=0
         0 prints nothing, 1 on how many images the backbone runs, and how long that took.
@@ -92,7 +92,7 @@ class BackboneFeatures(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEs
     inode and times of change is taken to hold what it held. The folder may be shared by
     many processes, and by machines on a network file system whose locks work. A feature
     that can't be read or kept is computed again, with a warning.
-    ``EmbeddingStore(folder, size_limit=...)`` as ``memory`` sets another limit, and its
+    ``FeatureStore(folder, size_limit=...)`` as ``memory`` sets another limit, and its
     ``clear()`` empties the folder.
 
     The rounding of a feature may depend on the number of images in its batch, so that
@@ -119,13 +119,13 @@ class BackboneFeatures(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEs
         "pretrained": ["boolean", str, os.PathLike],
         "image_size": [Interval(Integral, 1, None, closed="left"), None],
         "image_shape": [tuple, list, None],
-        "white": [Interval(Real, 0, None, closed="neither"), None],
+        "max_pixel_value": [Interval(Real, 0, None, closed="neither"), None],
         "n_channels": [Interval(Integral, 1, None, closed="left"), None],
         "batch_size": [Interval(Integral, 1, None, closed="left")],
         "device": [str, torch.device],
         "precision": [StrOptions({"auto", "float32", "bfloat16", "float16"})],
         "num_workers": [Interval(Integral, 0, None, closed="left"), StrOptions({"auto"})],
-        "memory": [str, os.PathLike, HasMethods(["cache"]), EmbeddingStore, None],
+        "memory": [str, os.PathLike, HasMethods(["cache"]), FeatureStore, None],
         "verbose": ["verbose"],
     }
 
@@ -137,20 +137,20 @@ class BackboneFeatures(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEs
         pretrained: bool | str | os.PathLike[str] = True,
         image_size: int | None = None,
         image_shape: tuple[int, ...] | list[int] | None = None,
-        white: float | None = None,
+        max_pixel_value: float | None = None,
         n_channels: int | None = None,
         batch_size: int = 32,
         device: str | torch.device = "auto",
         precision: Literal["auto", "float32", "bfloat16", "float16"] = "auto",
         num_workers: int | Literal["auto"] = "auto",
-        memory: str | os.PathLike[str] | joblib.Memory | EmbeddingStore | None = None,
+        memory: str | os.PathLike[str] | joblib.Memory | FeatureStore | None = None,
         verbose: int | bool = 0,
     ) -> None:
         self.backbone = backbone
         self.pretrained = pretrained
         self.image_size = image_size
         self.image_shape = image_shape
-        self.white = white
+        self.max_pixel_value = max_pixel_value
         self.n_channels = n_channels
         self.batch_size = batch_size
         self.device = device
@@ -241,7 +241,7 @@ class BackboneFeatures(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEs
         images = as_images(
             X,
             image_shape=self.image_shape,
-            white=self.white,
+            max_pixel_value=self.max_pixel_value,
             n_channels=self.n_channels,
             colour=None if reset else getattr(self, "_saw_colour", None),
         )

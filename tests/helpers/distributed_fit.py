@@ -83,7 +83,7 @@ def weights_of(clf):
 
 def first_gradients(**parameters):
     recorder = Gradients()
-    estimator(callbacks=[recorder], clip_grad=None, **parameters).fit(IMAGES, LABELS, WEIGHTS)
+    estimator(callbacks=[recorder], max_grad_norm=None, **parameters).fit(IMAGES, LABELS, WEIGHTS)
     return recorder.gradients.numpy()
 
 

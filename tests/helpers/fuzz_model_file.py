@@ -173,7 +173,7 @@ def alike(loaded, original):
     """Tell whether all is the same that predictions depend on besides weights."""
     names = ("backbone_config_", "n_features_in_", "feature_names_in_")
     names += ("backbone", "batch_size", "compile", "image_shape", "n_channels", "num_workers")
-    names += ("precision", "white")
+    names += ("precision", "max_pixel_value")
     return all(getattr(loaded, name, 0) == getattr(original, name, 0) for name in names)
 
 

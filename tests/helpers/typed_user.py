@@ -13,12 +13,12 @@ from sklearn_clce import (
     ClassBalancedBatchSampler,
     CLCEClassifier,
     CLCELoss,
-    EmbeddingStore,
+    FeatureStore,
     LabelAwareContrastiveLoss,
     clce_loss,
     few_shot_score,
     label_aware_contrastive_loss,
-    list_backbones,
+    backbone_aliases,
     load_image_folder,
 )
 
@@ -41,7 +41,7 @@ def classifiers() -> list[CLCEClassifier]:
         CLCEClassifier(layer_decay=0.75),
         CLCEClassifier(projection_dim=None),
         CLCEClassifier(projection_dim=64),
-        CLCEClassifier(clip_grad=None),
+        CLCEClassifier(max_grad_norm=None),
         CLCEClassifier(augment=darker),
         CLCEClassifier(augment=nn.Identity()),
         CLCEClassifier(augment=None),
@@ -51,7 +51,7 @@ def classifiers() -> list[CLCEClassifier]:
         CLCEClassifier(class_weight={"cat": 2.0, "dog": 1}),
         CLCEClassifier(class_weight="balanced", sampler="balanced"),
         CLCEClassifier(random_state=np.random.RandomState(0), verbose=True),
-        CLCEClassifier(memory=EmbeddingStore("features"), checkpoint=Path("checkpoint")),
+        CLCEClassifier(memory=FeatureStore("features"), checkpoint=Path("checkpoint")),
         CLCEClassifier(early_stopping=True, scoring="neg_log_loss"),
         CLCEClassifier(early_stopping=True, scoring=get_scorer("f1_macro")),
         CLCEClassifier(early_stopping=True, scoring=own_score),
@@ -95,8 +95,8 @@ def criterion(logits: Tensor, embeddings: Tensor, labels: Tensor) -> Tensor:
 
 
 def others(X: NDArray[np.float64], y: list[str]) -> None:
-    for batch in ClassBalancedBatchSampler(y, classes_per_batch=2, rows_per_class=2):
+    for batch in ClassBalancedBatchSampler(y, classes_per_batch=2, samples_per_class=2):
         print(len(batch))
     low, high = few_shot_score(CLCEClassifier(), X, y, k_shot=5).interval
     paths, names = load_image_folder("pictures")
-    print(low < high, list_backbones()["beit"], paths[0], names[0])
+    print(low < high, backbone_aliases()["beit"], paths[0], names[0])

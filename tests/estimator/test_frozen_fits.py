@@ -1,0 +1,20 @@
+"""Fits give what they gave when they were frozen."""
+
+import json
+
+import numpy as np
+import pytest
+
+from frozen_fits import FITS, RESULTS, results
+
+KEPT = json.loads(RESULTS.read_text())
+
+
+@pytest.mark.parametrize("name", FITS)
+def test_fit_gives_its_frozen_results(name):
+    if name == "onnx":
+        pytest.importorskip("onnxruntime")
+    found = results(name)
+    assert found.keys() == KEPT[name].keys()
+    for key, value in found.items():
+        np.testing.assert_allclose(value, KEPT[name][key], rtol=2e-3, atol=2e-3, err_msg=key)
