@@ -21,7 +21,7 @@ ROOT = Path(__file__).parents[2]
 
 def files() -> list[Path]:
     """Find the files that have such tests; others may need packages that are not there."""
-    return [p for p in sorted(ROOT.glob("tests/test_*.py")) if MARK.search(p.read_text("utf-8"))]
+    return [p for p in sorted(ROOT.glob("tests/*/test_*.py")) if MARK.search(p.read_text("utf-8"))]
 
 
 def measure(plan: Plan) -> dict:

@@ -2,7 +2,7 @@
 
 from ._description import UndescribableError, describe, libraries
 from ._frozen import FrozenBackbone, frozen_backbone
-from ._loading import BackboneConfig, build_timm, backbone_aliases, load_backbone
+from ._loading import BackboneConfig, backbone_aliases, build_timm, load_backbone
 from ._lower_blocks import block_widths, lower_blocks_of, part_widths, set_lower_blocks
 from ._running import Normalize, count_features, run_backbone, run_in_parts
 

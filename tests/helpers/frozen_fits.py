@@ -279,7 +279,9 @@ def model_file():
         clf = CLCEClassifier.load(path, device="cpu")
     first = seen(clf, X, novelty=True)
     clf.set_params(early_stopping=False)
-    return first | {f"{name} later": found for name, found in seen(clf.partial_fit(X, y), X).items()}
+    return first | {
+        f"{name} later": found for name, found in seen(clf.partial_fit(X, y), X).items()
+    }
 
 
 @frozen

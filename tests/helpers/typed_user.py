@@ -15,10 +15,10 @@ from sklearn_clce import (
     CLCELoss,
     FeatureStore,
     LabelAwareContrastiveLoss,
+    backbone_aliases,
     clce_loss,
     few_shot_score,
     label_aware_contrastive_loss,
-    backbone_aliases,
     load_image_folder,
 )
 

@@ -16,7 +16,7 @@ import pytest
 import sklearn_clce
 from browser import CHROMIUM, Browser
 
-SITE = Path(__file__).parents[1] / "docs" / "_build" / "html"
+SITE = Path(__file__).parents[2] / "docs" / "_build" / "html"
 PAGES = [
     "index.html",
     "user_guide.html",

@@ -33,7 +33,7 @@ from benchmarks.accuracy.sources import CALTECH_TEST, CALTECH_TRAIN, CIFAR_FS, F
 from sklearn_clce import CLCEClassifier
 from sklearn_clce.backbones import BackboneConfig, load_backbone
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 TINY = {"data": "digits", "n_classes": 2, "shots": 4, "image_size": 32}
 BRIEF = TINY | {"max_epochs": 1}
 

@@ -12,7 +12,7 @@ from numpydoc.validate import validate
 
 import sklearn_clce
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 SCRIPTS = Path(sysconfig.get_path("scripts"))
 # Extended summary, See Also, Examples (ES01, SA01, EX01) and two of layout are not asked
 # of every object; private sections such as References are numpydoc's own.

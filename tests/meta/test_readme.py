@@ -5,7 +5,7 @@ from pathlib import Path
 
 from sklearn_clce import backbone_aliases
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text()
 
 

@@ -23,7 +23,7 @@ from benchmarks.tables import directive, text
 from sklearn_clce import CLCEClassifier
 from sklearn_clce._training.module import Standardize
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 CPU = torch.device("cpu")
 
 

@@ -20,7 +20,7 @@ from model_files import assert_same_model, on_features, tiny, vectors, vit
 from sklearn_clce import CLCEClassifier
 from sklearn_clce.persistence import _file, _versions
 
-FOLDER = Path(__file__).parent
+FOLDER = Path(__file__).parents[1]
 
 
 @pytest.fixture(scope="module")
@@ -132,10 +132,10 @@ def test_older_formats_are_brought_forward_step_by_step(fitted_head, tmp_path, m
 
 @pytest.mark.filterwarnings("ignore::sklearn.exceptions.InconsistentVersionWarning")
 def test_the_first_file_of_format_1_still_loads():
-    loaded = CLCEClassifier.load(FOLDER / "data" / "format_1.safetensors")
+    loaded = CLCEClassifier.load(FOLDER / "persistence" / "format_1.safetensors")
     assert loaded.module_.started
     assert (loaded.module_.class_counts == -1).all()  # trained, without a mean
-    expected = json.loads((FOLDER / "data" / "format_1.json").read_text())
+    expected = json.loads((FOLDER / "persistence" / "format_1.json").read_text())
     assert loaded.classes_.tolist() == expected["classes"]
     assert_allclose(loaded.predict_proba(expected["X"]), expected["proba"], rtol=1e-4)
     loaded.partial_fit(expected["X"], loaded.predict(expected["X"]))
@@ -143,8 +143,8 @@ def test_the_first_file_of_format_1_still_loads():
 
 @pytest.mark.filterwarnings("ignore::sklearn.exceptions.InconsistentVersionWarning")
 def test_a_file_written_before_the_sub_packages_still_loads():
-    loaded = CLCEClassifier.load(FOLDER / "data" / "before_sub_packages.safetensors")
-    expected = json.loads((FOLDER / "data" / "before_sub_packages.json").read_text())
+    loaded = CLCEClassifier.load(FOLDER / "persistence" / "before_sub_packages.safetensors")
+    expected = json.loads((FOLDER / "persistence" / "before_sub_packages.json").read_text())
     X = load_digits(n_class=3).images[expected["digits"]] / 16
     assert loaded.classes_.tolist() == expected["classes"]
     assert_allclose(loaded.predict_proba(X), expected["proba"], atol=5e-5)

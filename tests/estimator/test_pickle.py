@@ -24,7 +24,7 @@ from model_files import (
 )
 from sklearn_clce import CLCEClassifier
 
-FOLDER = Path(__file__).parent
+FOLDER = Path(__file__).parents[1]
 
 
 def test_a_pickle_is_hardly_larger_than_the_parameters(colour_images, colour_labels):

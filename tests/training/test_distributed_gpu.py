@@ -82,14 +82,14 @@ def test_the_main_process_takes_no_turns(monkeypatch, tmp_path):
 
 def test_a_search_in_two_processes_over_one_gpu_scores_as_in_one(tmp_path):
     """The GPU is simulated: whoever computes beside another process is out of memory."""
-    helpers = Path(__file__).parent / "helpers"
+    helpers = Path(__file__).parents[1] / "helpers"
     environment = os.environ | {"TMPDIR": str(tmp_path), "OMP_NUM_THREADS": "1"}
     path = os.pathsep.join([str(helpers), os.environ.get("PYTHONPATH", "")])
     with open(tmp_path / "errors", "w+") as errors:
         done = subprocess.run(
             [sys.executable, "-c", SEARCH],
             env=environment | {"PYTHONPATH": path},
-            cwd=Path(__file__).parents[1],
+            cwd=Path(__file__).parents[2],
             stderr=errors,
             timeout=300,
         )

@@ -26,7 +26,7 @@ class Recording(Callback):
         net.history.record("matrix", np.ones((2, 2)))
 
 
-SCRIPT = Path(__file__).parent / "helpers" / "checkpointed_fit.py"
+SCRIPT = Path(__file__).parents[1] / "helpers" / "checkpointed_fit.py"
 
 
 def run(folder, result, moment):

@@ -186,7 +186,7 @@ def test_pictures_of_a_large_class_are_chosen_from_all_of_it():
 
 @pytest.mark.filterwarnings("ignore::sklearn.exceptions.InconsistentVersionWarning")
 def test_a_model_file_of_before_has_no_means_of_classes(digits):
-    folder = Path(__file__).parent / "data"
+    folder = Path(__file__).parents[1] / "persistence"
     loaded = CLCEClassifier.load(folder / "before_sub_packages.safetensors")
     X, y = digits
     for refused in (loaded.score_samples, loaded.calibrate_offset):

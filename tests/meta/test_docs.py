@@ -9,7 +9,7 @@ from docutils.core import publish_doctree
 from PIL import Image
 from sklearn.datasets import load_sample_image
 
-DOCS = Path(__file__).parents[1] / "docs"
+DOCS = Path(__file__).parents[2] / "docs"
 PAGES = [path.name for path in sorted(DOCS.glob("*.rst")) if ">>> " in path.read_text("utf-8")]
 SIDE = 160
 

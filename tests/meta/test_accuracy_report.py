@@ -30,7 +30,7 @@ from benchmarks.accuracy.plots import plot_group
 from benchmarks.accuracy.report import FOLDER, PAGE, write_report
 from benchmarks.accuracy.results import read_lines
 
-DOCS = Path(__file__).parents[1] / "docs"
+DOCS = Path(__file__).parents[2] / "docs"
 ACCURACIES = {"logistic": 0.70, "ce": 0.74, "clce": 0.76, "supcon": 0.76, "fastai": 0.6}
 MACHINE = {"cpu": "an abacus", "instructions": "beads", "cores": 2, "gpu": None, "threads": 1}
 

@@ -272,7 +272,7 @@ def test_wrong_calls_are_refused(tmp_path, clouds, monkeypatch):
         clf.export_onnx(tmp_path / "model.onnx")
 
 
-PAGE = Path(__file__).parents[1] / "docs" / "deployment.rst"
+PAGE = Path(__file__).parents[2] / "docs" / "deployment.rst"
 
 
 def test_the_lines_of_the_page_run_on_a_picture(photos, tmp_path, monkeypatch):

@@ -13,7 +13,7 @@ from model_file_mutations import MUTATIONS
 from sklearn_clce import CLCEClassifier
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="memory is read from /proc")
-HELPERS = Path(__file__).parent / "helpers"
+HELPERS = Path(__file__).parents[1] / "helpers"
 FILES = 2004
 
 

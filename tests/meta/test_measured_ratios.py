@@ -9,7 +9,7 @@ from docutils.core import publish_doctree
 from benchmarks import record as recording
 from benchmarks.ratios import RATIOS, page
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 MACHINE = {"cpu": "an abacus", "cores": 2}
 
 

@@ -8,7 +8,7 @@ import pytest
 from benchmarks import backbones, fit_time
 from sklearn_clce import backbone_aliases
 
-TABLES = Path(__file__).parents[1] / "docs" / "tables"
+TABLES = Path(__file__).parents[2] / "docs" / "tables"
 
 
 @pytest.mark.parametrize(
