@@ -12,6 +12,8 @@ from sklearn.utils import Tags
 from sklearn.utils.validation import check_is_fitted, validate_data
 from skorch.history import History
 
+from ._checks import check_not_images, check_not_swapped, to_numpy, unchanged_on_error
+from ._targets import encode_known_labels, encode_labels, known_classes, sample_weights
 from ._training import (
     CallbackSupportMixin,
     CLCEModule,
@@ -25,16 +27,6 @@ from ._training import (
     infer,
     trained_blocks,
     with_callbacks,
-)
-from ._validation import (
-    encode_known_labels,
-    encode_labels,
-    known_classes,
-    off_torch,
-    refuse_pictures,
-    refuse_swapped,
-    sample_weights,
-    unchanged_on_error,
 )
 from .backbones import BackboneConfig
 from .data import as_images
@@ -362,7 +354,7 @@ class CLCEClassifier(
             goes_on = self.warm_start and hasattr(self, "classes_")
             if not goes_on:
                 self._forget_columns()
-            refuse_swapped(X, y)
+            check_not_swapped(X, y)
             samples = self._read(X, reset=not goes_on)
             classes, labels = encode_labels(samples, y)
             if goes_on and not np.array_equal(classes, self.classes_):
@@ -440,7 +432,7 @@ class CLCEClassifier(
             )
         with unchanged_on_error(self):
             goes_on = hasattr(self, "classes_")
-            refuse_swapped(X, y)
+            check_not_swapped(X, y)
             samples = self._read(X, reset=not goes_on)
             self.classes_ = known_classes(classes, getattr(self, "classes_", None))
             labels = encode_known_labels(samples, y, self.classes_)
@@ -553,8 +545,8 @@ class CLCEClassifier(
         ``like``: samples of this fit, for others that come with them.
         """
         if self._precomputed:
-            refuse_pictures(X)
-            X = validate_data(self, off_torch(X), dtype=np.float32, reset=reset)
+            check_not_images(X)
+            X = validate_data(self, to_numpy(X), dtype=np.float32, reset=reset)
             as_torch_takes_it = np.require(X, requirements=["C", "A", "W"])
             return torch.from_numpy(as_torch_takes_it)
         n_channels, colour = self.n_channels, None

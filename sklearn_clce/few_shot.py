@@ -18,7 +18,8 @@ from sklearn.utils import _safe_indexing, check_random_state
 from sklearn.utils._param_validation import HasMethods, Interval, validate_params
 from sklearn.utils.parallel import Parallel, delayed
 
-from ._validation import encode_labels, off_torch
+from ._checks import to_numpy
+from ._targets import encode_labels
 from .classifier import CLCEClassifier
 from .data import is_on_disk
 from .features import BackboneFeatures, FeatureStore
@@ -179,7 +180,7 @@ def few_shot_score(
                 "out of classes"
             )
     seeds = check_random_state(random_state).randint(np.iinfo(np.int32).max, size=n_episodes)
-    y = np.asarray(off_torch(y)).ravel()
+    y = np.asarray(to_numpy(y)).ravel()
     with _keeping_features(estimator) as keeper:
         scores = Parallel(n_jobs=n_jobs)(
             delayed(_episode_score)(

@@ -8,8 +8,9 @@ import numpy as np
 from numpy.typing import ArrayLike
 from sklearn.utils.validation import check_is_fitted
 
+from ._checks import check_not_swapped, unchanged_on_error
+from ._targets import encode_new_labels
 from ._training import CLCENet, CLCEParameters, Samples, grown_net
-from ._validation import encode_new_labels, refuse_swapped, unchanged_on_error
 
 
 class NewClassesMixin(CLCEParameters):
@@ -76,7 +77,7 @@ class NewClassesMixin(CLCEParameters):
         check_is_fitted(self)
         self._validate_params()
         with unchanged_on_error(self):
-            refuse_swapped(X, y)
+            check_not_swapped(X, y)
             samples = self._read(X, reset=False)
             classes, labels, order = encode_new_labels(samples, y, self.classes_)
             self.net_ = grown_net(self, self.net_, samples, labels, order)

@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 from torch.utils.data import Sampler
 
-from ._validation import off_torch
+from ._checks import to_numpy
 
-LONELY_ANCHORS = 0.1  # "auto" balances from this share of anchors without a positive on
+MAX_WITHOUT_POSITIVE = 0.1  # "auto" balances from this share of anchors without a positive on
 
 
 def count_parts(n: int, size: int) -> int:
@@ -110,7 +110,7 @@ class ClassBalancedBatchSampler(Sampler[list[int]]):
         for name, (value, smallest) in least.items():
             if not isinstance(value, Integral) or value < smallest:
                 raise ValueError(f"{name}={value!r}: an integer of at least {smallest} is required")
-        names = np.asarray(off_torch(labels))
+        names = np.asarray(to_numpy(labels))
         if names.ndim != 1 or len(names) == 0:
             raise ValueError(f"labels of shape {names.shape}: one label a sample is required")
         _, codes = np.unique(names, return_inverse=True)
@@ -170,7 +170,7 @@ def make_batch_sampler(
         sampler = "shuffle"  # of one class, as a call of partial_fit may be, there is no balance
     if sampler == "auto":
         drawn = math.ceil(len(labels) / count_parts(len(labels), batch_size))
-        lonely = weight > 0 and lonely_anchors(labels, drawn) > LONELY_ANCHORS
+        lonely = weight > 0 and anchors_without_positive(labels, drawn) > MAX_WITHOUT_POSITIVE
         sampler = "balanced" if lonely and batch_size >= 4 else "shuffle"
     if sampler == "shuffle":
         return ShuffledBatchSampler(len(labels), batch_size, random_state)
@@ -188,7 +188,7 @@ def make_batch_sampler(
     )
 
 
-def lonely_anchors(labels: np.ndarray, batch_size: int) -> float:
+def anchors_without_positive(labels: np.ndarray, batch_size: int) -> float:
     """Return the expected share of anchors without a positive in shuffled batches."""
     n_samples, counts = len(labels), np.bincount(labels)
     counts = counts[counts > 0]

@@ -81,7 +81,7 @@ def chosen_runs(group, options):
 
 def measure_missing(missing, options):
     """Do runs and write their lines."""
-    from sklearn_clce._validation import resolve_device
+    from sklearn_clce._system import resolve_device
 
     from .measure import Surroundings
     from .processes import measure_all

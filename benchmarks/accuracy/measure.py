@@ -20,7 +20,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import Normalizer
 
 from sklearn_clce import BackboneFeatures, CLCEClassifier, few_shot_score
-from sklearn_clce._validation import resolve_device
+from sklearn_clce._system import resolve_device
 from sklearn_clce.backbones import frozen_backbone
 
 from .baselines import make_baseline

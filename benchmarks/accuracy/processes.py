@@ -6,7 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
 from queue import Queue
 
-from sklearn_clce._validation import resolve_device
+from sklearn_clce._system import resolve_device
 
 PRELOADED = ["benchmarks.accuracy.measure", "timm", "torchvision.transforms.v2"]
 END = None  # of what a batch of runs gives

@@ -10,7 +10,7 @@ import torch
 from skorch.history import History
 from torch import Tensor, nn
 
-from .._validation import resolve_device
+from .._system import resolve_device
 from ..backbones import (
     BackboneConfig,
     FrozenBackbone,
@@ -23,7 +23,7 @@ from ..losses import CLCELoss
 from .course import Course, begin, mix_seed
 from .low_rank import adapt, is_adapted, merge
 from .module import CLCEModule, trains
-from .net import CLCENet, already_a_batch, probabilities
+from .net import CLCENet, identity_collate, probabilities
 from .optim import fixed_in, freeze, settled_trainable
 from .parameters import CLCEParameters
 from .samples import Samples, kept_features
@@ -176,7 +176,7 @@ def make_net(parameters: CLCEParameters, module: CLCEModule, device: torch.devic
     }
     for loader in ("iterator_train", "iterator_valid"):
         if loader in extra:  # one like torch's DataLoader
-            options[f"{loader}__collate_fn"] = already_a_batch
+            options[f"{loader}__collate_fn"] = identity_collate
             if loader == "iterator_valid":  # training draws from torch's, which each epoch seeds
                 options[f"{loader}__generator"] = torch.Generator()
         else:

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 from torch.optim.lr_scheduler import LambdaLR
 
-from .._distributed import same_for_all
+from .._system import broadcast
 from .optim import warmup_cosine
 
 VALIDATED = ("valid_loss", "valid_acc")  # what epochs record of a validation set
@@ -133,7 +133,7 @@ class EarlyStopping(Callback):
         """Compare with the best so far, as scikit-learn's MLPClassifier does."""
         if self.patience is None:
             return
-        score = same_for_all(float(net.history[-1, "valid_score"]))
+        score = broadcast(float(net.history[-1, "valid_score"]))
         self.n_failed_ = self.n_failed_ + 1 if score < self.best_score_ + self.tol else 0
         if score > self.best_score_:
             self.best_score_ = score

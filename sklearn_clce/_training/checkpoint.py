@@ -14,15 +14,17 @@ from typing import IO, Any, Self
 import numpy as np
 import torch
 
-from .._distributed import (
+from .._system import (
+    Lock,
+    broadcast,
     device_rng_state,
-    from_all,
+    gather_objects,
     is_main,
     rank,
-    same_for_all,
+    remove_unfinished,
     set_device_rng_state,
+    write_atomically,
 )
-from .._files import Lock, remove_unfinished, write_atomically
 from ..backbones import UndescribableError, describe
 from .callbacks import copy_weights
 from .identity import identity_of
@@ -50,7 +52,7 @@ class Checkpoint:
         self.lock = Lock(self.folder)
         self.epochs_kept = 0
         self.has_warned = False
-        found = same_for_all(self._opened() if is_main() else None)
+        found = broadcast(self._opened() if is_main() else None)
         if isinstance(found, Exception):
             raise found
         self.state: dict[str, Any] | None = found
@@ -155,8 +157,8 @@ class Checkpoint:
             "epochs_done": net.run.epochs_done,
             "time": net.run.time.state(),
             "ended": net.run.is_over,
-            "torch_rng": from_all(torch.get_rng_state()),
-            "device_rng": (device.type, from_all(device_rng_state(device))),
+            "torch_rng": gather_objects(torch.get_rng_state()),
+            "device_rng": (device.type, gather_objects(device_rng_state(device))),
             "scaling": None if net.scaling is None else net.scaling.state(),
         }
         if is_main():

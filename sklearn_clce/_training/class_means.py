@@ -12,7 +12,7 @@ from .module import CLCEModule
 from .net import CLCENet
 from .samples import Samples, make_dataset, part_of
 
-MOST_OF_A_CLASS = 20  # images that the backbone runs on once more; more hardly move a mean
+MAX_PER_CLASS = 20  # images that the backbone runs on once more; more hardly move a mean
 
 
 def keep_class_means(
@@ -41,7 +41,7 @@ def note_class_means(
     means, counts = (part.cpu().double() for part in (module.class_means, module.class_counts))
     of_class = one_hot(labels, len(means)) * weights[:, None].double()  # (n, n_classes)
     # of many calls the later ones count: the network has moved since the first
-    before = counts.clamp(0, MOST_OF_A_CLASS) * goes_on
+    before = counts.clamp(0, MAX_PER_CLASS) * goes_on
     seen = of_class.sum(dim=0)
     sums = before[:, None] * means + of_class.T @ read.double()
     means = torch.where(seen[:, None] > 0, sums / (before + seen)[:, None], means)
@@ -54,6 +54,6 @@ def spread_over_classes(labels: np.ndarray) -> np.ndarray:
     chosen = []
     for label in np.unique(labels):
         indices = np.flatnonzero(labels == label)
-        places = np.linspace(0, len(indices) - 1, min(len(indices), MOST_OF_A_CLASS))
+        places = np.linspace(0, len(indices) - 1, min(len(indices), MAX_PER_CLASS))
         chosen.append(indices[places.astype(int)])
     return np.sort(np.concatenate(chosen))

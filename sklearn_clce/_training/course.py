@@ -11,7 +11,7 @@ import numpy as np
 from sklearn.utils import check_random_state
 from torch import nn
 
-from .._distributed import same_for_all
+from .._system import broadcast
 from .low_rank import is_adapted, merge
 from .parameters import CLCEParameters
 
@@ -96,7 +96,7 @@ def go_on(parameters: CLCEParameters, course: Course, backbone: nn.Module | None
 def draw_seed(parameters: CLCEParameters) -> int:
     """Draw a seed, the same in all processes."""
     random_state = check_random_state(parameters.random_state)
-    return same_for_all(int(random_state.randint(np.iinfo(np.int32).max)))
+    return broadcast(int(random_state.randint(np.iinfo(np.int32).max)))
 
 
 def alike(module: nn.Module, other: nn.Module | None) -> bool:

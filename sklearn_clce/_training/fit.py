@@ -13,9 +13,17 @@ from sklearn.model_selection import StratifiedShuffleSplit
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from .._distributed import is_main, own_turn, seeded_torch, warn_if_not_joined
-from .._validation import check_default_dtype, naming, resolve_device, resolve_precision
-from ..data import Room
+from .._checks import prefix_errors
+from .._system import (
+    check_default_dtype,
+    gpu_lock,
+    is_main,
+    resolve_device,
+    resolve_precision,
+    seeded_torch,
+    warn_if_not_joined,
+)
+from ..data import MemoryBudget
 from ..samplers import make_batch_sampler
 from .assembly import continued_net, make_module, make_net
 from .callbacks import check_callbacks
@@ -95,7 +103,7 @@ def fit_net(
         )
     if checkpoint is not None:
         course = replace(course, seed=checkpoint.seed_or(course.seed))
-    with checkpoint or nullcontext(), own_turn(device), seeded_torch(course.seed, device):
+    with checkpoint or nullcontext(), gpu_lock(device), seeded_torch(course.seed, device):
         time = TimeLimit(parameters.max_time)  # waiting for one's turn is not part of it
         net, features = _begin(parameters, given, len(classes), after, device, course.seed)
         ends_anew = not in_part and _ends_anew(parameters, net.module_, given.samples)
@@ -113,7 +121,7 @@ def fit_net(
         train_on, validation = _validated(parameters, net, given, shown, validation)
         training = shown.at(train_on)
         _start(parameters, net, features, train_on, training, is_new=after is None)
-        room = Room(parameters.cache_size)
+        room = MemoryBudget(parameters.cache_size)
         dataset = make_dataset(
             net.module_,
             training.samples,
@@ -273,13 +281,13 @@ def _with_features(
     features = features_for(parameters, net, validation.samples, parameters.verbose)
     if features is None:
         return validation
-    with naming("X_val"):
+    with prefix_errors("X_val"):
         precision = resolve_precision(parameters.precision, torch.device(net.device))
         check_finite(net.module_, features, precision)
     return validation.with_samples(features)
 
 
-def _dataset_of(validation: ValidationSet, module: CLCEModule, room: Room) -> Dataset:
+def _dataset_of(validation: ValidationSet, module: CLCEModule, room: MemoryBudget) -> Dataset:
     return make_dataset(
         module, validation.samples, validation.labels, validation.weights, room=room
     )
@@ -304,7 +312,7 @@ def _batches(parameters: CLCEParameters, labels: np.ndarray, seed: int) -> Batch
         random_state=seed,
     )
     if parameters.weight > 0 and parameters.n_views == 1:
-        warn_of_lonely_anchors(batch_sampler, labels)
+        warn_of_anchors_without_positive(batch_sampler, labels)
     return batch_sampler
 
 
@@ -319,7 +327,7 @@ def split(labels: np.ndarray, how: Split) -> tuple[np.ndarray, np.ndarray]:
         ) from error
 
 
-def warn_of_lonely_anchors(batch_sampler: BatchSampler, labels: np.ndarray) -> None:
+def warn_of_anchors_without_positive(batch_sampler: BatchSampler, labels: np.ndarray) -> None:
     """Warn where most anchors will not have a positive in their batch."""
     epoch, n_paired, n_anchors = batch_sampler.epoch, 0, 0
     for batch in batch_sampler:

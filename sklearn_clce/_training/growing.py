@@ -9,8 +9,7 @@ import torch
 from scipy.optimize import minimize
 from torch import Tensor
 
-from .._distributed import own_turn, seeded_torch
-from .._validation import resolve_device
+from .._system import gpu_lock, resolve_device, seeded_torch
 from .assembly import continued_net
 from .class_means import note_class_means
 from .course import go_on
@@ -46,7 +45,7 @@ def grown_net(
     device = resolve_device(parameters.device)
     read, _ = infer(parameters, net, samples, net.read)
     course = go_on(parameters, net.course, net.module_.backbone)
-    with own_turn(device), seeded_torch(course.seed, device):
+    with gpu_lock(device), seeded_torch(course.seed, device):
         module = copy.deepcopy(net.module_)
         grow(module, read, torch.from_numpy(labels), torch.from_numpy(order))
         grown = continued_net(parameters, net, device, module)

@@ -8,8 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .._distributed import n_processes
-from .._files import digest_file
+from .._system import digest_file, n_processes
 from ..backbones import UndescribableError, describe, libraries
 from ..data import Images
 from ..features import image_digests
@@ -66,7 +65,7 @@ def identity_of(
 
 def digest_of(samples: Tensor | Images) -> str:
     """Digest samples by their content; of images that may change there is no digest: empty."""
-    if not isinstance(samples, Tensor) and samples.may_change:
+    if not isinstance(samples, Tensor) and samples.is_stochastic:
         return ""
     return describe(_content_of(samples))
 

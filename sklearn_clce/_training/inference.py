@@ -10,8 +10,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from .._distributed import from_all, is_main, own_turn, share_of
-from .._progress import bar
+from .._system import bar, gather_objects, gpu_lock, is_main, own_share
 from ..data import FeatureBatches
 from .loading import in_order, load
 from .net import CLCENet
@@ -28,7 +27,7 @@ def infer(
 
     ``how`` computes other outputs of a batch.
     """
-    with own_turn(torch.device(net.device)):
+    with gpu_lock(torch.device(net.device)):
         features = features_for(parameters, net, samples)
         dataset = make_dataset(net.module_, samples if features is None else features)
         outputs = infer_batches(net, dataset, how or net.infer)
@@ -46,9 +45,9 @@ def infer_batches(net: CLCENet, dataset: Dataset, how: Infer) -> tuple[Tensor, .
     """Return the outputs of a dataset's batches in order, each process computing some of them."""
     net.module_.eval()
     outputs = []
-    batches: Any = load(net, dataset, share_of(in_order(net, dataset)))
+    batches: Any = load(net, dataset, own_share(in_order(net, dataset)))
     shown = bool(net.verbose) and is_main() and not isinstance(batches, FeatureBatches)
     for batch, _ in bar(batches, total=len(batches), unit="batch", shown=shown):
         with torch.inference_mode():
             outputs.append([output.float().cpu() for output in how(batch)])
-    return tuple(map(torch.cat, zip(*chain(*from_all(outputs)), strict=True)))
+    return tuple(map(torch.cat, zip(*chain(*gather_objects(outputs)), strict=True)))

@@ -11,8 +11,7 @@ import torch
 from sklearn.exceptions import ConvergenceWarning
 from torch.utils.data import Dataset
 
-from .._distributed import Parallel, rank, share_buffers, shared
-from .._validation import resolve_precision
+from .._system import Parallel, rank, resolve_precision, share_buffers, shared
 from .course import mix_seed
 from .loading import Batches, Views, in_order, load
 from .loss_scaling import LossScaling

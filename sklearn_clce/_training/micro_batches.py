@@ -9,7 +9,7 @@ from itertools import compress
 import torch
 from torch import Tensor
 
-from .._distributed import device_rng_state, set_device_rng_state
+from .._system import device_rng_state, set_device_rng_state
 from ..samplers import count_parts
 
 

@@ -16,8 +16,7 @@ from skorch.history import History
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from .._distributed import Parallel, gather
-from .._validation import autocast, resolve_precision, widest_float
+from .._system import Parallel, autocast, gather, highest_precision_dtype, resolve_precision
 from ..backbones import run_in_parts
 from .callbacks import (
     ClipGradients,
@@ -250,7 +249,7 @@ class CLCENet(ClassifierMixin, NeuralNet):
             self.run.score.add(step["y_pred"])
         labels, weights = (target.to(self.device, non_blocking=True) for target in batch[1])
         hits = step["y_pred"][0].argmax(dim=1) == labels
-        exact = widest_float(weights.device)
+        exact = highest_precision_dtype(weights.device)
         weights = gather(weights.to(exact))
         total = weights.sum()
         hit = (gather(hits.to(exact)) * weights).sum()
@@ -284,6 +283,6 @@ def probabilities(logits: Tensor) -> Tensor:
     return logits.float().softmax(dim=-1)
 
 
-def already_a_batch(batch: Any) -> Any:
+def identity_collate(batch: Any) -> Any:
     """Collate nothing: the datasets of :mod:`sklearn_clce.data` give whole batches."""
     return batch

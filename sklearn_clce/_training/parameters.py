@@ -20,7 +20,7 @@ from sklearn.utils._param_validation import (
 )
 from torch import Tensor, nn
 
-from .._validation import suggestion, suggests_parameters
+from .._checks import suggestion, suggests_parameters
 from ..features import FeatureStore
 
 TAKE_BOOL = {"boolean", "verbose", "random_state"}  # the last two as everywhere in scikit-learn

@@ -8,8 +8,7 @@ from typing import Any
 
 from skorch.callbacks import Callback
 
-from .._distributed import is_main
-from .._progress import bar, duration, tell
+from .._system import bar, duration, is_main, write_line
 from .optim import trained_blocks
 
 SHOWN = {"train_loss": "loss", "valid_loss": "validation loss", "valid_acc": "validation accuracy"}
@@ -31,7 +30,7 @@ class Progress(Callback):
         n_steps, n_epochs = len(net.run.batch_sampler), net.run.n_epochs
         limited = math.isfinite(net.run.time.seconds)
         what = f"trainable={trained_blocks(net.module_)!r}"
-        tell(
+        write_line(
             f"training {trained:,} of {total:,} parameters ({what}) "
             f"on {len(X):,} samples, on {net.device}: "
             f"{'up to ' if net.patience or limited else ''}{n_epochs} epochs of {n_steps} steps"
@@ -65,7 +64,7 @@ class Progress(Callback):
         figures = [f"{name} {epoch[key]:.3f}" for key, name in shown.items() if key in epoch]
         ending = "" if net.run.is_over else f", {duration(left)} left"
         number = f"{done:>{len(str(n_epochs))}}/{n_epochs}"
-        tell(f"epoch {number}: {', '.join([*figures, duration(epoch['dur'])])}{ending}")
+        write_line(f"epoch {number}: {', '.join([*figures, duration(epoch['dur'])])}{ending}")
 
     def on_train_end(self, net: Any, X: Any = None, y: Any = None, **kwargs: Any) -> None:
         """Close the bar of an epoch that was cut short."""

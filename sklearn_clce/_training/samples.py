@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .._validation import resolve_precision
+from .._system import resolve_precision
 from ..backbones import FrozenBackbone
 from ..data import (
     Augmentation,
@@ -16,9 +16,9 @@ from ..data import (
     Images,
     LabelledFeatures,
     LabelledImages,
+    MemoryBudget,
     PartOfImages,
     RandomCrops,
-    Room,
     all_grey,
 )
 from ..features import FeatureStore, features_of, open_store
@@ -89,7 +89,7 @@ def make_dataset(
     weights: np.ndarray | None = None,
     *,
     augment: Augment | None = None,
-    room: Room | None = None,
+    room: MemoryBudget | None = None,
 ) -> LabelledFeatures | LabelledImages:
     """Make batches of what a module takes; labels and weights are of shape (n,).
 

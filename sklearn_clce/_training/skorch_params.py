@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-from .._validation import suggestion
+from .._checks import suggestion
 
 LOADERS = ("iterator_train", "iterator_valid")
 LOADER_OPTIONS = [

@@ -18,7 +18,7 @@ from .recent import Recent
 SHRINKAGE = 0.5  # towards one variance for all features; 0.3 to 0.7 are alike
 N_FOLDS = 5
 REGRESSION_C = 8.0
-LAST_C = 1.0  # less, because features that were tuned to the samples make them look easy
+REFIT_C = 1.0  # less, because features that were tuned to the samples make them look easy
 # More samples make a start slower, and hardly another.
 MAX_SAMPLES = 10_000
 MAX_HELD_OUT = 2_000
@@ -123,7 +123,7 @@ def finish_classifier(
         classifier = module.classifier
         device = classifier.weight.device
         read = module.standardize(features.to(device)).cpu().double()
-        weight, bias = _logistic_regression(read, shown, torch_weights, len(known), LAST_C)
+        weight, bias = _logistic_regression(read, shown, torch_weights, len(known), REFIT_C)
         share = 0.5 if classifier.weight.any() else 1.0  # what has not learned has nothing to say
         columns, biases = classifier.weight.cpu(), classifier.bias.cpu()
         columns_of_known, biases_of_known = columns[known], biases[known]
@@ -140,7 +140,7 @@ def _first_of_each(
     features: Tensor, labels: Tensor, weights: Tensor
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Take samples that weigh something, at most so many, the first of each class first."""
-    kept = torch.argsort(place_in_class(labels, weights), stable=True)
+    kept = torch.argsort(rank_within_class(labels, weights), stable=True)
     kept = kept[weights[kept] > 0][:MAX_SAMPLES]
     return features[kept], labels[kept], weights[kept].double()
 
@@ -154,7 +154,7 @@ def _distinct(features: Tensor, labels: Tensor, weights: Tensor) -> tuple[Tensor
     distinct, place = labelled.unique(dim=0, return_inverse=True)
     together = torch.zeros(len(distinct), dtype=weights.dtype).index_add(0, place, weights)
     labels = distinct[:, 0].long()
-    order = torch.argsort(place_in_class(labels, together), stable=True)
+    order = torch.argsort(rank_within_class(labels, together), stable=True)
     return distinct[order, 1:], labels[order], together[order]
 
 
@@ -207,7 +207,7 @@ def _temper(
     """Return the factor of the scores at which samples that are held out have the least loss."""
     features, labels, weights = (part[:MAX_HELD_OUT] for part in (features, labels, weights))
     n_classes = len(log_shares)
-    place = place_in_class(labels, weights)
+    place = rank_within_class(labels, weights)
     several = torch.bincount(labels, minlength=n_classes)[labels] > 1
     fold = torch.where(several, place % N_FOLDS, -1)  # who is alone in a class is never held out
     scores = torch.zeros(len(labels), n_classes, dtype=features.dtype)
@@ -220,9 +220,9 @@ def _temper(
             scores[held_out] = features[held_out] @ weight.T + bias
     if not several.any():
         weight, bias = discriminant(features, labels, weights, n_classes, variance)
-        return ONE_SHOT_SPREAD / max(_spread(features @ weight.T + bias), LEAST)
+        return ONE_SHOT_SPREAD / max(_rms(features @ weight.T + bias), LEAST)
     scores, labels, weights = scores[several], labels[several], weights[several]
-    least = math.log(1e-3 / max(_spread(scores), LEAST))
+    least = math.log(1e-3 / max(_rms(scores), LEAST))
     doubt = 1 / (len(labels) + 2)  # that all are right doesn't say that the next will be
 
     def loss(log_factor: float) -> float:
@@ -234,11 +234,11 @@ def _temper(
     return math.exp(best.x)
 
 
-def _spread(scores: Tensor) -> float:
+def _rms(scores: Tensor) -> float:
     return float(scores.square().mean().sqrt())
 
 
-def place_in_class(labels: Tensor, weights: Tensor) -> Tensor:
+def rank_within_class(labels: Tensor, weights: Tensor) -> Tensor:
     """Count, for each sample, those of its class that stand before it and weigh something."""
     counts = one_hot(labels) * (weights > 0)[:, None]  # (n, n_classes)
     return (counts.cumsum(dim=0) - counts).gather(1, labels[:, None]).squeeze(1)

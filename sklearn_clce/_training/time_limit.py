@@ -8,7 +8,7 @@ from time import monotonic
 
 from sklearn.exceptions import ConvergenceWarning
 
-from .._distributed import is_main, same_for_all
+from .._system import broadcast, is_main
 
 
 class TimeLimit:
@@ -113,4 +113,4 @@ class TimeLimit:
             self.closes = 2 * last_pass < end - self.first_step
             end -= last_pass if self.closes else 0.0
         used = (now - self.first_step) / (end - self.first_step) if now < end else 1.0
-        self.used, self.closes = same_for_all((used, self.closes))
+        self.used, self.closes = broadcast((used, self.closes))

@@ -14,8 +14,9 @@ import torch
 from sklearn.metrics import get_scorer
 from torch import Tensor
 
-from .._distributed import gather
-from .._validation import encode_known_labels, naming, refuse_swapped, sample_weights
+from .._checks import check_not_swapped, prefix_errors
+from .._system import gather
+from .._targets import encode_known_labels, sample_weights
 from .callbacks import ValidationMean
 from .parameters import CLCEParameters
 from .readings import NonFiniteError
@@ -66,8 +67,8 @@ def chosen_validation_set(
             "early_stopping=False: X_val and y_val are what early stopping watches, and have no "
             "other effect; set early_stopping=True, or leave them out"
         )
-    with naming("X_val and y_val"):
-        refuse_swapped(X_val, y_val)
+    with prefix_errors("X_val and y_val"):
+        check_not_swapped(X_val, y_val)
         labels = encode_known_labels(
             X_val, y_val, classes, remedy="leave their samples out, or let y hold some"
         )

@@ -15,12 +15,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from .._files import state_of
-from .._validation import autocast
+from .._system import autocast, state_of
 from ._description import describe, libraries
 from ._loading import BackboneConfig, load_backbone
 from ._lower_blocks import give_lower_blocks
-from ._running import Normalize, refuse_dtype, run_backbone, run_in_parts
+from ._running import Normalize, explain_dtype_error, run_backbone, run_in_parts
 
 MAX_LOADED = 2
 
@@ -59,7 +58,7 @@ class FrozenBackbone:
                         lambda part: run_backbone(module, normalize(part)), images.to(device)
                     )
                 except RuntimeError as error:
-                    refuse_dtype(module, error)
+                    explain_dtype_error(module, error)
                     raise
             return features.float().cpu()
 

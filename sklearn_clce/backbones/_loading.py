@@ -12,7 +12,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from .._validation import check_default_dtype, suggestion
+from .._checks import suggestion
+from .._system import check_default_dtype
 from ._bundled import BUNDLED, bundled_weights, is_installed, pip_line
 from ._hub import hub_if_it_answers
 from ._running import prefers_channels_last

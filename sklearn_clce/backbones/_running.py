@@ -73,7 +73,7 @@ def count_features(module: nn.Module, image: Tensor) -> int:
         with torch.no_grad():
             features = call_backbone(module, image[None])
     except (RuntimeError, AssertionError, ValueError) as error:
-        refuse_dtype(module, error)
+        explain_dtype_error(module, error)
         raise ValueError(
             f"backbone={type(module).__name__} can't take an image of {tuple(image.shape)}; "
             f"another image_size is required, None is the backbone's own ({error})"
@@ -81,7 +81,7 @@ def count_features(module: nn.Module, image: Tensor) -> int:
     return check_features(module, features, 1).shape[1]
 
 
-def refuse_dtype(module: nn.Module, error: Exception) -> None:
+def explain_dtype_error(module: nn.Module, error: Exception) -> None:
     """Raise a ValueError of its own where a backbone failed because it is not in float32."""
     dtypes = {p.dtype for p in module.parameters() if p.is_floating_point()} - {torch.float32}
     if dtypes and isinstance(error, RuntimeError) and "type" in str(error):

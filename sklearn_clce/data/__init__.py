@@ -6,7 +6,7 @@ from ._folder import load_image_folder
 from ._kinds import as_images, is_on_disk
 from ._loading import ImageBatches
 from ._pixels import as_float
-from ._room import Room
+from ._room import MemoryBudget
 from ._sequences import ArrayImages, Images, ListImages, PartOfImages
 from ._transforms import EvaluationTransform, RandomCrops
 from ._unreadable import find_unreadable
@@ -25,7 +25,7 @@ __all__ = [
     "LabelledFeatures",
     "LabelledImages",
     "ImageBatches",
-    "Room",
+    "MemoryBudget",
     "Augmentation",
     "EvaluationTransform",
     "RandomCrops",

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from ._sequences import Images, spread
+from ._sequences import Images, evenly_spaced_indices
 
 BRIGHTNESS, CONTRAST = 0.2, 0.2  # up to this much more or less
 GREY_WEIGHTS = (0.299, 0.587, 0.114)
@@ -65,13 +65,13 @@ def is_grey(image: Tensor) -> bool:
 
 def all_grey(images: Images) -> bool:
     """Judge whether images are grey by some that are spread over all of them."""
-    looked_at = spread(len(images))
+    looked_at = evenly_spaced_indices(len(images))
     return all(is_grey(images.picture(index, ENOUGH_TO_JUDGE)) for index in looked_at)
 
 
-def _around_one(n: int, spread: float) -> Tensor:
+def _around_one(n: int, width: float) -> Tensor:
     """Draw on the CPU, so that a seed means the same on every device: (n, 1, 1, 1)."""
-    return 1 + spread * (2 * torch.rand(n, 1, 1, 1) - 1)
+    return 1 + width * (2 * torch.rand(n, 1, 1, 1) - 1)
 
 
 def _sent(values: Tensor, device: torch.device) -> Tensor:

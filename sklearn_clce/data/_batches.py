@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from ._pixels import as_float
-from ._room import Room
+from ._room import MemoryBudget
 from ._sequences import Images
 from ._transforms import EvaluationTransform
 
@@ -34,7 +34,7 @@ class LabelledImages(Dataset):
         transform: EvaluationTransform,
         labels: np.ndarray | None = None,
         weights: np.ndarray | None = None,
-        room: Room | None = None,
+        room: MemoryBudget | None = None,
     ) -> None:
         self.images = images
         self.transform = transform
@@ -91,7 +91,7 @@ class LabelledImages(Dataset):
         return _stack(crops), self.targets[indices]
 
     def _keep(self, read: dict[int, Tensor]) -> None:
-        if self.images.may_change:
+        if self.images.is_stochastic:
             return
         for index, picture in read.items():
             in_memory = tuple(picture.shape[1:]) == self.images.size

@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from .._validation import off_torch
+from .._checks import to_numpy
 from ._pixels import PixelRules
-from ._reading import bare, is_image, name_of
+from ._reading import is_image, name_of, unwrap_sample
 from ._sequences import ArrayImages, Images, ListImages, StoredImages
 
 LEAST_SIDE = 8  # of what may be one picture
@@ -71,7 +71,7 @@ def _unwrapped(X: Any) -> Any:
     if isinstance(X, np.ma.MaskedArray):
         raise TypeError("X is a masked array: pixels must all be there; hand in X.filled(0)")
     if isinstance(X, Tensor):
-        X = off_torch(X)
+        X = to_numpy(X)
     if not isinstance(X, np.ndarray) and hasattr(X, "__array__") and not is_on_disk(X):
         X = np.asarray(X)
     if is_on_disk(X):
@@ -134,7 +134,7 @@ def _numbers_of(frame: Any) -> np.ndarray:
 
 
 def _looks_like_image(value: Any) -> bool:
-    value = bare(value)
+    value = unwrap_sample(value)
     return is_image(value) and not isinstance(value, np.generic)
 
 
@@ -154,7 +154,7 @@ def _begins_with_numbers(X: Any) -> bool:
 
 def _as_array(X: Any) -> Any:
     try:
-        return np.asarray(off_torch(X))
+        return np.asarray(to_numpy(X))
     except ValueError:  # images of different sizes, as lists of numbers
         return X
 

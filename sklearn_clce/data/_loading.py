@@ -14,7 +14,7 @@ from threadpoolctl import ThreadpoolController
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from .._distributed import loader_processes
+from .._system import loader_processes
 from ._batches import LabelledImages, Targets
 from ._memory import BatchMemory
 from ._pixels import as_float
@@ -51,11 +51,11 @@ class ImageBatches:
     ) -> None:
         self.dataset = dataset
         self.batch_sampler = batch_sampler
-        bears_threads = dataset.images.bears_threads
+        is_thread_safe = dataset.images.is_thread_safe
         if num_workers == "auto":
-            num_workers = min(joblib.cpu_count(), MOST_WORKERS) if bears_threads else 0
+            num_workers = min(joblib.cpu_count(), MOST_WORKERS) if is_thread_safe else 0
         self.num_workers = int(num_workers)
-        self.in_processes = self.num_workers > 0 and not bears_threads
+        self.in_processes = self.num_workers > 0 and not is_thread_safe
         self.device = torch.device(device)
         self._memory = BatchMemory()
 

@@ -8,8 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .._validation import IMAGE_CHANNELS
-
+IMAGE_CHANNELS = (1, 3, 4)
 ROUNDING = 1e-5  # how far float pixels may lie outside 0..1
 
 

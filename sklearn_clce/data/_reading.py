@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from .._validation import off_torch
+from .._checks import to_numpy
 from ._pixels import PixelRules, channel_axis, check_pixels, to_picture
 
 # A picture is decoded at twice the size that is needed, as Pillow's thumbnails are: the
@@ -35,7 +35,7 @@ def read_picture(item: Any, where: str, rules: PixelRules, at_least: int | None 
     With ``at_least`` a file of many more pixels may come smaller, with at least this
     many on its shorter side.
     """
-    item = bare(item)
+    item = unwrap_sample(item)
     if not is_image(item):
         raise TypeError(
             f"{where} is {type(item).__name__}: a path, bytes, a PIL image or an array is required"
@@ -47,7 +47,7 @@ def read_picture(item: Any, where: str, rules: PixelRules, at_least: int | None 
     return to_picture(pixels, axis, rules)
 
 
-def bare(item: Any) -> Any:
+def unwrap_sample(item: Any) -> Any:
     """Take an image out of what holds it: a sample (image, label), or bytes beside a path."""
     if isinstance(item, (tuple, list)) and item and not _holds_numbers(item):
         item = item[0]
@@ -138,14 +138,14 @@ def _pixels_of(
             return _decode(image, rules, at_least)
     if isinstance(item, np.ma.MaskedArray):
         raise TypeError("it is masked, and pixels must all be there: hand in item.filled(0)")
-    return np.asarray(off_torch(item)), rules
+    return np.asarray(to_numpy(item)), rules
 
 
 def grey_integers(item: Any) -> np.ndarray | None:
     """Return the integers of an array, or of a grey picture; else None."""
-    item = bare(item)
+    item = unwrap_sample(item)
     if hasattr(item, "dtype"):
-        pixels = np.asarray(off_torch(item))
+        pixels = np.asarray(to_numpy(item))
     else:
         with _opened(item) as image:
             if image.mode not in GREY_INTEGERS or image.has_transparency_data:

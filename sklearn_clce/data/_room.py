@@ -13,7 +13,7 @@ UNKNOWN = 2**30  # bytes, where the machine does not tell what is free
 CGROUP = Path("/sys/fs/cgroup")
 
 
-class Room:
+class MemoryBudget:
     """Memory that is taken until there is no more."""
 
     def __init__(self, size: int | str = "auto") -> None:

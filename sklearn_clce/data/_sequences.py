@@ -20,19 +20,19 @@ from ._pixels import (
     is_dark,
     to_picture,
 )
-from ._reading import bare, decoding, grey_integers, is_image, name_of, read_picture
+from ._reading import decoding, grey_integers, is_image, name_of, read_picture, unwrap_sample
 
-SMALL = 64  # pixels of the shorter side of a picture that is only looked at
-LOOKED_AT = 32  # images, spread over all, that speak for the others
-FEW = 8  # of them, where each look is a reading
+PEEK_SIZE = 64  # pixels of the shorter side of a picture that is only looked at
+N_SAMPLED = 32  # images, spread over all, that speak for the others
+N_PEEKED = 8  # of them, where each look is a reading
 
 
 class Images(Sequence[Tensor]):
     """Images by index: float32 tensors (C, H, W) in 0..1, read when they are asked for."""
 
     flattened = False
-    bears_threads = True
-    may_change = False  # from one reading to the next, as where a Dataset draws at random
+    is_thread_safe = True
+    is_stochastic = False  # from one reading to the next, as where a Dataset draws at random
     size: tuple[int, int] | None = None  # height and width of decoded pictures in memory
 
     def __init__(self, rules: PixelRules) -> None:
@@ -57,7 +57,10 @@ class Images(Sequence[Tensor]):
     @property
     def in_grey(self) -> bool:
         """Whether all of a few images, spread over all, have one channel."""
-        return all(len(self.picture(index, SMALL)) == 1 for index in spread(len(self), FEW))
+        return all(
+            len(self.picture(index, PEEK_SIZE)) == 1
+            for index in evenly_spaced_indices(len(self), N_PEEKED)
+        )
 
     @property
     def layout(self) -> str:
@@ -104,7 +107,7 @@ class ArrayImages(Images):
 class StoredImages(Images):
     """Images of one size in an array on disk, such as one of h5py or zarr, read by batch."""
 
-    bears_threads = False  # a file is read by one thread at a time anyhow
+    is_thread_safe = False  # a file is read by one thread at a time anyhow
 
     def __init__(self, array: Any, rules: PixelRules | None = None) -> None:
         rules = rules or PixelRules()
@@ -119,7 +122,9 @@ class StoredImages(Images):
         self.axis = channel_axis(array.shape[1:], "X", _asked(rules, self.rules))
         self.array = array
         if array.dtype.kind in "ui":
-            _warn_if_all_dark(array.__getitem__, spread(len(self), FEW), self.rules)
+            _warn_if_all_dark(
+                array.__getitem__, evenly_spaced_indices(len(self), N_PEEKED), self.rules
+            )
 
     def __len__(self) -> int:
         return self.array.shape[0]
@@ -154,14 +159,14 @@ class ListImages(Images):
     ) -> None:
         rules = rules or PixelRules()
         in_memory = isinstance(items, (list, tuple, np.ndarray))
-        self.bears_threads, self.may_change = in_memory, not in_memory  # who knows a Dataset
+        self.is_thread_safe, self.is_stochastic = in_memory, not in_memory  # who knows a Dataset
         self.items = items
         if checked and in_memory:
             _check_present(items)
         first, self.column = _first_sample(items, checked)
-        shape = tuple(getattr(bare(self.item_of(first)), "shape", ()))
+        shape = tuple(getattr(unwrap_sample(self.item_of(first)), "shape", ()))
         super().__init__(PixelRules(rules.max_pixel_value, count_channels(shape, rules.n_channels)))
-        looked_at = spread(len(items), LOOKED_AT if in_memory else FEW)
+        looked_at = evenly_spaced_indices(len(items), N_SAMPLED if in_memory else N_PEEKED)
         _warn_if_all_dark(self.item, looked_at, self.rules)
 
     def __len__(self) -> int:
@@ -176,7 +181,7 @@ class ListImages(Images):
         if not -len(self) <= index < len(self):
             raise IndexError(index)
         with decoding(f"X[{index}]", self.items):
-            return bare(self.item_of(self.items[index]))
+            return unwrap_sample(self.item_of(self.items[index]))
 
     def picture(self, index: int, at_least: int | None = None) -> Tensor:
         """Decode an image to (C, H, W)."""
@@ -190,8 +195,8 @@ class PartOfImages(Images):
         super().__init__(images.rules)
         self.images = images
         self.indices = [int(index) for index in indices]
-        self.bears_threads = images.bears_threads
-        self.may_change = images.may_change
+        self.is_thread_safe = images.is_thread_safe
+        self.is_stochastic = images.is_stochastic
         self.size = images.size
 
     def __len__(self) -> int:
@@ -206,7 +211,7 @@ class PartOfImages(Images):
         return self.images.pictures([self.indices[index] for index in indices], at_least)
 
 
-def spread(n: int, most: int = LOOKED_AT) -> list[int]:
+def evenly_spaced_indices(n: int, most: int = N_SAMPLED) -> list[int]:
     """Return indices, evenly spread over n: of images to look at."""
     return np.unique(np.linspace(0, n - 1, min(n, most)).astype(int)).tolist()
 
@@ -269,7 +274,7 @@ def _check_present(items: Sequence[Any]) -> None:
             f"and {len(missing)} of {len(items)} have none; leave these samples out of X and y"
         )
     for index, item in enumerate(items):
-        item = bare(item)
+        item = unwrap_sample(item)
         if isinstance(item, (str, os.PathLike)) and not os.path.isfile(item):
             raise FileNotFoundError(
                 f"X[{index}]: there is no file {name_of(item)}" + _why_there_is_no_file(item)
@@ -308,7 +313,7 @@ def _image_column(sample: Any) -> Any:
 
 
 def _may_be_image(value: Any) -> bool:
-    value = bare(value)
+    value = unwrap_sample(value)
     if isinstance(value, (str, os.PathLike)):
         return os.path.isfile(value)
     return is_image(value) and len(getattr(value, "shape", (0, 0))) >= 2

@@ -8,7 +8,7 @@ from typing import Any
 
 import joblib
 
-from .._progress import bar
+from .._system import bar
 from ._kinds import as_items
 
 
@@ -77,7 +77,7 @@ def find_unreadable(
             return str(error)
         return None
 
-    n_threads = joblib.cpu_count() if images.bears_threads else 1
+    n_threads = joblib.cpu_count() if images.is_thread_safe else 1
     with ThreadPoolExecutor(n_threads) as pool:
         complaints = pool.map(complaint, range(len(images)))
         progress = bar(complaints, total=len(images), unit="image", shown=bool(verbose))

@@ -12,7 +12,7 @@ from numpy.typing import ArrayLike
 from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted, column_or_1d
 
-from .._validation import encode_known_labels
+from .._targets import encode_known_labels
 from ._plotting import (
     as_estimator_reads,
     class_style,
@@ -346,5 +346,5 @@ def _to_picture(wrong: np.ndarray, n_images: int) -> np.ndarray:
     """Choose samples to draw: misclassified ones, then of the others some of every part."""
     wrong, others = np.flatnonzero(wrong), np.flatnonzero(~wrong)
     n_others = min(max(n_images - len(wrong), 0), len(others))
-    spread = np.linspace(0, len(others) - 1, n_others).round().astype(int)
-    return np.concatenate([wrong[:n_images], others[spread]])
+    chosen = np.linspace(0, len(others) - 1, n_others).round().astype(int)
+    return np.concatenate([wrong[:n_images], others[chosen]])

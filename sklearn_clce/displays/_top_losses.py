@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 from sklearn.utils.validation import check_is_fitted
 
-from .._validation import encode_known_labels
+from .._targets import encode_known_labels
 from ..data import ListImages
 from ._plotting import (
     CAPTION_LENGTH,

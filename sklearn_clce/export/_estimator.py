@@ -8,8 +8,7 @@ from typing import Any, Literal
 
 from sklearn.utils.validation import check_is_fitted
 
-from .._distributed import is_main
-from .._files import write_atomically
+from .._system import is_main, write_atomically
 from ._network import DeployedNetwork
 from ._onnx import as_onnx
 
@@ -81,7 +80,8 @@ class OnnxMixin:
         if network.takes_images and max_pixel_value is not None and max_pixel_value > MAX_UINT8:
             raise ValueError(
                 f"input_dtype='uint8' holds no more than {MAX_UINT8}, and "
-                f"max_pixel_value={max_pixel_value!r}: input_dtype='float32' is required, for pixels divided by it"
+                f"max_pixel_value={max_pixel_value!r}: input_dtype='float32' is required, for "
+                "pixels divided by it"
             )
         if is_main():
             write_atomically(Path(path), lambda file: file.write(as_onnx(network, self.classes_)))

@@ -13,8 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .._distributed import from_all, is_main, share_of
-from .._progress import bar, duration, tell
+from .._system import bar, duration, gather_objects, is_main, own_share, write_line
 from ..backbones import FrozenBackbone, UndescribableError
 from ..data import (
     ArrayImages,
@@ -56,16 +55,16 @@ def features_of(
     keys = _keys(images, range(len(images)), store, run_key)
     kept = {} if store is None else store.get(keys)
     missing = {key: index for index, key in reversed(list(enumerate(keys))) if key not in kept}
-    indices = sorted(set().union(*from_all(list(missing.values()))))
+    indices = sorted(set().union(*gather_objects(list(missing.values()))))
     shown = bool(verbose) and is_main()
     if shown:
-        tell(f"features: running the backbone on {len(indices):,} of {len(images):,} images")
+        write_line(f"features: running the backbone on {len(indices):,} of {len(images):,} images")
     start = time.monotonic()
-    parts = list(_parts(share_of(indices), batch_size))
+    parts = list(_parts(own_share(indices), batch_size))
     batches = ImageBatches(data, parts, num_workers=num_workers, device=device)
     run = backbone.runner(device, precision) if parts else None
     computed: dict[Any, np.ndarray] = {}
-    progress = bar(total=len(share_of(indices)), unit="image", shown=shown)
+    progress = bar(total=len(own_share(indices)), unit="image", shown=shown)
     for part, (batch, _) in zip(parts, batches, strict=True):
         assert run is not None
         vectors = run(batch).numpy()
@@ -78,8 +77,8 @@ def features_of(
         progress.update(len(part))
     progress.close()
     if shown and indices:
-        tell(f"features: {duration(time.monotonic() - start)}")
-    for others in from_all(computed):
+        write_line(f"features: {duration(time.monotonic() - start)}")
+    for others in gather_objects(computed):
         kept |= others
     return torch.from_numpy(np.stack([kept[key] for key in keys]))
 

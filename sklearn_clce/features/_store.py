@@ -15,8 +15,8 @@ from typing import Any
 import numpy as np
 from sklearn.utils.validation import check_memory
 
-from .._files import FileState, state_of
-from .._files import digest_file as _digest_file
+from .._system import FileState, state_of
+from .._system import digest_file as _digest_file
 
 FILE_NAME = "sklearn_clce_features.sqlite"
 APPLICATION_ID = 0x434C4345  # "CLCE"

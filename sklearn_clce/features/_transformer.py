@@ -15,8 +15,8 @@ from sklearn.utils._param_validation import HasMethods, Interval, StrOptions
 from sklearn.utils.validation import validate_data
 from torch import nn
 
-from .._distributed import own_turn, seeded_torch
-from .._validation import resolve_device, resolve_precision, suggests_parameters
+from .._checks import suggests_parameters
+from .._system import gpu_lock, resolve_device, resolve_precision, seeded_torch
 from ..backbones import FrozenBackbone, count_features, frozen_backbone
 from ..data import Images, as_images
 from ._computing import features_of
@@ -212,7 +212,7 @@ class BackboneFeatures(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEs
         """
         images = self._read(X, reset=False)
         device = resolve_device(self.device)
-        with own_turn(device):
+        with gpu_lock(device):
             features = features_of(
                 images,
                 self._load(images.n_channels),

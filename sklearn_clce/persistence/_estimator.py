@@ -11,7 +11,7 @@ import torch
 from sklearn.utils.validation import check_is_fitted
 from torch import nn
 
-from .._distributed import is_main
+from .._system import is_main
 from ._description import describe, restore
 from ._file import read_model_file, write_model_file
 from ._module import check_restorable, weights_of

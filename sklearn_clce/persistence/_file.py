@@ -20,7 +20,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor
 
-from .._files import write_atomically
+from .._system import write_atomically
 
 FORMAT_VERSION = 1
 # How pickles begin: plain; compressed by zlib, gzip, bzip2, lzma; of torch.save.

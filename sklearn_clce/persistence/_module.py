@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from .._distributed import seeded_torch
+from .._system import seeded_torch
 from .._training import CLCEModule
 from ..backbones import BackboneConfig, load_backbone
 from ._backbone import (

@@ -15,9 +15,9 @@ from sklearn_clce.data import (
     EvaluationTransform,
     ImageBatches,
     LabelledImages,
+    MemoryBudget,
     PartOfImages,
     RandomCrops,
-    Room,
     _loading,
     _room,
     _sequences,
@@ -48,7 +48,7 @@ def test_neither_workers_nor_what_is_kept_change_a_batch(
         "Dataset": lambda: PairDataset(colour_images),
     }[kind]()
     images, transform = as_images(X), transform(CONFIG)
-    room = None if room is None else Room(room)
+    room = None if room is None else MemoryBudget(room)
     expected = all_batches(images, transform, epochs=2, num_workers=0)
     found = all_batches(images, transform, room=room, epochs=2, num_workers=num_workers)
     for (batch, (labels, _)), (other, (other_labels, _)) in zip(expected, found, strict=True):
@@ -91,7 +91,7 @@ def test_a_fit_decodes_once_for_all_epochs_and_once_for_its_end(
 
 def test_what_has_no_room_is_read_again(colour_images, reads):
     X = [Image.fromarray(image) for image in colour_images[:6]]
-    room = Room(2 * 3 * 16 * 16)  # of two crops
+    room = MemoryBudget(2 * 3 * 16 * 16)  # of two crops
     all_batches(as_images(X), EvaluationTransform(CONFIG), room=room, epochs=3, num_workers=0)
     counts = [reads.count(f"X[{index}]") for index in range(6)]
     assert counts == [3, 1, 3, 1, 3, 3]  # the first two that are read have room
@@ -129,15 +129,15 @@ def test_room_is_what_the_machine_has(monkeypatch):
         yield 8 * 2**30, 8 * 2**30
 
     monkeypatch.setattr(_room, "_memory", two_views)
-    room = Room("auto")
+    room = MemoryBudget("auto")
     assert room.take(2**30)
     memory["free"] = 4 * 2**30
     assert not room.take(2**30)
     memory["free"] = 10 * 2**30
     assert not room.take(1)  # or what is kept would be another in each epoch
     monkeypatch.setattr(_room, "_memory", lambda: iter(()))
-    assert Room("auto").take(2**30)
-    assert not Room("auto").take(2**30 + 1)
+    assert MemoryBudget("auto").take(2**30)
+    assert not MemoryBudget("auto").take(2**30 + 1)
     assert all(0 < free <= total for free, total in list(_room._memory()))
 
 
@@ -224,7 +224,7 @@ def test_no_thread_looks_for_libraries(colour_images, monkeypatch):
 @pytest.mark.parametrize("transform", [EvaluationTransform, RandomCrops])
 def test_what_is_kept_holds_no_more_memory_than_its_pixels(transform):
     long = [np.random.default_rng(0).integers(0, 256, (20, 200, 3), dtype=np.uint8)]
-    dataset = LabelledImages(as_images(long), transform(CONFIG), room=Room("auto"))
+    dataset = LabelledImages(as_images(long), transform(CONFIG), room=MemoryBudget("auto"))
     dataset.crops([0], dataset.numbers()(1))
     (kept,) = dataset._kept.values()
     assert kept.untyped_storage().nbytes() == kept.nbytes < 20 * 200 * 3

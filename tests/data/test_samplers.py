@@ -10,7 +10,7 @@ import torch
 from torch.utils.data import DataLoader
 
 from sklearn_clce import ClassBalancedBatchSampler
-from sklearn_clce.samplers import ShuffledBatchSampler, lonely_anchors, make_batch_sampler
+from sklearn_clce.samplers import ShuffledBatchSampler, anchors_without_positive, make_batch_sampler
 
 CLASS_SIZES = [[8, 8, 8, 8], [30, 1, 2, 5], [7, 3], [1, 1, 1], [100], [5] * 40, [50, 2, 2, 2, 2, 2]]
 
@@ -96,7 +96,7 @@ def test_share_of_lonely_anchors_is_what_is_counted(sizes, batch_size):
         batch = labels[rng.permutation(len(labels))[:batch_size]]
         counts = Counter(batch)
         alone += [counts[label] == 1 for label in batch]
-    assert np.isclose(lonely_anchors(labels, batch_size), np.mean(alone), atol=0.02)
+    assert np.isclose(anchors_without_positive(labels, batch_size), np.mean(alone), atol=0.02)
 
 
 @pytest.mark.parametrize(

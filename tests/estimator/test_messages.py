@@ -15,7 +15,7 @@ from sklearn.exceptions import DataConversionWarning
 from torch.utils.data import TensorDataset
 
 from sklearn_clce import BackboneFeatures, CLCEClassifier
-from sklearn_clce._validation import suggestion
+from sklearn_clce._checks import suggestion
 from sklearn_clce.backbones import _hub, backbone_aliases, load_backbone
 from small_fits import head
 

@@ -23,8 +23,8 @@ from sklearn.utils import estimator_checks
 from torch import nn
 
 from sklearn_clce import BackboneFeatures, CLCEClassifier
+from sklearn_clce._system import resolve_precision
 from sklearn_clce._training import CLCEModule
-from sklearn_clce._validation import resolve_precision
 from sklearn_clce.backbones import BackboneConfig, FrozenBackbone, _frozen
 from sklearn_clce.data import EvaluationTransform, as_images
 from sklearn_clce.features import FeatureStore, _store, features_of

@@ -16,12 +16,12 @@ from sklearn_clce import BackboneFeatures, CLCEClassifier
 from sklearn_clce._training import CLCEModule, start
 from sklearn_clce._training.module import BLOCKS, LENGTH, Standardize
 from sklearn_clce._training.start import (
-    LAST_C,
     RECENT_BYTES,
+    REFIT_C,
     SHRINKAGE,
     discriminant,
     finish_classifier,
-    place_in_class,
+    rank_within_class,
     start_head,
 )
 
@@ -392,7 +392,7 @@ def test_a_classifier_that_trained_with_its_backbone_ends_at_the_mean_of_itself_
     ended = CLCEClassifier(**TINY_RATE).fit(FEW, y, sample_weight=weights)
     features = BackboneFeatures(image_size=32).fit_transform(FEW)  # no step has moved it
     read = ended.module_.standardize(torch.from_numpy(features)).numpy()
-    model = LogisticRegression(C=LAST_C, tol=1e-3)
+    model = LogisticRegression(C=REFIT_C, tol=1e-3)
     scores = model.fit(read, y, weights / weights.mean()).decision_function(read)
     before, after = trained.decision_function(FEW), ended.decision_function(FEW)
     np.testing.assert_allclose(after, (before + scores) / 2, rtol=1e-2, atol=1e-2)
@@ -430,7 +430,7 @@ def test_samples_that_are_alike_but_for_their_labels_can_be_fitted():
 
 def test_places_count_those_of_the_class_before():
     labels, weights = torch.tensor([0, 1, 0, 0, 1]), torch.tensor([1, 1, 0, 1, 1])
-    assert place_in_class(labels, weights).tolist() == [0, 0, 1, 1, 1]
+    assert rank_within_class(labels, weights).tolist() == [0, 0, 1, 1, 1]
 
 
 def test_a_root_is_saved(tmp_path):

@@ -14,7 +14,8 @@ import numpy as np
 import torch
 from skorch.callbacks import Callback
 
-from sklearn_clce import CLCEClassifier, _files
+from sklearn_clce import CLCEClassifier
+from sklearn_clce._system import files
 from small_backbones import TinyBackbone
 
 
@@ -56,7 +57,7 @@ def kill_while_saving(kind, epoch):
         replace(source, target)
 
     torch.save = half_saved
-    _files.os.replace = not_replaced
+    files.os.replace = not_replaced
 
 
 def classifier(checkpoint, **params):

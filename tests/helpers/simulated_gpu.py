@@ -13,7 +13,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from sklearn_clce import _distributed
+from sklearn_clce._system import processes
 
 MEMORY = Path(tempfile.gettempdir()) / f"simulated-gpu-{os.getuid()}"
 taken = []
@@ -36,7 +36,7 @@ def empty_cache():
 
 def share():
     """Not at import: collecting doctests imports every file."""
-    _distributed._shared_gpu = lambda device: "simulated"
+    processes._shared_gpu = lambda device: "simulated"
     torch.cuda.empty_cache = empty_cache
 
 

@@ -435,7 +435,7 @@ def test_finished_runs_are_skipped_and_failed_ones_retried(session, capsys):
 
 def test_one_process_computes_on_a_gpu(session, monkeypatch):
     monkeypatch.setattr(
-        "sklearn_clce._validation.resolve_device", lambda device: SimpleNamespace(type="cuda")
+        "sklearn_clce._system.resolve_device", lambda device: SimpleNamespace(type="cuda")
     )
     with pytest.raises(SystemExit, match="--jobs 2: one process computes on a GPU"):
         session.start("--jobs", "2")

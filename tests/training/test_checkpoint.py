@@ -15,7 +15,7 @@ from torch import nn
 
 from checkpointed_fit import classifier, data
 from sklearn_clce import CLCEClassifier
-from sklearn_clce._files import write_atomically
+from sklearn_clce._system import write_atomically
 
 
 class Recording(Callback):

@@ -11,8 +11,8 @@ import pytest
 import torch
 
 import distributed_fit as fits
-from sklearn_clce import CLCEClassifier, _distributed, label_aware_contrastive_loss
-from sklearn_clce._validation import resolve_device
+from sklearn_clce import CLCEClassifier, label_aware_contrastive_loss
+from sklearn_clce._system import processes, resolve_device
 
 SCRIPT = Path(fits.__file__)
 COMMAND = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2", SCRIPT]
@@ -112,18 +112,18 @@ def test_processes_that_were_launched_and_not_joined_are_warned_of(monkeypatch):
 
 @pytest.mark.parametrize("n", [1, 2, 3])
 def test_shares_cover_the_rows_in_order(monkeypatch, n):
-    monkeypatch.setattr(_distributed, "n_processes", lambda: n)
+    monkeypatch.setattr(processes, "n_processes", lambda: n)
     shares = []
     for rank in range(n):
-        monkeypatch.setattr(_distributed, "rank", lambda rank=rank: rank)
-        shares.append(_distributed.share_of(list(range(7))))
+        monkeypatch.setattr(processes, "rank", lambda rank=rank: rank)
+        shares.append(processes.own_share(list(range(7))))
     assert list(chain(*shares)) == list(range(7))
     assert max(map(len, shares)) - min(map(len, shares)) <= 1
 
 
 def test_each_process_takes_its_own_gpu(monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    monkeypatch.setattr(_distributed, "n_processes", lambda: 2)
-    monkeypatch.setattr(_distributed, "rank", lambda: 5)
+    monkeypatch.setattr(processes, "n_processes", lambda: 2)
+    monkeypatch.setattr(processes, "rank", lambda: 5)
     monkeypatch.setenv("LOCAL_RANK", "1")
     assert resolve_device("auto") == torch.device("cuda:1")

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from sklearn_clce._distributed import own_turn
+from sklearn_clce._system import gpu_lock
 
 SEARCH = """
 import numpy as np, simulated_gpu
@@ -31,7 +31,7 @@ assert np.isfinite(two.cv_results_["mean_test_score"]).all()
 def take_turn(device, visible, started, turns):
     os.environ["CUDA_VISIBLE_DEVICES"] = visible
     started.wait(60)
-    with own_turn(torch.device(device)), own_turn(torch.device(device)):  # within its own
+    with gpu_lock(torch.device(device)), gpu_lock(torch.device(device)):  # within its own
         begin = time.time()
         time.sleep(0.3)
         turns.put((begin, time.time()))
@@ -76,7 +76,7 @@ def test_workers_with_a_device_each_do_not_wait(pairs):
 
 def test_the_main_process_takes_no_turns(monkeypatch, tmp_path):
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
-    with own_turn(torch.device("cuda")):
+    with gpu_lock(torch.device("cuda")):
         assert list(tmp_path.iterdir()) == []
 
 

@@ -13,8 +13,8 @@ from skorch.callbacks import Callback
 from torch import nn
 
 from sklearn_clce import BackboneFeatures, CLCEClassifier
+from sklearn_clce._system import autocast, resolve_precision
 from sklearn_clce._training.loss_scaling import MOST_SKIPPED
-from sklearn_clce._validation import autocast, resolve_precision
 from small_fits import Recorder, same_weights, weights_of
 
 START = 2.0**16  # torch's scale

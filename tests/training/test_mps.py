@@ -3,10 +3,18 @@
 import pytest
 import torch
 
-from sklearn_clce import _distributed, _validation
-from sklearn_clce._distributed import device_rng_state, seeded_torch, set_device_rng_state
+from sklearn_clce._system import (
+    autocast,
+    device_rng_state,
+    devices,
+    highest_precision_dtype,
+    processes,
+    resolve_device,
+    resolve_precision,
+    seeded_torch,
+    set_device_rng_state,
+)
 from sklearn_clce._training import micro_batches
-from sklearn_clce._validation import autocast, resolve_device, resolve_precision, widest_float
 
 MPS = torch.device("mps")
 
@@ -34,7 +42,7 @@ def generator(monkeypatch):
 def test_auto_takes_cuda_then_mps_then_the_cpu(cuda, mps, gpu_of_process, expected, monkeypatch):
     monkeypatch.setattr("torch.cuda.is_available", lambda: cuda)
     monkeypatch.setattr("torch.backends.mps.is_available", lambda: mps)
-    monkeypatch.setattr(_validation, "local_gpu", lambda: gpu_of_process)
+    monkeypatch.setattr(devices, "local_gpu", lambda: gpu_of_process)
     assert resolve_device("auto") == torch.device(expected)
 
 
@@ -42,8 +50,8 @@ def test_it_computes_in_float32():
     assert resolve_precision("auto", MPS) == "float32"
     with autocast("float32", MPS):
         assert not torch.is_autocast_enabled("mps")
-    assert widest_float(MPS) == torch.float32
-    assert widest_float(torch.device("cpu")) == torch.float64
+    assert highest_precision_dtype(MPS) == torch.float32
+    assert highest_precision_dtype(torch.device("cpu")) == torch.float64
 
 
 def test_its_generator_is_seeded_and_left_as_it_was_found(generator):
@@ -75,4 +83,4 @@ def test_a_state_of_no_generator_is_set_nowhere():
     cpu = torch.device("cpu")
     assert device_rng_state(cpu) is None
     set_device_rng_state(None, cpu)
-    assert _distributed._shared_gpu(MPS) is None  # no turns are taken at it
+    assert processes._shared_gpu(MPS) is None  # no turns are taken at it

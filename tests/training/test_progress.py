@@ -9,7 +9,7 @@ import pytest
 from sklearn.model_selection import GridSearchCV
 
 from sklearn_clce import CLCEClassifier
-from sklearn_clce._progress import duration
+from sklearn_clce._system import duration
 from small_fits import head
 
 

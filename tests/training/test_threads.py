@@ -14,7 +14,7 @@ from skorch.callbacks import Callback
 from torch.utils.data import DataLoader
 
 from sklearn_clce import BackboneFeatures, CLCEClassifier
-from sklearn_clce._distributed import loader_processes, seeded_torch
+from sklearn_clce._system import loader_processes, seeded_torch
 from small_backbones import TinyBackbone
 
 

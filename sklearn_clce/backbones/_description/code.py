@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from ..._files import digest_file
+from ..._system import digest_file
 from .digest import Digest, Kinds, by_name
 from .reading import LOGS, WRITING_MODES, Reads, reads_of
 from .releases import release_of

@@ -11,7 +11,6 @@ import gc
 import multiprocessing
 import os
 import tempfile
-import threading
 import warnings
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -24,11 +23,9 @@ from filelock import FileLock
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-CPU = torch.device("cpu")
 START_METHODS = ("fork", "forkserver", "spawn")
 
 _turns: dict[str, FileLock] = {}  # by GPU
-_generators = threading.RLock()
 
 
 def n_processes() -> int:
@@ -63,7 +60,7 @@ def warn_if_not_joined() -> None:
         )
 
 
-def same_for_all(value: Any) -> Any:
+def broadcast(value: Any) -> Any:
     """Take a value, which must pickle, from the main process."""
     if n_processes() == 1:
         return value
@@ -72,7 +69,7 @@ def same_for_all(value: Any) -> Any:
     return values[0]
 
 
-def from_all(value: Any) -> list[Any]:
+def gather_objects(value: Any) -> list[Any]:
     """Collect a value, which must pickle, of each process, by rank."""
     if n_processes() == 1:
         return [value]
@@ -81,7 +78,7 @@ def from_all(value: Any) -> list[Any]:
     return values
 
 
-def share_of(items: Any) -> Any:
+def own_share(items: Any) -> Any:
     """Take this process's part of a sequence: a slice as long as the others', or longer by one."""
     fewest, longer = divmod(len(items), n_processes())
     start = rank() * fewest + min(rank(), longer)
@@ -104,7 +101,7 @@ class SharedBatches:
                     f"a batch of {len(batch)} can't be shared by {n_processes()} processes: a "
                     "larger batch_size, more samples or fewer processes are required"
                 )
-            yield share_of(batch)
+            yield own_share(batch)
 
 
 def shared(batches: Any) -> Any:
@@ -173,7 +170,7 @@ class _Gather(torch.autograd.Function):
 
 
 @contextmanager
-def own_turn(device: torch.device) -> Iterator[None]:
+def gpu_lock(device: torch.device) -> Iterator[None]:
     """Compute while no other worker process of a parallel search computes on the same GPU.
 
     Several fits on one GPU end in out-of-memory errors and killed workers. A worker waits
@@ -203,41 +200,6 @@ def _physical_name(index: int) -> str:
     """Name the GPU behind an index, which each process may count in its own way."""
     visible = [name for name in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if name]
     return visible[index] if index < len(visible) else str(index)
-
-
-@contextmanager
-def seeded_torch(seed: int, device: torch.device = CPU) -> Iterator[None]:
-    """Seed torch's global generators, and put them back; one thread at a time has them.
-
-    New weights, dropout and augmentation know no other generators.
-    """
-    with _generators, torch.random.fork_rng(devices=[]):
-        state = device_rng_state(device)
-        torch.default_generator.manual_seed(seed)  # manual_seed seeds all devices, for good
-        if device.type == "cuda":
-            with torch.cuda.device(device):
-                torch.cuda.manual_seed(seed)
-        elif device.type == "mps":
-            torch.mps.manual_seed(seed)
-        try:
-            yield
-        finally:
-            set_device_rng_state(state, device)
-
-
-def device_rng_state(device: torch.device) -> Tensor | None:
-    """Return the state of the generator that a device has of its own."""
-    if device.type == "cuda":
-        return torch.cuda.get_rng_state(device)
-    return torch.mps.get_rng_state() if device.type == "mps" else None
-
-
-def set_device_rng_state(state: Tensor | None, device: torch.device) -> None:
-    """Set the state of the generator that a device has of its own."""
-    if state is not None and device.type == "cuda":
-        torch.cuda.set_rng_state(state, device)
-    elif state is not None and device.type == "mps":
-        torch.mps.set_rng_state(state)
 
 
 def loader_processes(number: int) -> dict[str, Any]:

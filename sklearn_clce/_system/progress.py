@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from typing import Any
 
 
-def tell(line: str) -> None:
+def write_line(line: str) -> None:
     """Write a line, above the bar if there is one."""
     from tqdm import tqdm
 
