@@ -39,7 +39,7 @@ def scores_of(clf: CLCEClassifier, X: np.ndarray, y: np.ndarray, of: np.ndarray)
     }
     if clf.trainable == "head":
         backbone = BackboneFeatures(clf.module_.backbone, memory=clf.memory)
-        standardize = clf.module_.standardize
+        standardize = clf.module_.head.standardize
         train, other = (
             _unit(standardize(torch.from_numpy(backbone.fit_transform(part))).numpy())
             for part in (X, of)

@@ -76,7 +76,7 @@ def measure_speed(rounds, n_images=N_IMAGES, side=32, **parameters):
     )
     backbone.to(clf.device, memory_format=torch.channels_last).eval()
     where = torch.device(clf.device), clf.precision, clf.batch_size
-    head = torch.nn.Linear(len(clf.module_.standardize.mean), len(clf.classes_)).to(clf.device)
+    head = torch.nn.Linear(len(clf.module_.head.standardize.mean), len(clf.classes_)).to(clf.device)
     loop = backbone, head, config, where
     bare_loop(X, *loop), clf.predict_proba(X)  # warm up
     return [(seconds(bare_loop, X, *loop), seconds(clf.predict_proba, X)) for _ in range(rounds)]

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import torch
+from sklearn.model_selection import StratifiedShuffleSplit
 from sklearn.utils.class_weight import compute_class_weight
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import (
@@ -13,10 +16,83 @@ from sklearn.utils.validation import (
     check_consistent_length,
     column_or_1d,
 )
+from torch import Tensor
 
 from ._checks import to_numpy
 
 KIND_OF_LABEL = {"b": "bool", "i": "int", "u": "int", "f": "float", "U": "str", "O": "str"}
+
+
+@dataclass(frozen=True)
+class Target:
+    """Labels of samples as class indices, and the weights of samples.
+
+    The only place that knows how many outputs a network needs for them, and what a sample may be
+    labelled with. Shapes: classes (n_classes,), labels (n,), int64; weights (n,), float32.
+    """
+
+    classes: np.ndarray
+    labels: np.ndarray
+    weights: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    @property
+    def n_outputs(self) -> int:
+        """Number of logits."""
+        return len(self.classes)
+
+    @property
+    def names(self) -> np.ndarray:
+        """Labels as the user knows them, (n,)."""
+        return self.classes[self.labels]
+
+    @property
+    def is_weighted(self) -> bool:
+        """Whether samples have different weights."""
+        return not bool((self.weights == self.weights[0]).all())
+
+    def take(self, indices: np.ndarray) -> Target:
+        """Take some samples."""
+        return Target(self.classes, self.labels[indices], self.weights[indices])
+
+    def tensors(self) -> tuple[Tensor, Tensor]:
+        """Return labels and weights as tensors, both (n,)."""
+        return torch.from_numpy(self.labels), torch.from_numpy(self.weights)
+
+    def split(self, validation_fraction: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
+        """Return indices of samples to train on, and of those to set aside of each class."""
+        shuffled = StratifiedShuffleSplit(1, test_size=validation_fraction, random_state=seed)
+        try:
+            return next(shuffled.split(self.labels, self.labels))
+        except ValueError as error:
+            raise ValueError(
+                f"early_stopping=True with validation_fraction={validation_fraction!r}: {error}"
+            ) from error
+
+    def evenly_per_class(self, max_per_class: int) -> np.ndarray:
+        """Choose samples of each class, evenly from the first to the last: -> indices, sorted."""
+        chosen = []
+        for label in np.unique(self.labels):
+            indices = np.flatnonzero(self.labels == label)
+            places = np.linspace(0, len(indices) - 1, min(len(indices), max_per_class))
+            chosen.append(indices[places.astype(int)])
+        return np.sort(np.concatenate(chosen))
+
+
+def first_target(X: Any, y: Any, sample_weight: Any, class_weight: Any) -> Target:
+    """Make the target of a fit, whose labels are the classes."""
+    classes, labels = encode_labels(X, y)
+    return Target(classes, labels, sample_weights(labels, classes, sample_weight, class_weight))
+
+
+def known_target(
+    X: Any, y: Any, classes: np.ndarray, sample_weight: Any, class_weight: Any, **remedy: str
+) -> Target:
+    """Make a target of labels that must be among the classes."""
+    labels = encode_known_labels(X, y, classes, **remedy)
+    return Target(classes, labels, sample_weights(labels, classes, sample_weight, class_weight))
 
 
 def encode_labels(X: Any, y: Any) -> tuple[np.ndarray, np.ndarray]:
@@ -75,14 +151,14 @@ def _only(label: Any) -> Any:
 
 
 def _is_missing(label: Any) -> bool:
-    """Tell a label that is not there: None, NaN, and pandas' NA and NaT."""
+    """Return whether a label is missing: None, NaN, and pandas' NA and NaT."""
     if label is None or type(label).__name__ in ("NAType", "NaTType"):
         return True
     return isinstance(label, (float, np.floating)) and bool(np.isnan(label))
 
 
 def known_classes(classes: Any, before: np.ndarray | None) -> np.ndarray:
-    """Settle the classes of a fit in parts.
+    """Check the classes of a fit in parts.
 
     Shapes: classes (n_classes,), before (n_classes,) -> (n_classes,).
     """
@@ -113,7 +189,7 @@ def encode_known_labels(
     classes: np.ndarray,
     remedy: str = "name all classes in the first call to partial_fit",
 ) -> np.ndarray:
-    """Turn labels into class indices, where the classes are settled.
+    """Turn labels into indices of known classes.
 
     Shapes: y (n_samples,), classes (n_classes,) -> (n_samples,).
     """

@@ -2,39 +2,69 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Self
+import copy
+import os
+from collections.abc import Callable, Mapping
+from numbers import Integral, Real
+from typing import TYPE_CHECKING, Any, Literal, Self
 
+import joblib
 import numpy as np
 import torch
 from numpy.typing import ArrayLike
-from sklearn.base import ClassifierMixin, ClassNamePrefixFeaturesOutMixin, TransformerMixin
+from sklearn.base import (
+    BaseEstimator,
+    ClassifierMixin,
+    ClassNamePrefixFeaturesOutMixin,
+    TransformerMixin,
+)
+from sklearn.metrics import get_scorer_names
 from sklearn.utils import Tags
+from sklearn.utils._param_validation import (
+    HasMethods,
+    Interval,
+    InvalidParameterError,
+    StrOptions,
+)
 from sklearn.utils.validation import check_is_fitted, validate_data
 from skorch.history import History
+from torch import Tensor, nn
 
-from ._checks import check_not_images, check_not_swapped, to_numpy, unchanged_on_error
-from ._targets import encode_known_labels, encode_labels, known_classes, sample_weights
+from ._checks import (
+    check_not_images,
+    check_not_swapped,
+    suggestion,
+    suggests_parameters,
+    to_numpy,
+    unchanged_on_error,
+)
+from ._network import Network, trainable_of
+from ._targets import Target, first_target, known_classes, known_target
 from ._training import (
     CallbackSupportMixin,
-    CLCEModule,
     CLCENet,
-    CLCEParameters,
+    FitPlan,
     FitTask,
+    LabelledSamples,
+    Passes,
     Samples,
     ValidationSet,
-    chosen_validation_set,
     fit_net,
     infer,
-    trained_blocks,
+    plan_passes,
+    read_validation_set,
     with_callbacks,
 )
 from .backbones import BackboneConfig
 from .data import as_images
 from .export import OnnxMixin
+from .features import FeatureStore
 from .losses import l2_normalise
 from .new_classes import NewClassesMixin
 from .novelty import NoveltyMixin
 from .persistence import ModelFileMixin
+
+ACCEPT_BOOL = {"boolean", "verbose", "random_state"}  # the last two as everywhere in scikit-learn
 
 
 class CLCEClassifier(
@@ -46,7 +76,7 @@ class CLCEClassifier(
     NoveltyMixin,
     ModelFileMixin,
     OnnxMixin,
-    CLCEParameters,
+    BaseEstimator,
 ):
     """Image classifier: a pretrained backbone, fine-tuned with the CLCE criterion.
 
@@ -214,6 +244,9 @@ class CLCEClassifier(
         The labels, sorted; the order of the columns of every output.
     net_ : skorch.NeuralNet
         The net that trained.
+    plan_ : FitPlan
+        The decisions of the last fit, as ``verbose=1`` prints them: what trains, in how many
+        steps, in which precision, on which device.
     trainable_ : "all", "head", "lora" or int
         What of the backbone trained: all, nothing, matrices of low rank beside its linear
         layers, or this many of its last blocks.
@@ -279,6 +312,153 @@ class CLCEClassifier(
     >>> clf.transform(X[:2]).shape
     (2, 128)
     """
+
+    _parameter_constraints: dict = {
+        "backbone": [str, nn.Module],
+        "pretrained": ["boolean", str, os.PathLike],
+        "trainable": [
+            StrOptions({"auto", "all", "head", "lora"}),
+            Interval(Integral, 1, None, closed="left"),
+        ],
+        "lora_rank": [Interval(Integral, 1, None, closed="left")],
+        "weight": [Interval(Real, 0, 1, closed="both")],
+        "temperature": [Interval(Real, 0, None, closed="neither")],
+        "hardness": [Interval(Real, 0, None, closed="left")],
+        "label_smoothing": [Interval(Real, 0, 1, closed="both")],
+        "projection_dim": [Interval(Integral, 1, None, closed="left"), StrOptions({"auto"}), None],
+        "image_size": [Interval(Integral, 1, None, closed="left"), None],
+        "image_shape": [tuple, list, None],
+        "max_pixel_value": [Interval(Real, 0, None, closed="neither"), None],
+        "n_channels": [Interval(Integral, 1, None, closed="left"), None],
+        "batch_size": [Interval(Integral, 1, None, closed="left")],
+        "micro_batch_size": [Interval(Integral, 1, None, closed="left"), None],
+        "max_epochs": [Interval(Integral, 1, None, closed="left")],
+        "max_time": [Interval(Real, 0, None, closed="neither"), None],
+        "learning_rate": [Interval(Real, 0, None, closed="neither")],
+        "layer_decay": [Interval(Real, 0, 1, closed="right"), StrOptions({"auto"})],
+        "weight_decay": [Interval(Real, 0, None, closed="left")],
+        "warmup_fraction": [Interval(Real, 0, 1, closed="left")],
+        "max_grad_norm": [Interval(Real, 0, None, closed="neither"), None],
+        "sampler": [StrOptions({"auto", "shuffle", "balanced"})],
+        "augment": [StrOptions({"auto"}), callable, None],
+        "n_views": [Interval(Integral, 1, None, closed="left")],
+        "class_weight": [dict, StrOptions({"balanced"}), None],
+        "early_stopping": ["boolean"],
+        "scoring": [str, callable, None],
+        "validation_fraction": [Interval(Real, 0, 1, closed="neither")],
+        "n_iter_no_change": [Interval(Integral, 1, None, closed="left")],
+        "tol": [Interval(Real, 0, None, closed="left")],
+        "warm_start": ["boolean"],
+        "device": [str, torch.device],
+        "precision": [StrOptions({"auto", "float32", "bfloat16", "float16"})],
+        "compile": ["boolean"],
+        "gradient_checkpointing": ["boolean"],
+        "num_workers": [Interval(Integral, 0, None, closed="left"), StrOptions({"auto"})],
+        "cache_size": [Interval(Integral, 0, None, closed="left"), StrOptions({"auto"})],
+        "random_state": ["random_state"],
+        "verbose": ["verbose"],
+        "memory": [str, os.PathLike, HasMethods(["cache"]), FeatureStore, None],
+        "checkpoint": [str, os.PathLike, None],
+        "callbacks": [list, None],
+        "skorch_params": [dict, None],
+    }
+
+    _is_clone = False  # made by a search or another meta-estimator, for fits of its own
+    _known_outputs: tuple[Any, tuple[Tensor, Tensor]] | None = None  # of X, in training
+
+    @suggests_parameters
+    def __init__(
+        self,
+        backbone: str | nn.Module = "efficientnet_lite0",
+        *,
+        pretrained: bool | str | os.PathLike[str] = True,
+        trainable: Literal["auto", "all", "head", "lora"] | int = "auto",
+        lora_rank: int = 8,
+        weight: float = 0.5,
+        temperature: float = 0.5,
+        hardness: float = 1.0,
+        label_smoothing: float = 0.0,
+        projection_dim: int | Literal["auto"] | None = "auto",
+        image_size: int | None = None,
+        image_shape: tuple[int, ...] | list[int] | None = None,
+        max_pixel_value: float | None = None,
+        n_channels: int | None = None,
+        batch_size: int = 32,
+        micro_batch_size: int | None = None,
+        max_epochs: int = 20,
+        max_time: float | None = None,
+        learning_rate: float = 1e-3,
+        layer_decay: float | Literal["auto"] = "auto",
+        weight_decay: float = 0.05,
+        warmup_fraction: float = 0.1,
+        max_grad_norm: float | None = 1.0,
+        sampler: Literal["auto", "shuffle", "balanced"] = "auto",
+        augment: Callable[[Tensor], Tensor] | Literal["auto"] | None = "auto",
+        n_views: int = 1,
+        class_weight: Mapping[Any, float] | Literal["balanced"] | None = None,
+        early_stopping: bool = False,
+        scoring: str | Callable[..., float] | None = "accuracy",
+        validation_fraction: float = 0.1,
+        n_iter_no_change: int = 10,
+        tol: float = 1e-4,
+        warm_start: bool = False,
+        device: str | torch.device = "auto",
+        precision: Literal["auto", "float32", "bfloat16", "float16"] = "auto",
+        compile: bool = False,
+        gradient_checkpointing: bool = False,
+        num_workers: int | Literal["auto"] = "auto",
+        cache_size: int | Literal["auto"] = "auto",
+        random_state: int | np.random.RandomState | None = None,
+        verbose: int | bool = 0,
+        memory: str | os.PathLike[str] | joblib.Memory | FeatureStore | None = None,
+        checkpoint: str | os.PathLike[str] | None = None,
+        callbacks: list[Any] | None = None,
+        skorch_params: dict[str, Any] | None = None,
+    ) -> None:
+        self.backbone = backbone
+        self.pretrained = pretrained
+        self.trainable = trainable
+        self.lora_rank = lora_rank
+        self.weight = weight
+        self.temperature = temperature
+        self.hardness = hardness
+        self.label_smoothing = label_smoothing
+        self.projection_dim = projection_dim
+        self.image_size = image_size
+        self.image_shape = image_shape
+        self.max_pixel_value = max_pixel_value
+        self.n_channels = n_channels
+        self.batch_size = batch_size
+        self.micro_batch_size = micro_batch_size
+        self.max_epochs = max_epochs
+        self.max_time = max_time
+        self.learning_rate = learning_rate
+        self.layer_decay = layer_decay
+        self.weight_decay = weight_decay
+        self.warmup_fraction = warmup_fraction
+        self.max_grad_norm = max_grad_norm
+        self.sampler = sampler
+        self.augment = augment
+        self.n_views = n_views
+        self.class_weight = class_weight
+        self.early_stopping = early_stopping
+        self.scoring = scoring
+        self.validation_fraction = validation_fraction
+        self.n_iter_no_change = n_iter_no_change
+        self.tol = tol
+        self.warm_start = warm_start
+        self.device = device
+        self.precision = precision
+        self.compile = compile
+        self.gradient_checkpointing = gradient_checkpointing
+        self.num_workers = num_workers
+        self.cache_size = cache_size
+        self.random_state = random_state
+        self.verbose = verbose
+        self.memory = memory
+        self.checkpoint = checkpoint
+        self.callbacks = callbacks
+        self.skorch_params = skorch_params
 
     classes_: np.ndarray
     net_: CLCENet
@@ -351,32 +531,31 @@ class CLCEClassifier(
         if task is not None:
             task.call_on_fit_task_begin(estimator=self, X=X, y=y)
         with unchanged_on_error(self):
-            goes_on = self.warm_start and hasattr(self, "classes_")
-            if not goes_on:
+            is_continuation = self.warm_start and hasattr(self, "classes_")
+            if not is_continuation:
                 self._forget_columns()
             check_not_swapped(X, y)
-            samples = self._read(X, reset=not goes_on)
-            classes, labels = encode_labels(samples, y)
-            if goes_on and not np.array_equal(classes, self.classes_):
+            samples = self._read(X, reset=not is_continuation)
+            target = first_target(samples, y, sample_weight, self.class_weight)
+            if is_continuation and not np.array_equal(target.classes, self.classes_):
                 raise ValueError(
-                    f"warm_start=True: y holds the classes {classes.tolist()}, the fit before had "
-                    f"{self.classes_.tolist()}; set warm_start=False to begin anew"
+                    f"warm_start=True: y holds the classes {target.classes.tolist()}, the fit "
+                    f"before had {self.classes_.tolist()}; set warm_start=False to start again"
                 )
-            self.classes_ = classes
+            self.classes_ = target.classes
             fit_task = task and FitTask(task, self, X, y)
-            validation = chosen_validation_set(
+            validation = read_validation_set(
                 X_val,
                 y_val,
                 sample_weight_val,
                 read=lambda X: self._read(X, reset=False, like=samples),
-                classes=classes,
+                classes=target.classes,
                 early_stopping=self.early_stopping,
             )
             self._train(
                 samples,
-                labels,
-                sample_weight,
-                goes_on=goes_on,
+                target,
+                previous=self.net_ if is_continuation else None,
                 validation=validation,
                 fit_task=fit_task,
             )
@@ -431,12 +610,13 @@ class CLCEClassifier(
                 "samples; set max_time=None"
             )
         with unchanged_on_error(self):
-            goes_on = hasattr(self, "classes_")
+            is_continuation = hasattr(self, "classes_")
             check_not_swapped(X, y)
-            samples = self._read(X, reset=not goes_on)
+            samples = self._read(X, reset=not is_continuation)
             self.classes_ = known_classes(classes, getattr(self, "classes_", None))
-            labels = encode_known_labels(samples, y, self.classes_)
-            self._train(samples, labels, sample_weight, goes_on=goes_on, in_part=True)
+            target = known_target(samples, y, self.classes_, sample_weight, self.class_weight)
+            previous = self.net_ if is_continuation else None
+            self._train(samples, target, previous=previous, is_partial_fit=True)
         return self
 
     def predict(self, X: Any) -> np.ndarray:
@@ -506,14 +686,22 @@ class CLCEClassifier(
         return l2_normalise(embeddings).numpy()
 
     @property
-    def module_(self) -> CLCEModule:
+    def module_(self) -> Network:
         """The trained network."""
         return self.net_.module_
 
     @property
     def trainable_(self) -> str | int:
         """What of the backbone trained."""
-        return trained_blocks(self.module_)
+        return trainable_of(self.module_)
+
+    @property
+    def plan_(self) -> FitPlan:
+        """The decisions of the last fit; ``print`` shows them in a line."""
+        plan = self.net_.plan
+        if plan.n_samples == 0:
+            raise AttributeError("plan_ is that of a fit, which a model file does not hold")
+        return plan
 
     @property
     def history_(self) -> History:
@@ -527,7 +715,7 @@ class CLCEClassifier(
 
     @property
     def _n_features_out(self) -> int:
-        return self.module_.n_embedding
+        return self.module_.head.n_embedding
 
     def __sklearn_tags__(self) -> Tags:
         tags = super().__sklearn_tags__()
@@ -551,10 +739,10 @@ class CLCEClassifier(
             return torch.from_numpy(as_torch_takes_it)
         n_channels, colour = self.n_channels, None
         if not reset:
-            settled = self.backbone_config_ if like is None else like
-            if settled is not None and settled.n_channels not in (None, 1, 3):
-                n_channels = settled.n_channels
-            colour = getattr(self, "_saw_colour", None)  # a file of before does not tell
+            known = self.backbone_config_ if like is None else like
+            if known is not None and known.n_channels not in (None, 1, 3):
+                n_channels = known.n_channels
+            colour = getattr(self, "_saw_colour", None)
         images = as_images(
             X,
             image_shape=self.image_shape,
@@ -575,36 +763,68 @@ class CLCEClassifier(
     def _train(
         self,
         samples: Samples,
-        labels: np.ndarray,
-        sample_weight: Any,
+        target: Target,
         *,
-        goes_on: bool,
-        in_part: bool = False,
+        previous: CLCENet | None,
+        is_partial_fit: bool = False,
         validation: ValidationSet | None = None,
         fit_task: FitTask | None = None,
     ) -> None:
         """Train, and store what the fit gave."""
-        weights = sample_weights(labels, self.classes_, sample_weight, self.class_weight)
         fitted = fit_net(
             self,
-            samples,
-            labels,
-            weights,
-            classes=self.classes_,
-            after=self.net_ if goes_on else None,
-            in_part=in_part,
+            LabelledSamples(samples, target, np.arange(len(target))),
+            previous=previous,
+            is_partial_fit=is_partial_fit,
             validation=validation,
             fit_task=fit_task,
         )
-        if not in_part:
+        if not is_partial_fit:
             self._forget_offset()
         self.net_ = fitted.net
         self.n_iter_ = len(fitted.net.history_)
         self.validation_scores_ = fitted.validation_scores
         self.best_validation_score_ = fitted.best_validation_score
 
-    def _infer(self, X: Any) -> tuple[torch.Tensor, torch.Tensor]:
+    def _infer(self, X: Any) -> tuple[Tensor, Tensor]:
         """Return logits and embeddings of X, on the CPU."""
         check_is_fitted(self)
-        logits, embeddings = infer(self, self.net_, self._read(X, reset=False))
+        if self._known_outputs is not None and X is self._known_outputs[0]:
+            return self._known_outputs[1]
+        logits, embeddings = infer(self.net_, self._read(X, reset=False), self._passes())
         return logits, embeddings
+
+    def _passes(self) -> Passes:
+        """Decide how the fitted net runs over samples."""
+        return plan_passes(self, self.net_.device)
+
+    def _with_known_outputs(self, net: CLCENet, X: Any, outputs: tuple[Tensor, Tensor]) -> Self:
+        """Return a copy in training, which answers for X with known outputs."""
+        copied = copy.copy(self)
+        copied.net_, copied._known_outputs = net, (X, outputs)
+        return copied
+
+    def _validate_params(self) -> None:
+        """Check all values, and reject True if it would count as the number 1."""
+        super()._validate_params()
+        scorers = [*get_scorer_names(), "loss"]
+        if isinstance(self.scoring, str) and self.scoring not in scorers:
+            raise InvalidParameterError(
+                f"scoring={self.scoring!r}: a name of sklearn.metrics.get_scorer_names(), 'loss', "
+                f"a callable or None is required.{suggestion(self.scoring, scorers)}"
+            )
+        for name, value in self.get_params(deep=False).items():
+            kinds = [kind for kind in self._parameter_constraints[name] if isinstance(kind, str)]
+            if isinstance(value, bool) and not ACCEPT_BOOL.intersection(kinds):
+                wanted = (
+                    "'auto', 'all', 'head', 'lora' or a number of blocks"
+                    if name == "trainable"
+                    else "a number"
+                )
+                raise InvalidParameterError(f"{name}={value!r}: {wanted} is required")
+
+    def __sklearn_clone__(self) -> Self:
+        """Make a copy that is marked as one."""
+        clone = super().__sklearn_clone__()
+        clone._is_clone = True
+        return clone

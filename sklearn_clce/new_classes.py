@@ -5,15 +5,26 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
+import torch
 from numpy.typing import ArrayLike
 from sklearn.utils.validation import check_is_fitted
 
 from ._checks import check_not_swapped, unchanged_on_error
+from ._head import add_classes
 from ._targets import encode_new_labels
-from ._training import CLCENet, CLCEParameters, Samples, grown_net
+from ._training import (
+    CLCENet,
+    Passes,
+    Samples,
+    continue_state,
+    infer,
+    plan_passes,
+    remembered,
+    with_changed_head,
+)
 
 
-class NewClassesMixin(CLCEParameters):
+class NewClassesMixin:
     """What lets a fitted classifier learn further classes."""
 
     classes_: np.ndarray
@@ -22,6 +33,10 @@ class NewClassesMixin(CLCEParameters):
     if TYPE_CHECKING:
 
         def _read(self, X: Any, *, reset: bool) -> Samples: ...
+
+        def _passes(self) -> Passes: ...
+
+        def _validate_params(self) -> None: ...
 
     def add_classes(self, X: Any, y: ArrayLike) -> Self:
         """Learn new classes from a few pictures of them, without pictures of the old ones.
@@ -80,6 +95,26 @@ class NewClassesMixin(CLCEParameters):
             check_not_swapped(X, y)
             samples = self._read(X, reset=False)
             classes, labels, order = encode_new_labels(samples, y, self.classes_)
-            self.net_ = grown_net(self, self.net_, samples, labels, order)
+            self.net_ = self._net_with_columns(samples, labels, order)
             self.classes_ = classes
         return self
+
+    def _net_with_columns(self, samples: Samples, labels: np.ndarray, order: np.ndarray) -> CLCENet:
+        """Return a copy of the net that knows new classes, too; see ``encode_new_labels``."""
+        net = self.net_
+        if not net.module_.head.has_class_means:
+            raise ValueError(
+                "add_classes needs the mean of each class, which a fit that was interrupted in its "
+                "last pass does not have: fit again, or partial_fit on some images of all classes"
+            )
+        inputs, _ = infer(net, samples, self._passes(), net.classifier_inputs)
+        assert net.resume is not None  # it has trained
+        resume = continue_state(net.resume, remembered(self), net.module_.backbone)
+        return with_changed_head(
+            net,
+            resume,
+            plan_passes(self),
+            lambda head: add_classes(
+                head, inputs, torch.from_numpy(labels), torch.from_numpy(order)
+            ),
+        )

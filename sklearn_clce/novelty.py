@@ -7,11 +7,12 @@ from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 from sklearn.utils.validation import check_is_fitted
+from torch import Tensor
 
-from ._training import CLCENet, CLCEParameters, Samples, likeness_scores
+from ._training import CLCENet, Passes, Samples, infer
 
 
-class NoveltyMixin(CLCEParameters):
+class NoveltyMixin:
     """What a classifier says of pictures that belong to none of its classes."""
 
     net_: CLCENet
@@ -20,6 +21,8 @@ class NoveltyMixin(CLCEParameters):
     if TYPE_CHECKING:
 
         def _read(self, X: Any, *, reset: bool) -> Samples: ...
+
+        def _passes(self) -> Passes: ...
 
     def score_samples(self, X: Any) -> np.ndarray:
         """Compute how much each picture is like those that the classifier was trained on.
@@ -64,7 +67,19 @@ class NoveltyMixin(CLCEParameters):
         True
         """
         check_is_fitted(self)
-        return likeness_scores(self, self.net_, self._read(X, reset=False))
+        net, head = self.net_, self.net_.module_.head
+        if not head.has_class_means:
+            raise ValueError(
+                "score_samples needs the mean of each class, which a fit that was interrupted in "
+                "its last pass does not have: fit again, or partial_fit on some images of all "
+                "classes"
+            )
+
+        def score(batch: Any) -> tuple[Tensor]:
+            return (head.novelty_scores(*net.classifier_inputs(batch)),)
+
+        (scores,) = infer(net, self._read(X, reset=False), self._passes(), score)
+        return scores.numpy()
 
     def calibrate_offset(self, X: Any, contamination: float = 0.05) -> Self:
         """Set ``offset_``, below which :meth:`score_samples` says "none of these".

@@ -155,31 +155,36 @@ class ClassBalancedBatchSampler(Sampler[list[int]]):
         return self._groups(self.indices_by_class[code], rng)[0]
 
 
-def make_batch_sampler(
-    sampler: str, labels: np.ndarray, batch_size: int, *, weight: float, random_state: int
-) -> ShuffledBatchSampler | ClassBalancedBatchSampler:
-    """Choose the batches of a fit, for labels of shape (n_samples,).
+def resolve_sampler(sampler: str, labels: np.ndarray, batch_size: int, *, weight: float) -> str:
+    """Decide how samples come into batches, for labels of shape (n_samples,).
 
-    "auto" balances where shuffled batches would leave more than a tenth of the anchors
-    without a positive, unless the contrastive term has no weight. Balanced batches hold as
-    many classes as there is room for, with two samples of each or more. Labels of one
-    class are shuffled.
+    "auto" balances if shuffled batches would leave more than a tenth of the anchors without a
+    positive, unless the contrastive term has no weight. Labels of one class are shuffled.
     """
-    n_classes = len(np.unique(labels))
-    if n_classes < 2:
-        sampler = "shuffle"  # of one class, as a call of partial_fit may be, there is no balance
+    if len(np.unique(labels)) < 2:
+        return "shuffle"  # of one class, as a call of partial_fit may be
     if sampler == "auto":
-        drawn = math.ceil(len(labels) / count_parts(len(labels), batch_size))
-        lonely = weight > 0 and anchors_without_positive(labels, drawn) > MAX_WITHOUT_POSITIVE
-        sampler = "balanced" if lonely and batch_size >= 4 else "shuffle"
-    if sampler == "shuffle":
-        return ShuffledBatchSampler(len(labels), batch_size, random_state)
-    if batch_size < 4:
+        n_drawn = math.ceil(len(labels) / count_parts(len(labels), batch_size))
+        alone = weight > 0 and anchors_without_positive(labels, n_drawn) > MAX_WITHOUT_POSITIVE
+        return "balanced" if alone and batch_size >= 4 else "shuffle"
+    if sampler == "balanced" and batch_size < 4:
         raise ValueError(
             f"batch_size={batch_size!r}: sampler='balanced' takes two samples of two classes, so "
             "at least 4 is required"
         )
-    samples_per_class = max(2, batch_size // n_classes)  # as many classes as there is room for
+    return sampler
+
+
+def make_batch_sampler(
+    sampler: str, labels: np.ndarray, batch_size: int, *, random_state: int
+) -> ShuffledBatchSampler | ClassBalancedBatchSampler:
+    """Make the batches of a fit, for labels of shape (n_samples,).
+
+    Balanced batches hold as many classes as there is room for, with two samples of each or more.
+    """
+    if sampler == "shuffle":
+        return ShuffledBatchSampler(len(labels), batch_size, random_state)
+    samples_per_class = max(2, batch_size // len(np.unique(labels)))
     return ClassBalancedBatchSampler(
         labels,
         classes_per_batch=batch_size // samples_per_class,

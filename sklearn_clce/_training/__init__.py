@@ -1,34 +1,34 @@
-"""From parameters and samples to a trained net."""
+"""One fit, from an estimator and samples to a trained net; and what a net computes."""
 
-from .assembly import restored_net
-from .course import Course, Split
+from .batches import LabelledSamples, Samples, make_dataset
+from .build import restore_net, with_changed_head
 from .fit import fit_net
-from .fit_tasks import CallbackSupportMixin, FitTask, with_callbacks
-from .growing import grown_net
 from .inference import infer
-from .likeness import likeness_scores
-from .module import CLCEModule
-from .net import CLCENet
-from .optim import trained_blocks
-from .parameters import CLCEParameters
-from .samples import Samples
-from .validation import ValidationSet, chosen_validation_set
+from .plan import FitPlan, Passes, plan_passes, plan_without_fit
+from .resume import ResumeState, Split, continue_state, remembered
+from .sklearn_callbacks import CallbackSupportMixin, FitTask, with_callbacks
+from .trainer import CLCENet
+from .validation import ValidationSet, read_validation_set
 
 __all__ = [
     "fit_net",
     "infer",
-    "grown_net",
-    "likeness_scores",
-    "restored_net",
-    "Samples",
-    "CLCEModule",
+    "restore_net",
+    "with_changed_head",
     "CLCENet",
-    "CLCEParameters",
-    "Course",
+    "FitPlan",
+    "Passes",
+    "plan_passes",
+    "plan_without_fit",
+    "Samples",
+    "LabelledSamples",
+    "make_dataset",
+    "ResumeState",
     "Split",
+    "continue_state",
+    "remembered",
     "ValidationSet",
-    "chosen_validation_set",
-    "trained_blocks",
+    "read_validation_set",
     "CallbackSupportMixin",
     "FitTask",
     "with_callbacks",

@@ -1,40 +1,24 @@
-"""What happens between the steps: schedule, early stopping, the way back."""
+"""What happens between the steps: schedule, early stopping, the way back, progress."""
 
 from __future__ import annotations
 
+import math
+import time
 from functools import partial
 from typing import Any
 
 import numpy as np
 from skorch.callbacks import Callback, PassthroughScoring
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 from torch.optim.lr_scheduler import LambdaLR
 
-from .._system import broadcast
-from .optim import warmup_cosine
+from .._network import warmup_cosine
+from .._system import bar, broadcast, duration, is_main, write_line
+from .plan import FitPlan
+from .trainer import CLCENet, FitState
 
-VALIDATED = ("valid_loss", "valid_acc")  # what epochs record of a validation set
-
-
-def check_callbacks(callbacks: list[Any] | None, *, validated: bool) -> None:
-    """Refuse what is no callback of skorch, or watches a validation set where there is none."""
-    for place, callback in enumerate(callbacks or ()):
-        callback = callback[-1] if isinstance(callback, tuple) else callback
-        callback = callback() if isinstance(callback, type) else callback
-        if not isinstance(callback, Callback):
-            raise TypeError(
-                f"callbacks[{place}] is {type(callback).__name__}: a callback of skorch, or a "
-                "tuple (name, callback), is required"
-            )
-        monitor = getattr(callback, "monitor", None)
-        watches = isinstance(monitor, str) and monitor.removesuffix("_best") in VALIDATED
-        if watches and not validated:
-            raise ValueError(
-                f"callbacks: {type(callback).__name__} watches {monitor!r}, which needs a "
-                "validation set: early_stopping=True sets one aside, X_val and y_val bring one, "
-                "and monitor='train_loss' needs none"
-            )
+SHOWN = {"train_loss": "loss", "valid_loss": "validation loss", "valid_acc": "validation accuracy"}
 
 
 class WarmupCosine(Callback):
@@ -43,43 +27,43 @@ class WarmupCosine(Callback):
     def __init__(self, warmup_fraction: float) -> None:
         self.warmup_fraction = warmup_fraction
 
-    def on_train_begin(self, net: Any, X: Any = None, y: Any = None, **kwargs: Any) -> None:
-        """Start at the foot of the schedule."""
+    def on_train_begin(self, net: CLCENet, X: Any = None, y: Any = None, **kwargs: Any) -> None:
+        """Start at the foot of the schedule; a partial fit stays at the peak."""
         self.scheduler_ = None
-        if net.run.scheduled:
-            self.scheduler_ = LambdaLR(net.optimizer_, partial(self._rate, net.run))
+        if not net.plan.is_partial_fit:
+            self.scheduler_ = LambdaLR(net.optimizer_, partial(self._rate, net.state))
 
-    def _rate(self, run: Any, step: float) -> float:
-        """Return the share of the peak after a step, or after the time where that is further."""
-        step = max(step, run.time.used * run.n_steps)
-        return warmup_cosine(step, n_steps=run.n_steps, warmup_fraction=self.warmup_fraction)
+    def _rate(self, state: FitState, step: float) -> float:
+        """Return the share of the peak, by steps or elapsed time, whichever is further along."""
+        step = max(step, state.time.used * state.n_steps)
+        return warmup_cosine(step, n_steps=state.n_steps, warmup_fraction=self.warmup_fraction)
 
-    def on_batch_end(self, net: Any, training: bool = False, **kwargs: Any) -> None:
+    def on_batch_end(self, net: CLCENet, training: bool = False, **kwargs: Any) -> None:
         """Move on by a step."""
         if training and self.scheduler_ is not None:
             self.scheduler_.step()
 
-    def on_epoch_end(self, net: Any, **kwargs: Any) -> None:
+    def on_epoch_end(self, net: CLCENet, **kwargs: Any) -> None:
         """Record the rate of the new layers."""
         net.history.record("lr", net.optimizer_.param_groups[0]["lr"])
 
-    def on_train_end(self, net: Any, X: Any = None, y: Any = None, **kwargs: Any) -> None:
-        """Let go of the optimizer, which would travel in pickles."""
+    def on_train_end(self, net: CLCENet, X: Any = None, y: Any = None, **kwargs: Any) -> None:
+        """Drop the optimizer, which pickles would hold."""
         self.scheduler_ = None
 
 
 class ClipGradients(Callback):
-    """Scale the gradients down where their norm is too large.
+    """Scale the gradients down if their norm is too large.
 
-    skorch's own callback lists all parameters at every step, also those of a backbone
-    that does not train; that took a seventh of the time of a head fit.
+    skorch's own callback lists all parameters at every step, also those of a frozen
+    backbone; that took a seventh of the time of a head fit.
     """
 
     def __init__(self, max_norm: float | None) -> None:
         self.max_norm = max_norm
 
-    def on_grad_computed(self, net: Any, named_parameters: Any, **kwargs: Any) -> None:
-        """Clip the gradients that the optimizer will read, and record their norm."""
+    def on_grad_computed(self, net: CLCENet, named_parameters: Any, **kwargs: Any) -> None:
+        """Clip the gradients that the optimizer will use, and record their norm."""
         groups = net.optimizer_.param_groups
         parameters = [p for group in groups for p in group["params"] if p.grad is not None]
         norm = get_total_norm([p.grad for p in parameters])
@@ -93,21 +77,22 @@ class LastGoodWeights(Callback):
 
     weights_: dict[str, Tensor] | None = None
 
-    def on_epoch_end(self, net: Any, **kwargs: Any) -> None:
+    def on_epoch_end(self, net: CLCENet, **kwargs: Any) -> None:
         """Copy the weights."""
-        self.weights_ = copy_weights(net.module_)
+        self.weights_ = net.module_.trained_state()
 
-    def restore(self, net: Any) -> None:
+    def restore(self, net: CLCENet) -> None:
         """Put the kept weights back."""
+        assert self.weights_ is not None  # an epoch has ended
         net.module_.load_state_dict(self.weights_, strict=False)
 
-    def on_train_end(self, net: Any, X: Any = None, y: Any = None, **kwargs: Any) -> None:
-        """Let go of the copy."""
+    def on_train_end(self, net: CLCENet, X: Any = None, y: Any = None, **kwargs: Any) -> None:
+        """Drop the copy."""
         self.weights_ = None
 
 
 class ValidationMean(PassthroughScoring):
-    """Mean of an epoch's batches of validation samples, which count with their weights."""
+    """Weighted mean of an epoch's batches of validation samples."""
 
     def get_avg_score(self, history: Any) -> float:
         """Return the mean over all batches of the epoch."""
@@ -117,19 +102,19 @@ class ValidationMean(PassthroughScoring):
 
 
 class EarlyStopping(Callback):
-    """Stop when the validation score no longer rises, and go back to its best."""
+    """Stop when the validation score no longer rises, and restore its best weights."""
 
     def __init__(self, patience: int | None, tol: float) -> None:
         self.patience = patience
         self.tol = tol
 
-    def on_train_begin(self, net: Any, X: Any = None, y: Any = None, **kwargs: Any) -> None:
+    def on_train_begin(self, net: CLCENet, X: Any = None, y: Any = None, **kwargs: Any) -> None:
         """Begin to count."""
         self.best_score_ = float("-inf")
         self.n_failed_ = 0
         self.best_weights_: dict[str, Tensor] | None = None
 
-    def on_epoch_end(self, net: Any, **kwargs: Any) -> None:
+    def on_epoch_end(self, net: CLCENet, **kwargs: Any) -> None:
         """Compare with the best so far, as scikit-learn's MLPClassifier does."""
         if self.patience is None:
             return
@@ -137,30 +122,117 @@ class EarlyStopping(Callback):
         self.n_failed_ = self.n_failed_ + 1 if score < self.best_score_ + self.tol else 0
         if score > self.best_score_:
             self.best_score_ = score
-            self.best_weights_ = copy_weights(net.module_)
-        net.run.stopped = self.n_failed_ > self.patience
+            self.best_weights_ = net.module_.trained_state()
+        net.state.stopped = self.n_failed_ > self.patience
 
-    def on_train_end(self, net: Any, X: Any = None, y: Any = None, **kwargs: Any) -> None:
-        """Give the best weights back and let go of the copy."""
+    def on_train_end(self, net: CLCENet, X: Any = None, y: Any = None, **kwargs: Any) -> None:
+        """Restore the best weights and drop the copy."""
         if self.best_weights_ is not None:
             net.module_.load_state_dict(self.best_weights_, strict=False)
         self.best_weights_ = None
 
 
 class RestoreCheckpoint(Callback):
-    """Go on from the net's checkpoint, if it has one."""
+    """Resume from the net's checkpoint, if it has one."""
 
-    def on_train_begin(self, net: Any, X: Any = None, y: Any = None, **kwargs: Any) -> None:
-        """Put the net where it was written."""
-        if net.run.checkpoint is not None:
-            net.run.checkpoint.restore(net)
+    def on_train_begin(self, net: CLCENet, X: Any = None, y: Any = None, **kwargs: Any) -> None:
+        """Restore the state in which the checkpoint was written."""
+        if net.state.checkpoint is not None:
+            net.state.checkpoint.restore(net)
 
 
-def copy_weights(module: nn.Module) -> dict[str, Tensor]:
-    """Copy what training can change to the CPU: all but a frozen backbone."""
-    weights = {}
-    for part, child in module.named_children():
-        if not (part == "backbone" and module.frozen):
-            for name, value in child.state_dict(prefix=f"{part}.").items():
-                weights[name] = value.detach().to("cpu", copy=True)
-    return weights
+class Progress(Callback):
+    """Says how many parameters train, leaves a line per epoch, and shows a bar of its steps."""
+
+    bar_ = None
+
+    def on_train_begin(self, net: CLCENet, X: Any = None, y: Any = None, **kwargs: Any) -> None:
+        """Say how many parameters train."""
+        self.shown_ = bool(net.verbose) and is_main()
+        if not self.shown_:
+            return
+        parameters = list(net.module_.parameters())
+        trained = sum(p.numel() for p in parameters if p.requires_grad)
+        total = sum(p.numel() for p in parameters)
+        left = net.state.time.left
+        limit = f", {duration(left)} left" if math.isfinite(left) else ""
+        write_line(f"training {trained:,} of {total:,} parameters{limit}")
+        self.n_before_, self.start_ = net.state.epochs_done, time.monotonic()
+
+    def on_epoch_begin(self, net: CLCENet, **kwargs: Any) -> None:
+        """Begin a bar."""
+        if self.shown_:
+            self.bar_ = bar(total=len(net.state.batch_sampler), unit="step")
+
+    def on_batch_end(self, net: CLCENet, training: bool = False, **kwargs: Any) -> None:
+        """Move on by a step."""
+        if self.bar_ is not None and training:
+            self.bar_.update()
+
+    def on_epoch_end(self, net: CLCENet, **kwargs: Any) -> None:
+        """Leave a line with the epoch's figures, its time, and the time that is left."""
+        if not self.shown_:
+            return
+        self._close()
+        state, n_epochs, epoch = net.state, net.plan.n_epochs, net.history[-1]
+        done = state.epochs_done
+        passed = time.monotonic() - self.start_
+        left = passed / max(done - self.n_before_, 1) * (n_epochs - done)
+        left = min(left, state.time.left)
+        shown = dict(SHOWN)
+        if state.score is not None and state.score.of_batches is None:
+            shown["valid_score"] = f"validation {state.score.name}"
+        figures = [f"{name} {epoch[key]:.3f}" for key, name in shown.items() if key in epoch]
+        ending = "" if state.is_over else f", {duration(left)} left"
+        number = f"{done:>{len(str(n_epochs))}}/{n_epochs}"
+        write_line(f"epoch {number}: {', '.join([*figures, duration(epoch['dur'])])}{ending}")
+
+    def on_train_end(self, net: CLCENet, X: Any = None, y: Any = None, **kwargs: Any) -> None:
+        """Close the bar of an epoch that was cut short."""
+        self._close()
+
+    def _close(self) -> None:
+        if self.bar_ is not None:
+            self.bar_.close()
+        self.bar_ = None
+
+
+class EpochTasks(Callback):
+    """Report each epoch to scikit-learn's callbacks, if the net's fit is one of its tasks."""
+
+    def on_epoch_begin(self, net: CLCENet, **kwargs: Any) -> None:
+        """Begin a task below that of the fit."""
+        task = net.state.fit_task
+        if task is not None:
+            self.context_ = task.context.subcontext(task_name="epoch")
+            self.context_.call_on_fit_task_begin(estimator=task.estimator)
+
+    def on_epoch_end(self, net: CLCENet, **kwargs: Any) -> None:
+        """End it, with the parts of an estimator that predicts; a callback may stop the fit."""
+        task = net.state.fit_task
+        if task is not None and self.context_.call_on_fit_task_end(
+            estimator=task.estimator, reconstruction_attributes={"net_": net}, **task.data()
+        ):
+            net.state.stopped = True
+
+    def on_train_end(self, net: CLCENet, X: Any = None, y: Any = None, **kwargs: Any) -> None:
+        """Drop the task, which does not pickle."""
+        self.context_ = None
+
+
+def default_callbacks(plan: FitPlan) -> list[tuple[str, Any]]:
+    """Make the callbacks of every fit, in the order in which they are called."""
+    return [
+        ("train_loss", PassthroughScoring(name="train_loss", on_train=True)),
+        ("train_cross_entropy", PassthroughScoring("train_cross_entropy", on_train=True)),
+        ("train_contrastive", PassthroughScoring("train_contrastive", on_train=True)),
+        ("valid_loss", ValidationMean("valid_loss")),
+        ("valid_acc", ValidationMean("valid_acc", lower_is_better=False)),
+        ("clip_grad", ClipGradients(plan.max_grad_norm)),
+        ("lr_scheduler", WarmupCosine(plan.warmup_fraction)),
+        ("last_good_weights", LastGoodWeights()),
+        ("early_stopping", EarlyStopping(plan.patience, plan.tol)),
+        ("checkpoint", RestoreCheckpoint()),
+        ("progress", Progress()),
+        ("fit_tasks", EpochTasks()),
+    ]

@@ -1,4 +1,4 @@
-"""A fit on disk after each epoch, to go on from after a crash."""
+"""A fit on disk after each epoch, to resume from after a crash."""
 
 from __future__ import annotations
 
@@ -13,23 +13,27 @@ from typing import IO, Any, Self
 
 import numpy as np
 import torch
+from torch import Tensor
 
+from .._network import Network
 from .._system import (
     Lock,
     broadcast,
     device_rng_state,
+    digest_file,
     gather_objects,
     is_main,
+    n_processes,
     rank,
     remove_unfinished,
     set_device_rng_state,
     write_atomically,
 )
-from ..backbones import UndescribableError, describe
-from .callbacks import copy_weights
-from .identity import identity_of
-from .module import CLCEModule
-from .parameters import CLCEParameters
+from ..backbones import UndescribableError, describe, libraries
+from ..features import image_digests
+from .batches import LabelledSamples, Samples
+from .plan import FitPlan
+from .trainer import CLCENet
 from .validation import ValidationSet
 
 FILE_NAME = "checkpoint.pt"
@@ -40,9 +44,9 @@ DIGEST_BYTES = 32
 class Checkpoint:
     """The checkpoint of one fit: of some parameters, on some data.
 
-    Only tensors, numbers and strings are written, and only those are read. While a fit is in
-    the folder, another one is refused. A ValueError is raised where the folder holds another
-    fit, or a foreign file, and an OSError where nothing can be written into it.
+    Only tensors, numbers and strings are written, and only those are read. A folder serves one
+    running fit. A ValueError is raised if the folder holds another fit, or a foreign file, and an
+    OSError if nothing can be written into it.
     """
 
     def __init__(self, folder: str | os.PathLike[str], identity: dict[str, str]) -> None:
@@ -64,7 +68,7 @@ class Checkpoint:
         self.lock.release()
 
     def seed_or(self, seed: int) -> int:
-        """Return the seed of the fit: that of the checkpoint, if there is one."""
+        """Return the seed of the fit: the checkpoint's, if there is one."""
         self.seed = seed if self.state is None else self.state["seed"]
         return self.seed
 
@@ -75,7 +79,7 @@ class Checkpoint:
             self.folder.mkdir(parents=True, exist_ok=True)
             if not self.lock.acquire(wait=False):
                 return ValueError(
-                    f"{where}: another fit is going on in this folder; choose another folder, or "
+                    f"{where}: another fit is running in this folder; choose another folder, or "
                     "wait until it has ended"
                 )
             state = self._load(where)
@@ -110,12 +114,12 @@ class Checkpoint:
         if different:
             raise ValueError(
                 f"{where} is of another fit: {', '.join(different)} differ; choose another folder, "
-                "or remove it to begin anew"
+                "or remove it to start again"
             )
         return state
 
-    def restore(self, net: Any) -> None:
-        """Put a net that is about to train where the checkpoint was written."""
+    def restore(self, net: CLCENet) -> None:
+        """Restore a net that is about to train."""
         if self.state is None:
             return
         callbacks = dict(net.callbacks_)
@@ -126,18 +130,18 @@ class Checkpoint:
         callbacks["early_stopping"].__dict__.update(self.state["early_stopping"])
         callbacks["last_good_weights"].weights_ = self.state["weights"]
         net.history_[:] = json.loads(self.state["history"])
-        net.run.epochs_done = self.state["epochs_done"]
-        net.run.stopped = self.state["ended"]
-        net.run.time.go_on(self.state["time"])
+        net.state.epochs_done = self.state["epochs_done"]
+        net.state.stopped = self.state["ended"]
+        net.state.time.load_state(self.state["time"])
         torch.set_rng_state(self.state["torch_rng"][rank()])
         kind, states = self.state["device_rng"]
         if kind == torch.device(net.device).type:
             set_device_rng_state(states[rank()], torch.device(net.device))
         if net.scaling is not None and self.state["scaling"] is not None:
-            net.scaling.go_on(self.state["scaling"])
+            net.scaling.load_state(self.state["scaling"])
         self.epochs_kept = self.state["epochs_done"]
 
-    def save(self, net: Any) -> None:
+    def save(self, net: CLCENet) -> None:
         """Write the state of a net between two epochs."""
         callbacks = dict(net.callbacks_)
         scheduler = getattr(callbacks.get("lr_scheduler"), "scheduler_", None)
@@ -146,7 +150,7 @@ class Checkpoint:
         state = {
             "identity": self.identity,
             "seed": self.seed,
-            "weights": copy_weights(net.module_),
+            "weights": net.module_.trained_state(),
             "optimizer": net.optimizer_.state_dict(),
             "scheduler": None if scheduler is None else scheduler.state_dict(),
             "early_stopping": {
@@ -154,9 +158,9 @@ class Checkpoint:
                 for name in ("best_score_", "n_failed_", "best_weights_")
             },
             "history": json.dumps(net.history_.to_list(), default=_number_or_none),
-            "epochs_done": net.run.epochs_done,
-            "time": net.run.time.state(),
-            "ended": net.run.is_over,
+            "epochs_done": net.state.epochs_done,
+            "time": net.state.time.state(),
+            "ended": net.state.is_over,
             "torch_rng": gather_objects(torch.get_rng_state()),
             "device_rng": (device.type, gather_objects(device_rng_state(device))),
             "scaling": None if net.scaling is None else net.scaling.state(),
@@ -165,56 +169,103 @@ class Checkpoint:
             self._write(state)
 
     def _write(self, state: dict[str, Any]) -> None:
-        """Write a state; a disk that takes no more ends no fit."""
+        """Write a state; a full disk does not end the fit."""
         try:
             write_atomically(self.path, lambda file: write_state(state, file))
             self.epochs_kept = state["epochs_done"]
         except (OSError, RuntimeError) as error:  # torch turns the one into the other
             if not self.has_warned:
                 warnings.warn(
-                    f"checkpoint={str(self.folder)!r} can't be written ({error}); the fit goes on, "
-                    f"and after a crash it would go on from epoch {self.epochs_kept}",
+                    f"checkpoint={str(self.folder)!r} can't be written ({error}); training "
+                    f"continues, and after a crash it would resume from epoch {self.epochs_kept}",
                     UserWarning,
                     stacklevel=2,
                 )
             self.has_warned = True
 
 
-def checkpoint_of(
-    parameters: CLCEParameters,
-    samples: Any,
-    labels: np.ndarray,
-    weights: np.ndarray,
+def open_checkpoint(
+    folder: str | os.PathLike[str] | None,
+    plan: FitPlan,
+    data: LabelledSamples,
     *,
-    classes: np.ndarray,
-    before: CLCEModule | None,
-    validation: ValidationSet | None = None,
+    previous: Network | None,
+    validation: ValidationSet | None,
 ) -> Checkpoint | None:
     """Open the checkpoint of a fit; None without a folder, or, with a warning, an identity.
 
-    A fit that goes on after another one, and the fits of clones, of which a search makes many,
-    have folders of their own in it.
+    Fits that continue an earlier one, and those of clones, of which a search makes many, have
+    folders of their own in it.
     """
-    if parameters.checkpoint is None:
+    if folder is None or plan.is_partial_fit:
         return None
     try:
-        identity = identity_of(parameters, samples, labels, weights, classes, before, validation)
+        identity = _identity_of(plan, data, previous, validation)
     except UndescribableError as error:
         warnings.warn(
-            f"checkpoint={str(parameters.checkpoint)!r}: {error}, so this fit can't be told from "
-            "another one and is not kept; after a crash it begins anew",
+            f"checkpoint={str(folder)!r}: {error}, so this fit can't be distinguished from "
+            "another one and is not kept; after a crash it starts again",
             UserWarning,
             stacklevel=4,
         )
         return None
-    folder = Path(parameters.checkpoint)
-    if parameters._is_clone or before is not None:
-        folder /= f"fit-{describe(identity)[:16]}"
-    return Checkpoint(folder, identity)
+    path = Path(folder)
+    if plan.is_of_clone or previous is not None:
+        path /= f"fit-{describe(identity)[:16]}"
+    return Checkpoint(path, identity)
+
+
+def _identity_of(
+    plan: FitPlan,
+    data: LabelledSamples,
+    previous: Network | None,
+    validation: ValidationSet | None,
+) -> dict[str, str]:
+    """Describe all that the result of a fit depends on; files count by their content."""
+    parts = plan.compared() | {
+        "pretrained": _content_of_file(plan.pretrained),
+        "X": _content_of(data.samples),
+        "y": (data.target.classes, data.target.labels),
+        "sample_weight": data.target.weights,
+        "X_val": None if validation is None else _content_of(validation.samples),
+        "y_val": None if validation is None else validation.target.labels,
+        "sample_weight_val": None if validation is None else validation.target.weights,
+        "processes": n_processes(),
+        "libraries": (libraries(), torch.get_float32_matmul_precision()),
+        "the fit before": None if previous is None else previous.trained_state(),
+    }
+    identity = {}
+    for name, value in parts.items():
+        try:
+            identity[name] = describe(value)
+        except UndescribableError as error:
+            raise UndescribableError(f"{name} can't be described: {error}") from error
+    return identity
+
+
+def digest_of(samples: Samples) -> str:
+    """Digest samples by their content; images that may change have none: an empty string."""
+    if not isinstance(samples, Tensor) and samples.is_stochastic:
+        return ""
+    return describe(_content_of(samples))
+
+
+def _content_of(samples: Samples) -> Tensor | list[bytes]:
+    """Return features as they are, and a digest of each image."""
+    if isinstance(samples, Tensor):
+        return samples
+    return image_digests(samples, range(len(samples)), lambda paths: list(map(digest_file, paths)))
+
+
+def _content_of_file(value: Any) -> Any:
+    """Return the content of a file that is named."""
+    if isinstance(value, (str, os.PathLike)) and os.path.isfile(value):
+        return digest_file(value)
+    return value
 
 
 def _number_or_none(figure: Any) -> float | None:
-    """Return a figure of an epoch; None for what is none, such as a matrix that a callback made."""
+    """Return a figure of an epoch; None for anything else, such as a matrix of a callback's."""
     return float(figure) if np.size(figure) == 1 else None
 
 

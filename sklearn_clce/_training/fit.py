@@ -1,62 +1,63 @@
-"""The entry to training: parameters and samples become a trained net."""
+"""One fit: plan, build, prepare, train, finish."""
 
 from __future__ import annotations
 
 import warnings
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import torch
 from sklearn.exceptions import ConvergenceWarning
-from sklearn.model_selection import StratifiedShuffleSplit
 from torch import Tensor
-from torch.utils.data import Dataset
 
 from .._checks import prefix_errors
+from .._head import MAX_PER_CLASS, Head, refit_classifier, start_head, start_late_classes
 from .._system import (
     check_default_dtype,
     gpu_lock,
     is_main,
-    resolve_device,
-    resolve_precision,
     seeded_torch,
     warn_if_not_joined,
+    write_line,
 )
+from .._targets import Target
 from ..data import MemoryBudget
 from ..samplers import make_batch_sampler
-from .assembly import continued_net, make_module, make_net
-from .callbacks import check_callbacks
-from .checkpoint import checkpoint_of
-from .class_means import keep_class_means
-from .course import Course, Split, begin, go_on, keep_aside, keep_split
-from .fit_tasks import FitTask
-from .growing import start_late_classes
-from .identity import digest_of
-from .loop import train
-from .module import CLCEModule
-from .net import CLCENet
-from .parameters import CLCEParameters
-from .run import BatchSampler, Run
-from .samples import (
-    Samples,
-    features_for,
-    make_augmentation,
-    make_dataset,
-    tuned_features,
+from .batches import LabelledSamples, Samples, make_dataset, part_of
+from .build import (
+    LoadedBackbone,
+    build_net,
+    build_network,
+    continue_net,
+    open_backbone,
+    warn_if_memory_is_unused,
 )
-from .start import finish_classifier, start_head
+from .checkpoint import digest_of, open_checkpoint
+from .inference import as_frozen, features_for, frozen_features, infer_batches
+from .plan import FitPlan, make_plan, plan_passes
+from .resume import (
+    ResumeState,
+    check_content_aside,
+    continue_split,
+    continue_state,
+    remembered,
+    start_state,
+)
+from .sklearn_callbacks import FitTask
+from .skorch_arguments import check_callbacks
 from .time_limit import TimeLimit
-from .training_set import TrainingSet
+from .trainer import BatchSampler, CLCENet, FitState
 from .validation import ValidationScore, ValidationSet, set_aside
 
 
 @dataclass(frozen=True)
 class FittedNet:
-    """A trained net, and what its fit tells of itself."""
+    """A trained net, and the validation scores of its last call by epoch."""
 
     net: CLCENet
-    validation_scores: list[float] | None  # of this call, by epoch; None without early stopping
+    validation_scores: list[float] | None  # None without early stopping
 
     @property
     def best_validation_score(self) -> float | None:
@@ -64,271 +65,256 @@ class FittedNet:
         return max(self.validation_scores or [], default=None)
 
 
+@dataclass(frozen=True)
+class Request:
+    """A fit as it was asked for: what is decided from it, and what it may continue."""
+
+    plan: FitPlan
+    resume: ResumeState
+    train_on: np.ndarray  # indices of the samples that count
+    aside: np.ndarray
+    loaded: LoadedBackbone | None
+    previous: CLCENet | None
+
+
 def fit_net(
-    parameters: CLCEParameters,
-    samples: Samples,
-    labels: np.ndarray,
-    weights: np.ndarray,
+    estimator: Any,
+    data: LabelledSamples,
     *,
-    classes: np.ndarray,
-    after: CLCENet | None = None,
-    in_part: bool = False,
+    previous: CLCENet | None = None,
+    is_partial_fit: bool = False,
     validation: ValidationSet | None = None,
     fit_task: FitTask | None = None,
 ) -> FittedNet:
-    """Train a new net, or a copy of an earlier one, so that an error loses nothing.
+    """Train a new net, or a copy of a previous one, so that an error loses nothing.
 
-    ``labels`` are indices into ``classes``. ``in_part``: one epoch at the peak learning rate.
-    ``validation``: samples to validate on, in place of some that are set aside. ``fit_task`` is
-    what scikit-learn's callbacks know the fit by.
+    ``is_partial_fit``: one epoch at the peak learning rate. ``validation``: samples to validate
+    on, in place of some that are set aside. ``fit_task`` is the fit as scikit-learn's callbacks
+    know it.
     """
     warn_if_not_joined()
     check_default_dtype()
-    validated = validation is not None or parameters.early_stopping
-    check_callbacks(parameters.callbacks, validated=validated)
-    device = resolve_device(parameters.device)
-    whole = TrainingSet(samples, labels, weights, np.arange(len(labels)))
-    given = whole.at(np.flatnonzero(weights))  # a sample of weight 0 is as good as none
-    course = _course_of(parameters, after)
-    checkpoint = None
-    if not in_part:
-        checkpoint = checkpoint_of(
-            parameters,
-            given.samples,
-            given.labels,
-            given.weights,
-            classes=classes,
-            before=None if after is None else after.module_,
-            validation=validation,
-        )
-    if checkpoint is not None:
-        course = replace(course, seed=checkpoint.seed_or(course.seed))
-    with checkpoint or nullcontext(), gpu_lock(device), seeded_torch(course.seed, device):
-        time = TimeLimit(parameters.max_time)  # waiting for one's turn is not part of it
-        net, features = _begin(parameters, given, len(classes), after, device, course.seed)
-        ends_anew = not in_part and _ends_anew(parameters, net.module_, given.samples)
-        if parameters.weight == 1 and not ends_anew and not net.module_.classifier.weight.any():
-            _warn_of_no_classifier(features)
-        if ends_anew:
-            time.expect_pass(-(-len(given) // parameters.batch_size))
-        augment = make_augmentation(parameters, net.module_, given.samples)
-        settled = features if net.module_.frozen else None  # training leaves them as they are
-        shown = given
-        if settled is not None and augment is None:
-            shown = replace(given, samples=settled)
-        all_train = validation is not None or not parameters.early_stopping
-        net.course = keep_split(course, parameters, given.labels, given.rows, all_train=all_train)
-        train_on, validation = _validated(parameters, net, given, shown, validation)
-        training = shown.at(train_on)
-        _start(parameters, net, features, train_on, training, is_new=after is None)
-        room = MemoryBudget(parameters.cache_size)
-        dataset = make_dataset(
-            net.module_,
-            training.samples,
-            training.labels,
-            training.weights,
-            augment=augment,
-            room=room,
-        )
-        run = Run(
-            batch_sampler=_batches(parameters, training.labels, course.seed),
-            n_epochs=1 if in_part else parameters.max_epochs,
-            scheduled=not in_part,
-            augment=augment,
-            validation=_dataset_of(validation, net.module_, room) if validation else None,
-            score=ValidationScore(parameters, validation) if validation else None,
+    is_validated = validation is not None or estimator.early_stopping
+    check_callbacks(estimator.callbacks, validated=is_validated)
+    n_given = len(data)
+    data = data.take(np.flatnonzero(data.target.weights))  # weight 0 is as good as no sample
+    circumstances: dict[str, Any] = {
+        "previous": previous,
+        "is_partial_fit": is_partial_fit,
+        "sets_aside": estimator.early_stopping and validation is None,
+    }
+    request = resolve(estimator, data, **circumstances)
+    checkpoint = open_checkpoint(
+        estimator.checkpoint,
+        request.plan,
+        data,
+        previous=None if previous is None else previous.module_,
+        validation=validation,
+    )
+    if checkpoint is not None and checkpoint.seed_or(request.plan.seed) != request.plan.seed:
+        request = resolve(estimator, data, **circumstances, seed=checkpoint.seed)
+    plan, device = request.plan, request.plan.passes.device
+    with checkpoint or nullcontext(), gpu_lock(device), seeded_torch(plan.seed, device):
+        time = TimeLimit(plan.max_time)  # waiting for the lock does not count
+        if plan.verbose and is_main():
+            write_line(str(plan))
+        net, features = _build(request, data)
+        if plan.refits_classifier:
+            time.expect_pass(-(-len(data) // plan.batch_size))
+        training, validation = _split(request, net, data, features, validation)
+        _start(net, features, request.train_on, training, is_new=previous is None)
+        state = FitState(
+            plan,
+            _make_batches(plan, training.target),
             time=time,
+            score=_score_of(estimator, validation),
             checkpoint=checkpoint,
-            is_of_clone=parameters._is_clone,
-            fit_task=fit_task and fit_task.of(training.rows, len(whole)),
+            fit_task=fit_task and fit_task.of(training.rows, n_given),
         )
-        train(net, dataset, run)
-        if settled is not None:
-            training = replace(training, samples=settled[train_on])
-        _end(parameters, net, training, anew=ends_anew, in_part=in_part)
-    epochs = net.history_[net.run.epochs_before :]
-    scores = [epoch["valid_score"] for epoch in epochs] if parameters.early_stopping else None
+        _train(net, training, validation, state)
+        if net.module_.frozen and features is not None:
+            training = training.with_samples(features[request.train_on])
+        _finish(net, training, state)
+    epochs = net.history_[state.epochs_before :]
+    scores = [epoch["valid_score"] for epoch in epochs] if plan.early_stopping else None
     return FittedNet(net, scores)
 
 
-def _begin(
-    parameters: CLCEParameters,
-    given: TrainingSet,
-    n_classes: int,
-    after: CLCENet | None,
-    device: torch.device,
-    seed: int,
-) -> tuple[CLCENet, Tensor | None]:
-    """Return a new net, or a copy of an earlier one, and what is known of the samples' features."""
-    if after is None:
-        module, features = make_module(parameters, given.samples, n_classes, device, seed)
-        return make_net(parameters, module, device), features
-    net = continued_net(parameters, after, device)
-    return net, features_for(parameters, net, given.samples, parameters.verbose)
+def resolve(
+    estimator: Any,
+    data: LabelledSamples,
+    *,
+    previous: CLCENet | None,
+    is_partial_fit: bool,
+    sets_aside: bool,
+    seed: int | None = None,
+) -> Request:
+    """Decide everything, before anything is computed; ``seed``: that of a checkpoint."""
+    parameters = remembered(estimator)
+    changes_trainable = False
+    loaded, network = None, None
+    if previous is None:
+        resume = start_state(parameters)
+    else:
+        network = previous.module_
+        assert previous.resume is not None  # it has trained
+        resume = continue_state(previous.resume, parameters, network.backbone)
+        changes_trainable = previous.resume.changes_trainable(parameters, network)
+    resume = resume if seed is None else replace(resume, seed=seed)
+    resume = continue_split(
+        resume,
+        data.target,
+        data.rows,
+        validation_fraction=estimator.validation_fraction,
+        sets_aside=sets_aside,
+    )
+    train_on, aside = np.arange(len(data)), np.arange(0)
+    if resume.split is not None:
+        train_on, aside = data.target.split(resume.split.validation_fraction, resume.split.seed)
+    if previous is None:
+        loaded = _load(estimator, data.samples, resume.seed)
+        backbone = None if loaded is None else loaded.module
+    else:
+        backbone = (previous.module_.merged() if changes_trainable else previous.module_).backbone
+    plan = make_plan(
+        estimator,
+        samples=data.samples,
+        target=data.target.take(train_on),
+        passes=plan_passes(estimator),
+        seed=resume.seed,
+        backbone=backbone,
+        previous=network,
+        changes_trainable=changes_trainable,
+        is_partial_fit=is_partial_fit,
+    )
+    if previous is None:
+        _warn_of_unused_memory(estimator, loaded)
+    return Request(plan, resume, train_on, aside, loaded, previous)
 
 
-def _validated(
-    parameters: CLCEParameters,
+def _load(estimator: Any, samples: Samples, seed: int) -> LoadedBackbone | None:
+    """Load the backbone of a new net; features need none."""
+    return None if isinstance(samples, Tensor) else open_backbone(estimator, samples, seed)
+
+
+def _warn_of_unused_memory(estimator: Any, loaded: LoadedBackbone | None) -> None:
+    if loaded is None:
+        why_not = "X holds features already (backbone='precomputed')"
+    elif loaded.frozen is None:
+        why_not = (
+            f"the backbone trains (trainable={estimator.trainable!r}); features are kept with "
+            "trainable='head'"
+        )
+    else:
+        return
+    warn_if_memory_is_unused(estimator.memory, why_not)
+
+
+def _build(request: Request, data: LabelledSamples) -> tuple[CLCENet, Tensor | None]:
+    """Return a net to train, and the samples' features if they are known."""
+    plan = request.plan
+    if request.previous is not None:
+        net = continue_net(plan, request.previous)
+        features = features_for(net.module_, data.samples, plan.passes)
+    else:
+        network, features = build_network(plan, request.loaded, data.samples, data.target.n_outputs)
+        net = build_net(plan, network)
+    net.resume = request.resume
+    return net, features
+
+
+def _split(
+    request: Request,
     net: CLCENet,
-    given: TrainingSet,
-    shown: TrainingSet,
+    data: LabelledSamples,
+    features: Tensor | None,
     validation: ValidationSet | None,
-) -> tuple[np.ndarray, ValidationSet | None]:
-    """Return indices of the samples that train, and what is validated on, if anything.
+) -> tuple[LabelledSamples, ValidationSet | None]:
+    """Return the samples that train, and those to validate on, as the network takes them."""
+    inputs = data
+    if net.module_.frozen and features is not None and request.plan.augment is None:
+        inputs = data.with_samples(features)  # training leaves them as they are
+    assert net.resume is not None
+    if net.resume.split is None:
+        return inputs, validation and _with_features(net, validation)
+    net.resume = check_content_aside(net.resume, digest_of(data.take(request.aside).samples))
+    return inputs.take(request.train_on), set_aside(inputs.take(request.aside))
 
-    ``shown`` is what the net is given of the samples: images, or their features.
-    """
-    assert net.course is not None
-    if net.course.split is None:
-        if validation is not None:
-            validation = _with_features(parameters, net, validation)
-        return np.arange(len(given)), validation
-    train_on, aside = split(given.labels, net.course.split)
-    net.course = keep_aside(net.course, digest_of(given.at(aside).samples))
-    held = shown.at(aside)
-    return train_on, set_aside(held.samples, held.labels, held.weights)
+
+def _with_features(net: CLCENet, validation: ValidationSet) -> ValidationSet:
+    """Run a frozen backbone over the validation set, once."""
+    features = features_for(net.module_, validation.samples, net.plan.passes)
+    if features is None:
+        return validation
+    with prefix_errors("X_val"):
+        check_finite(net, features)
+    return validation.with_samples(features)
 
 
 def _start(
-    parameters: CLCEParameters,
     net: CLCENet,
     features: Tensor | None,
     train_on: np.ndarray,
-    training: TrainingSet,
+    training: LabelledSamples,
     *,
     is_new: bool,
 ) -> None:
-    """Give the classifier what a closed form gives it: all of a new one, or classes that are new.
+    """Fit the closed form of the classifier: all of a new one, or columns of new classes.
 
-    ``features``: of all samples, those that are set aside among them.
+    ``features``: of all samples, including those set aside.
     """
-    starts = features is not None and (is_new or not net.module_.started)
+    head = net.module_.head
+    starts = features is not None and (is_new or not head.is_initialised)
     if features is not None:
         if starts:
-            start_head(net.module_, features[train_on], training.labels, training.weights)
-        check_finite(
-            net.module_,
-            features,
-            resolve_precision(parameters.precision, torch.device(net.device)),
-        )
+            start_head(head, features[train_on], *training.target.tensors())
+        check_finite(net, features)
     if not is_new and not starts:
-        start_late_classes(net, training.samples, training.labels)
-
-
-def _end(
-    parameters: CLCEParameters,
-    net: CLCENet,
-    training: TrainingSet,
-    *,
-    anew: bool,
-    in_part: bool,
-) -> None:
-    """Fit the classifier anew, as its start was, and keep the means of the classes.
-
-    Both need a pass over samples. Ctrl-C in it leaves the network as it trained.
-    """
-    samples, labels, weights = training.samples, training.labels, training.weights
-    try:
-        if anew and net.run.time.closes and not net.run.cut_short:
-            assert not isinstance(samples, Tensor)  # the backbone trained
-            samples = tuned_features(parameters, net, samples)
-            finish_classifier(net.module_, samples, labels, weights)
-        keep_class_means(net, samples, labels, weights, goes_on=in_part)
-    except KeyboardInterrupt:
-        if parameters._is_clone:
-            raise
+        _start_late_classes(net, training)
+    no_classifier = net.plan.weight == 1 and not net.plan.refits_classifier
+    if no_classifier and features is None and not head.has_classifier and is_main():
         warnings.warn(
-            "fit was interrupted by the user in the pass that follows training. The estimator can "
-            "be used and keeps its weights; the end of the pass is missing: the classifier as "
-            "fitted anew, or means of the classes for score_samples and add_classes",
-            ConvergenceWarning,
-            stacklevel=4,
-        )
-
-
-def _ends_anew(parameters: CLCEParameters, module: CLCEModule, samples: Samples) -> bool:
-    """Tell whether the classifier is fitted anew after training: never one that was scored.
-
-    That of a pretrained backbone that trains is, and one that the loss doesn't reach.
-    """
-    trained = not isinstance(samples, Tensor) and not module.frozen
-    return trained and (module.tunes or parameters.weight == 1) and not parameters.early_stopping
-
-
-def _warn_of_no_classifier(features: Tensor | None) -> None:
-    """Warn where nothing trains a classifier of zeros; from features it starts."""
-    if features is None and is_main():
-        warnings.warn(
-            "weight=1 leaves cross-entropy out, from which the classifier learns: it predicts one "
-            "class. A smaller weight is required, or fit with early_stopping=False, which fits it "
-            "at the end",
+            "weight=1 disables cross-entropy, so the classifier is not trained and predicts a "
+            "single class. A smaller weight is required, or fit with early_stopping=False, which "
+            "fits the classifier at the end",
             UserWarning,
             stacklevel=4,
         )
 
 
-def _course_of(parameters: CLCEParameters, after: CLCENet | None) -> Course:
-    if after is None:
-        return begin(parameters)
-    assert after.course is not None  # it has trained
-    return go_on(parameters, after.course, after.module_.backbone)
+def _start_late_classes(net: CLCENet, training: LabelledSamples) -> None:
+    """Fit the columns of classes that were named earlier and have their first samples now."""
+    head: Head = net.module_.head
+    late = np.flatnonzero(head.class_counts.cpu().numpy()[training.target.labels] == 0)
+    if not head.has_class_means or not len(late):
+        return
+    dataset = make_dataset(net.module_, part_of(training.samples, late))
+    inputs, _ = infer_batches(net, dataset, net.classifier_inputs)
+    start_late_classes(head, inputs, torch.from_numpy(training.target.labels[late]))
 
 
-def _with_features(
-    parameters: CLCEParameters, net: CLCENet, validation: ValidationSet
-) -> ValidationSet:
-    """Run a backbone that is frozen over the validation set, once."""
-    features = features_for(parameters, net, validation.samples, parameters.verbose)
-    if features is None:
-        return validation
-    with prefix_errors("X_val"):
-        precision = resolve_precision(parameters.precision, torch.device(net.device))
-        check_finite(net.module_, features, precision)
-    return validation.with_samples(features)
-
-
-def _dataset_of(validation: ValidationSet, module: CLCEModule, room: MemoryBudget) -> Dataset:
-    return make_dataset(
-        module, validation.samples, validation.labels, validation.weights, room=room
-    )
-
-
-def check_finite(module: CLCEModule, features: Tensor, precision: str) -> None:
-    """Refuse features (n, n_features) whose standardised form float32 can't hold."""
-    device = module.standardize.mean.device
-    if not module.standardize(features.to(device)).isfinite().all():
-        source = "X" if module.backbone is None else "backbone"
-        wider = "" if precision != "float16" else "; precision='float32' holds more than 'float16'"
+def check_finite(net: CLCENet, features: Tensor) -> None:
+    """Reject features (n, n_features) whose standardised form float32 can't hold."""
+    standardize = net.module_.head.standardize
+    if not standardize(features.to(standardize.mean.device)).isfinite().all():
+        source = "X" if net.module_.backbone is None else "backbone"
+        is_half = net.plan.passes.precision == "float16"
+        wider = "; precision='float32' holds more than 'float16'" if is_half else ""
         raise ValueError(f"{source}: its features are not finite, or too large, in float32{wider}")
 
 
-def _batches(parameters: CLCEParameters, labels: np.ndarray, seed: int) -> BatchSampler:
-    """Make the batches, and warn where the contrastive term will find little in them."""
+def _make_batches(plan: FitPlan, target: Target) -> BatchSampler:
+    """Make the batches, and warn if the contrastive term finds few pairs in them."""
     batch_sampler = make_batch_sampler(
-        parameters.sampler,
-        labels,
-        parameters.batch_size,
-        weight=parameters.weight,
-        random_state=seed,
+        plan.sampler, target.labels, plan.batch_size, random_state=plan.seed
     )
-    if parameters.weight > 0 and parameters.n_views == 1:
-        warn_of_anchors_without_positive(batch_sampler, labels)
+    if plan.weight > 0 and plan.n_views == 1:
+        warn_of_anchors_without_positive(batch_sampler, target.labels)
     return batch_sampler
 
 
-def split(labels: np.ndarray, how: Split) -> tuple[np.ndarray, np.ndarray]:
-    """Return indices of samples to train on, and of those to set aside of each class."""
-    shuffled = StratifiedShuffleSplit(1, test_size=how.validation_fraction, random_state=how.seed)
-    try:
-        return next(shuffled.split(labels, labels))
-    except ValueError as error:
-        raise ValueError(
-            f"early_stopping=True with validation_fraction={how.validation_fraction!r}: {error}"
-        ) from error
-
-
 def warn_of_anchors_without_positive(batch_sampler: BatchSampler, labels: np.ndarray) -> None:
-    """Warn where most anchors will not have a positive in their batch."""
+    """Warn if most anchors will not have a positive in their batch."""
     epoch, n_paired, n_anchors = batch_sampler.epoch, 0, 0
     for batch in batch_sampler:
         counts = np.bincount(labels[batch])
@@ -338,8 +324,70 @@ def warn_of_anchors_without_positive(batch_sampler: BatchSampler, labels: np.nda
     if n_paired < n_anchors / 2 and is_main():
         warnings.warn(
             f"only {n_paired} of {n_anchors} anchors have a positive in their batch, so the "
-            "contrastive term does little: take a larger batch_size, sampler='balanced', "
+            "contrastive term does little: use a larger batch_size, sampler='balanced', "
             "n_views=2, or weight=0",
             UserWarning,
             stacklevel=4,
         )
+
+
+def _score_of(estimator: Any, validation: ValidationSet | None) -> ValidationScore | None:
+    if validation is None:
+        return None
+    return ValidationScore(estimator.scoring, validation, estimator._with_known_outputs)
+
+
+def _train(
+    net: CLCENet, training: LabelledSamples, validation: ValidationSet | None, state: FitState
+) -> None:
+    """Run the epochs."""
+    budget = MemoryBudget(net.plan.cache_size)
+    dataset = make_dataset(
+        net.module_, training.samples, training.target, augment=net.plan.augment, budget=budget
+    )
+    if validation is not None:
+        state.validation = make_dataset(
+            net.module_, validation.samples, validation.target, budget=budget
+        )
+    net.train(dataset, state)
+
+
+def _finish(net: CLCENet, training: LabelledSamples, state: FitState) -> None:
+    """Refit the classifier, in the way of its start, and compute the means of the classes.
+
+    Both need a pass over samples. Ctrl-C in it leaves the network as it trained.
+    """
+    try:
+        if net.plan.refits_classifier and state.time.closes and not state.cut_short:
+            training = _refit(net, training)
+        _add_class_means(net, training)
+    except KeyboardInterrupt:
+        if net.plan.is_of_clone:
+            raise
+        warnings.warn(
+            "fit was interrupted by the user in the pass that follows training. The estimator can "
+            "be used and keeps its weights; the end of the pass is missing: the refitted "
+            "classifier, or means of the classes for score_samples and add_classes",
+            ConvergenceWarning,
+            stacklevel=4,
+        )
+
+
+def _refit(net: CLCENet, training: LabelledSamples) -> LabelledSamples:
+    """Refit the classifier to features of the trained backbone, and return these."""
+    assert not isinstance(training.samples, Tensor)  # the backbone trained
+    passes = replace(net.plan.passes, store=None, verbose=0)  # of this backbone none are kept
+    features = frozen_features(as_frozen(net.module_), training.samples, passes)
+    refit_classifier(net.module_.head, features, *training.target.tensors())
+    return training.with_samples(features)
+
+
+def _add_class_means(net: CLCENet, training: LabelledSamples) -> None:
+    head: Head = net.module_.head
+    head.expect_class_means(torch.from_numpy(training.target.labels))
+    if not isinstance(training.samples, Tensor):
+        training = training.take(training.target.evenly_per_class(MAX_PER_CLASS))
+    dataset = make_dataset(net.module_, training.samples)
+    inputs, _ = infer_batches(net, dataset, net.classifier_inputs)
+    keep_earlier = net.plan.is_partial_fit
+    head.add_class_means(inputs, *training.target.tensors(), keep_earlier=keep_earlier)

@@ -1,8 +1,9 @@
-"""What a net says of samples, outside training."""
+"""What a net computes of samples, outside training."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from itertools import chain
 from typing import Any
 
@@ -10,25 +11,27 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from .._network import Network
 from .._system import bar, gather_objects, gpu_lock, is_main, own_share
-from ..data import FeatureBatches
-from .loading import in_order, load
-from .net import CLCENet
-from .parameters import CLCEParameters
-from .samples import Samples, features_for, make_dataset
+from ..backbones import FrozenBackbone
+from ..data import FeatureBatches, Images
+from ..features import features_of
+from .batches import Samples, make_dataset
+from .plan import Passes
+from .trainer import CLCENet
 
 Infer = Callable[[Any], tuple[Tensor, ...]]  # a batch to outputs of shape (n, ...)
 
 
 def infer(
-    parameters: CLCEParameters, net: CLCENet, samples: Samples, how: Infer | None = None
+    net: CLCENet, samples: Samples, passes: Passes, how: Infer | None = None
 ) -> tuple[Tensor, ...]:
     """Return logits (n, n_classes) and embeddings (n, n_embedding), float32 on the CPU.
 
     ``how`` computes other outputs of a batch.
     """
     with gpu_lock(torch.device(net.device)):
-        features = features_for(parameters, net, samples)
+        features = features_for(net.module_, samples, replace(passes, verbose=0))
         dataset = make_dataset(net.module_, samples if features is None else features)
         outputs = infer_batches(net, dataset, how or net.infer)
     rows = [output.reshape(len(output), -1) for output in outputs]
@@ -45,9 +48,37 @@ def infer_batches(net: CLCENet, dataset: Dataset, how: Infer) -> tuple[Tensor, .
     """Return the outputs of a dataset's batches in order, each process computing some of them."""
     net.module_.eval()
     outputs = []
-    batches: Any = load(net, dataset, own_share(in_order(net, dataset)))
+    batches: Any = net.load(dataset, own_share(net.in_order(dataset)))
     shown = bool(net.verbose) and is_main() and not isinstance(batches, FeatureBatches)
     for batch, _ in bar(batches, total=len(batches), unit="batch", shown=shown):
         with torch.inference_mode():
             outputs.append([output.float().cpu() for output in how(batch)])
     return tuple(map(torch.cat, zip(*chain(*gather_objects(outputs)), strict=True)))
+
+
+def features_for(network: Network, samples: Samples, passes: Passes) -> Tensor | None:
+    """Return features (n, n_features) of samples, unless the backbone is trainable."""
+    if isinstance(samples, Tensor):
+        return samples
+    return frozen_features(as_frozen(network), samples, passes) if network.frozen else None
+
+
+def as_frozen(network: Network) -> FrozenBackbone:
+    """Return the backbone of a network as it is now, for inference."""
+    assert network.backbone is not None
+    assert network.config is not None
+    return FrozenBackbone(network.backbone.eval(), network.config)
+
+
+def frozen_features(backbone: FrozenBackbone, images: Images, passes: Passes) -> Tensor:
+    """Run a frozen backbone, or take kept features: (n, n_features) on the CPU."""
+    return features_of(
+        images,
+        backbone,
+        store=passes.store,
+        batch_size=passes.batch_size,
+        device=passes.device,
+        precision=passes.precision,
+        num_workers=passes.num_workers,
+        verbose=passes.verbose,
+    )

@@ -12,7 +12,7 @@ from .._system import broadcast, is_main
 
 
 class TimeLimit:
-    """The time of one fit, which begins when this is made.
+    """The time of one fit, from the moment that this is made.
 
     Its steps may use what is left of it when the first one begins, less one of them, and less what
     follows the last one of an epoch: validation, what callbacks do, and a pass after the last
@@ -77,8 +77,8 @@ class TimeLimit:
             before = self.first_step - self.start
             warnings.warn(
                 f"max_time={self.seconds!r} was over before the first step, {before:.1f} s after "
-                "the fit began: the classifier is where it starts. A longer max_time is required, "
-                "or memory=..., which keeps the features of a backbone",
+                "the fit began: the classifier has not been trained beyond its start. A longer "
+                "max_time is required, or memory=..., which keeps the features of a backbone",
                 ConvergenceWarning,
                 stacklevel=2,
             )
@@ -92,7 +92,7 @@ class TimeLimit:
             "closes": self.closes,
         }
 
-    def go_on(self, state: dict[str, float]) -> None:
+    def load_state(self, state: dict[str, float]) -> None:
         """Count what a fit has used until its checkpoint was written."""
         self.start -= state["since_start"]
         self.first_step -= state["since_first_step"]
@@ -100,7 +100,7 @@ class TimeLimit:
         self.closes = bool(state["closes"])  # if no step follows, all is as it was
 
     def _look(self, now: float) -> None:
-        """Settle what is used, alike in all processes."""
+        """Measure the time that is used, alike in all processes."""
         self.before_step = now
         if math.isinf(self.seconds):
             return

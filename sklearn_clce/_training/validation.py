@@ -1,27 +1,28 @@
-"""The samples that an epoch is judged by, and the score that it gets."""
+"""The samples that an epoch is validated on, and the score that it gets."""
 
 from __future__ import annotations
 
-import copy
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from numbers import Real
 from typing import Any
 
-import numpy as np
 import torch
 from sklearn.metrics import get_scorer
 from torch import Tensor
 
 from .._checks import check_not_swapped, prefix_errors
 from .._system import gather
-from .._targets import encode_known_labels, sample_weights
+from .._targets import Target, known_target
+from .batches import LabelledSamples, Samples
 from .callbacks import ValidationMean
-from .parameters import CLCEParameters
-from .readings import NonFiniteError
+from .step_metrics import NonFiniteError
+from .trainer import CLCENet
 
-# What the batches of an epoch tell, and its sign as a score.
+Outputs = tuple[Tensor, Tensor]  # logits and embeddings
+
+# Scores that the batches of an epoch have recorded, and their sign as a score.
 OF_BATCHES = {
     "accuracy": (ValidationMean("valid_acc"), 1),
     "loss": (ValidationMean("valid_loss"), -1),
@@ -30,28 +31,27 @@ OF_BATCHES = {
 
 @dataclass(frozen=True)
 class ValidationSet:
-    """Samples to validate on; labels (n,) are indices into the classes, weights are (n,)."""
+    """Samples to validate on."""
 
-    X: Any  # what a scorer is given
-    samples: Any  # as the network reads them
-    labels: np.ndarray
-    weights: np.ndarray
+    X: Any  # as a scorer gets them
+    samples: Samples  # as the network takes them
+    target: Target
 
-    def with_samples(self, samples: Any) -> ValidationSet:
+    def with_samples(self, samples: Samples) -> ValidationSet:
         """Return the same in another form, such as features."""
         return replace(self, samples=samples)
 
 
-def chosen_validation_set(
+def read_validation_set(
     X_val: Any,
     y_val: Any,
     sample_weight_val: Any,
     *,
-    read: Callable[[Any], Any],
-    classes: np.ndarray,
+    read: Callable[[Any], Samples],
+    classes: Any,
     early_stopping: bool,
 ) -> ValidationSet | None:
-    """Check and read a validation set of the user's own, if there is one."""
+    """Check and read the user's own validation set, if there is one."""
     given = {"X_val": X_val, "y_val": y_val, "sample_weight_val": sample_weight_val}
     named = [name for name, value in given.items() if value is not None]
     if not named:
@@ -64,37 +64,40 @@ def chosen_validation_set(
         )
     if not early_stopping:
         raise ValueError(
-            "early_stopping=False: X_val and y_val are what early stopping watches, and have no "
-            "other effect; set early_stopping=True, or leave them out"
+            "early_stopping=False: X_val and y_val are for early stopping, and have no other "
+            "effect; set early_stopping=True, or leave them out"
         )
     with prefix_errors("X_val and y_val"):
         check_not_swapped(X_val, y_val)
-        labels = encode_known_labels(
-            X_val, y_val, classes, remedy="leave their samples out, or let y hold some"
-        )
-        return ValidationSet(
-            X_val, read(X_val), labels, sample_weights(labels, classes, sample_weight_val, None)
-        )
+        remedy = "leave their samples out, or let y hold some"
+        target = known_target(X_val, y_val, classes, sample_weight_val, None, remedy=remedy)
+        return ValidationSet(X_val, read(X_val), target)
 
 
-def set_aside(samples: Any, labels: np.ndarray, weights: np.ndarray) -> ValidationSet:
+def set_aside(aside: LabelledSamples) -> ValidationSet:
     """Make a validation set of samples that do not train."""
-    return ValidationSet(
-        samples.numpy() if isinstance(samples, Tensor) else samples, samples, labels, weights
-    )
+    samples = aside.samples
+    X = samples.numpy() if isinstance(samples, Tensor) else samples
+    return ValidationSet(X, samples, aside.target)
 
 
 class ValidationScore:
-    """The score of an epoch, by the parameter ``scoring`` of an estimator in training.
+    """The score of an epoch, by the parameter ``scoring``.
 
-    A scorer is given a copy of the estimator that answers for the validation set what the network
-    said in the epoch's own pass, and for other samples what it says now.
+    A scorer gets the estimator in training, which answers for the validation set with the outputs
+    of the epoch's own pass, and for other samples with the present network.
+    ``estimator_with(net, X, outputs)`` makes it.
     """
 
-    def __init__(self, estimator: CLCEParameters, validation: ValidationSet) -> None:
-        self.estimator: Any = estimator
+    def __init__(
+        self,
+        scoring: str | Callable[..., float] | None,
+        validation: ValidationSet,
+        estimator_with: Callable[[CLCENet, Any, Outputs], Any],
+    ) -> None:
+        scoring = "accuracy" if scoring is None else scoring
         self.validation = validation
-        scoring = "accuracy" if estimator.scoring is None else estimator.scoring
+        self.estimator_with = estimator_with
         self.name = scoring if isinstance(scoring, str) else _name_of(scoring)
         self.of_batches = OF_BATCHES.get(self.name) if isinstance(scoring, str) else None
         self.outputs: list[list[Tensor]] = []
@@ -102,17 +105,17 @@ class ValidationScore:
             self.scorer = get_scorer(scoring)
 
     def add(self, outputs: Sequence[Tensor]) -> None:
-        """Note what the network says of a batch; batches come in order."""
+        """Keep the outputs of a batch; batches come in order."""
         if self.of_batches is None:
             self.outputs.append([gather(output).float().cpu() for output in outputs])
 
-    def take(self, net: Any, epoch: int) -> float:
+    def take(self, net: CLCENet, epoch: int) -> float:
         """Return the score of an epoch whose batches are over; higher is better."""
         if self.of_batches is not None:
             mean, sign = self.of_batches
             score = sign * mean.get_avg_score(net.history)
         else:
-            score = self._ask(net)
+            score = self._call_scorer(net)
         if not isinstance(score, Real):
             raise TypeError(f"scoring={self.name!r} gives {score!r}: one number is required")
         if not math.isfinite(score):
@@ -122,19 +125,13 @@ class ValidationScore:
             )
         return float(score)
 
-    def _ask(self, net: Any) -> Any:
-        """Let the scorer score."""
+    def _call_scorer(self, net: CLCENet) -> Any:
         logits, embeddings = map(torch.cat, zip(*self.outputs, strict=True))
         self.outputs = []
-        X, weights = self.validation.X, self.validation.weights
-        scored = copy.copy(self.estimator)
-        compute = scored._infer
-        vars(scored).update(
-            net_=net, _infer=lambda other: (logits, embeddings) if other is X else compute(other)
-        )
-        y = scored.classes_[self.validation.labels]
-        weighted = {} if (weights == weights[0]).all() else {"sample_weight": weights}
-        return self.scorer(scored, X, y, **weighted)
+        X, target = self.validation.X, self.validation.target
+        estimator = self.estimator_with(net, X, (logits, embeddings))
+        weighted = {"sample_weight": target.weights} if target.is_weighted else {}
+        return self.scorer(estimator, X, target.names, **weighted)
 
 
 def _name_of(scoring: Any) -> str:

@@ -26,7 +26,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from .._training import CLCEModule
+from .._network import Network
 from ..backbones import run_backbone
 
 ATTENTION = ("attn", "attention")  # in the name of a layer or its class
@@ -52,7 +52,7 @@ class Attributed:
     probability: float
 
 
-def attribute(module: CLCEModule, image: Tensor, target: int | None) -> Attributed:
+def attribute(module: Network, image: Tensor, target: int | None) -> Attributed:
     """Attribute the score of a class, against the mean of all, to the places of an image.
 
     ``target`` is the index of the class; None: the one with the highest score.

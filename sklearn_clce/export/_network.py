@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from .._training import CLCEModule
+from .._network import Network
 from ..losses import l2_normalise
 
 FREE_SIDE = 64  # of the images that a network of no input size of its own is traced with
@@ -19,7 +19,7 @@ class DeployedNetwork(nn.Module):
     probabilities (n, n_classes), embeddings (n, n_embedding).
     """
 
-    def __init__(self, module: CLCEModule, *, max_pixel_value: float | None) -> None:
+    def __init__(self, module: Network, *, max_pixel_value: float | None) -> None:
         super().__init__()
         self.module = module.portable()
         self.max_pixel_value = (
@@ -41,7 +41,7 @@ class DeployedNetwork(nn.Module):
         """Return a batch of inputs."""
         config = self.module.config
         if config is None:
-            return torch.zeros(N_EXAMPLES, len(self.module.standardize.mean))
+            return torch.zeros(N_EXAMPLES, len(self.module.head.standardize.mean))
         side = config.image_size or FREE_SIDE
         dtype = torch.float32 if self.max_pixel_value is None else torch.uint8
         return torch.zeros(N_EXAMPLES, side, side, config.n_channels, dtype=dtype)

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import math
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from types import NoneType
 from typing import Any
 
 import numpy as np
 from torch import Tensor, nn
 
-from .._training import CLCEModule, CLCENet, Course, Split, restored_net
+from .._network import Network
+from .._training import CLCENet, ResumeState, Split, plan_without_fit, remembered, restore_net
 from ._module import check_backbone, describe_module, restore_module
 from ._plain import (
     SCALARS,
@@ -27,7 +28,7 @@ SKORCH_PREFIXES = ("optimizer__", "callbacks__")
 MAX_WORKERS = 128
 
 
-def describe(clf: Any, module: CLCEModule) -> tuple[dict[str, Any], list[str]]:
+def describe(clf: Any, module: Network) -> tuple[dict[str, Any], list[str]]:
     """Describe a fitted estimator without its tensors."""
     parameters, left_out = stored_parameters(clf)
     epochs = []
@@ -43,7 +44,7 @@ def describe(clf: Any, module: CLCEModule) -> tuple[dict[str, Any], list[str]]:
         "module": describe_module(module),
         "history": epochs,
         "validation_scores": clf.validation_scores_,
-        "course": _describe_course(clf, clf.net_.course),
+        "course": _describe_course(clf, clf.net_.resume),
         "n_features_in": getattr(clf, "n_features_in_", None),
         "saw_colour": getattr(clf, "_saw_colour", None),
         "offset": getattr(clf, "offset_", None),
@@ -52,14 +53,14 @@ def describe(clf: Any, module: CLCEModule) -> tuple[dict[str, Any], list[str]]:
     return model, list(dict.fromkeys(left_out))
 
 
-def _describe_course(clf: Any, course: Course) -> dict[str, Any]:
+def _describe_course(clf: Any, course: ResumeState) -> dict[str, Any]:
     """Describe where training stands; parameters may have been set to others since."""
     earlier = type(clf)(**clf.get_params(deep=False) | course.known_parameters())
     parameters, _ = stored_parameters(earlier)
     return {
         "seed": course.seed,
         "split": None if course.split is None else asdict(course.split),
-        "began": course.began,
+        "began": course.has_trained,
         "parameters": {name: parameters[name] for name in course.parameters if name in parameters},
     }
 
@@ -126,7 +127,8 @@ def restore(
         if type(earlier) is not dict:
             raise ValueError("the parameters of its course are not named")
         saved = take(model, "parameters", dict) | earlier
-        course = course.with_parameters(_unfitted(cls, saved, device, backbone))
+        parameters = remembered(_unfitted(cls, saved, device, backbone))
+        course = replace(course, parameters=parameters)
     clf.net_ = _net(clf, module, history, course)
     clf.n_iter_ = len(history)
     clf.validation_scores_ = scores
@@ -178,7 +180,7 @@ def _offset(offset: float) -> float:
     return offset
 
 
-def _course(model: dict[str, Any]) -> Course | None:
+def _course(model: dict[str, Any]) -> ResumeState | None:
     """Read where training stands; files of older versions do not say."""
     if "course" not in model:
         return None
@@ -191,7 +193,7 @@ def _course(model: dict[str, Any]) -> Course | None:
             samples=take(split, "samples", str),
             content=take(split, "content", str) if "content" in split else "",
         )
-    return Course(_seed(saved), split=split, began=take(saved, "began", bool))
+    return ResumeState(_seed(saved), {}, split, has_trained=take(saved, "began", bool))
 
 
 def _seed(saved: dict[str, Any]) -> int:
@@ -202,9 +204,11 @@ def _seed(saved: dict[str, Any]) -> int:
 
 
 def _net(
-    clf: Any, module: CLCEModule, history: list[dict[str, Any]], course: Course | None
+    clf: Any, module: Network, history: list[dict[str, Any]], course: ResumeState | None
 ) -> CLCENet:
     try:
-        return restored_net(clf, module, history, course)
+        assert course is not None
+        plan = plan_without_fit(clf, module, course.seed)
+        return restore_net(plan, module, history, course)
     except (ValueError, TypeError, AttributeError, KeyError) as error:
         raise ValueError(f"its net can't be made: {error}") from error

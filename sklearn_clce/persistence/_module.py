@@ -11,8 +11,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from .._network import Network
 from .._system import seeded_torch
-from .._training import CLCEModule
 from ..backbones import BackboneConfig, load_backbone
 from ._backbone import (
     MAX_NUMBER,
@@ -30,23 +30,23 @@ INTERPOLATIONS = ("nearest", "nearest-exact", "bilinear", "bicubic", "box", "ham
 CROP_MODES = ("center", "squash", "border")
 
 
-def describe_module(module: CLCEModule) -> dict[str, Any]:
+def describe_module(module: Network) -> dict[str, Any]:
     """Describe a network without its tensors."""
     parameters = dict(module.named_parameters())
     return {
         "backbone": describe_backbone(module.backbone),
         "config": None if module.config is None else to_json(asdict(module.config)),
-        "n_features": len(module.standardize.mean),
-        "projection_dim": None if module.projection is None else module.n_embedding,
-        "floor": module.standardize.floor,
-        "started": module.started,
+        "n_features": len(module.head.standardize.mean),
+        "projection_dim": None if module.head.projection is None else module.head.n_embedding,
+        "floor": module.head.standardize.floor,
+        "started": module.head.is_initialised,
         "pretrained": module.pretrained,
         "lora": module.lora,
         "frozen": [name for name, p in parameters.items() if not p.requires_grad],
     }
 
 
-def weights_of(module: CLCEModule) -> dict[str, Tensor]:
+def weights_of(module: Network) -> dict[str, Tensor]:
     """Return all tensors that a network needs to be what it is."""
     state = module.state_dict()
     others = [name for name, value in state.items() if not isinstance(value, Tensor)]
@@ -55,7 +55,7 @@ def weights_of(module: CLCEModule) -> dict[str, Tensor]:
             f"backbone={type(module.backbone).__name__} keeps {others[0]!r} in its state_dict, "
             "which is not a tensor: a model file holds tensors; pickle can hold it"
         )
-    return state | {name: getattr(module, name) for name in OF_CLASSES}
+    return state | {name: getattr(module.head, name) for name in OF_CLASSES}
 
 
 def check_backbone(description: dict[str, Any], backbone: Any) -> None:
@@ -93,7 +93,7 @@ def restore_module(
     n_classes: int,
     tensors: dict[str, Tensor],
     backbone: nn.Module | None,
-) -> CLCEModule:
+) -> Network:
     """Make a network again."""
     build = partial(build_module, description, n_classes, backbone)
     weights, of_classes = _separated(tensors)
@@ -122,11 +122,11 @@ def _separated(tensors: dict[str, Tensor]) -> tuple[dict[str, Tensor], dict[str,
     return {name: tensors[name] for name in tensors if name not in OF_CLASSES}, of_classes
 
 
-def _take_class_means(module: CLCEModule, found: dict[str, Tensor]) -> None:
+def _take_class_means(module: Network, found: dict[str, Tensor]) -> None:
     if not found:
-        module.class_counts.fill_(-1)
+        module.head.class_counts.fill_(-1)
         return
-    wanted = {name: getattr(module, name) for name in OF_CLASSES}
+    wanted = {name: getattr(module.head, name) for name in OF_CLASSES}
     same = found.keys() == wanted.keys() and all(
         (tensor.shape, tensor.dtype) == (wanted[name].shape, wanted[name].dtype)
         and tensor.isfinite().all()
@@ -140,7 +140,7 @@ def _take_class_means(module: CLCEModule, found: dict[str, Tensor]) -> None:
 
 def build_module(
     description: dict[str, Any], n_classes: int, backbone: nn.Module | None
-) -> CLCEModule:
+) -> Network:
     """Build a network from its description, with whatever weights."""
     described = take(description, "config", dict, NoneType)
     config = None if described is None else _config(from_json(described))
@@ -156,7 +156,7 @@ def build_module(
         restore_lower_blocks(backbone, saved, n_features)
         _freeze(backbone, take(description, "frozen", list))
     projection_dim = _width(description, "projection_dim", int, NoneType)
-    module = CLCEModule(
+    module = Network(
         backbone,
         config,
         n_features=n_features,
@@ -167,9 +167,9 @@ def build_module(
     if "lora" in description:  # earlier files had none
         module.lora = take(description, "lora", bool)
     if "floor" in description:  # earlier files took no root
-        module.standardize.floor = _floor(take(description, "floor", float, NoneType))
+        module.head.standardize.floor = _floor(take(description, "floor", float, NoneType))
     if "started" in description:  # earlier files went on as they were
-        module.started = take(description, "started", bool)
+        module.head.is_initialised = take(description, "started", bool)
     return module
 
 

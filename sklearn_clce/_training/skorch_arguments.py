@@ -1,9 +1,11 @@
-"""Which of skorch's arguments have an effect here, and what to use instead of the others."""
+"""Arguments of skorch that users pass: which have an effect here, and what replaces the others."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
+
+from skorch.callbacks import Callback
 
 from .._checks import suggestion
 
@@ -20,9 +22,9 @@ LOADER_OPTIONS = [
     "worker_init_fn",
 ]
 
-TAKEN = {"optimizer", "use_caching", "torch_load_kwargs", *LOADERS}
-TAKEN |= {f"{loader}__{option}" for loader in LOADERS for option in LOADER_OPTIONS}
-TAKEN_PREFIXES = ("optimizer__", "callbacks__")
+ACCEPTED = {"optimizer", "use_caching", "torch_load_kwargs", *LOADERS}
+ACCEPTED |= {f"{loader}__{option}" for loader in LOADERS for option in LOADER_OPTIONS}
+ACCEPTED_PREFIXES = ("optimizer__", "callbacks__")
 NEEDED = (
     "callbacks__epoch_timer",
     "callbacks__fit_tasks",
@@ -38,7 +40,6 @@ INSTEAD = {
     "callbacks__early_stopping": "early_stopping",
     "callbacks__progress": "verbose",
     "criterion": "weight, with temperature and hardness",
-    "keep_optimizer": "warm_start",
     "lr": "learning_rate",
     "module": "backbone",
     "optimizer__lr": "learning_rate",
@@ -48,9 +49,12 @@ INSTEAD = {
 }
 INSTEAD |= {f"{loader}__{option}": name for loader in LOADERS for option, name in BATCHES.items()}
 
+VALIDATED = ("valid_loss", "valid_acc")  # what epochs record of a validation set
 
-def check_skorch_params(skorch_params: dict[str, Any], parameters: Iterable[str]) -> None:
+
+def check_skorch_params(skorch_params: Mapping[str, Any], parameters: Iterable[str]) -> None:
     """Raise a ValueError if an argument has no effect; ``parameters`` are the estimator's own."""
+    parameters = list(parameters)
     own = INSTEAD | dict(zip(parameters, parameters, strict=True))
     for name in skorch_params:
         for replaced, instead in own.items():
@@ -62,8 +66,29 @@ def check_skorch_params(skorch_params: dict[str, Any], parameters: Iterable[str]
                 )
         if name in NEEDED:
             raise ValueError(f"skorch_params sets {name}: fit itself needs this callback as it is")
-        if name not in TAKEN and not name.startswith(TAKEN_PREFIXES):
+        if name not in ACCEPTED and not name.startswith(ACCEPTED_PREFIXES):
             raise ValueError(
-                f"skorch_params sets {name}, which has no effect here.{suggestion(name, TAKEN)} "
+                f"skorch_params sets {name}, which has no effect here."
+                f"{suggestion(name, ACCEPTED)} "
                 " optimizer__..., callbacks__... and options of the loaders have one"
+            )
+
+
+def check_callbacks(callbacks: list[Any] | None, *, validated: bool) -> None:
+    """Reject what is not a callback of skorch, or monitors a validation set that is not there."""
+    for place, callback in enumerate(callbacks or ()):
+        callback = callback[-1] if isinstance(callback, tuple) else callback
+        callback = callback() if isinstance(callback, type) else callback
+        if not isinstance(callback, Callback):
+            raise TypeError(
+                f"callbacks[{place}] is {type(callback).__name__}: a callback of skorch, or a "
+                "tuple (name, callback), is required"
+            )
+        monitor = getattr(callback, "monitor", None)
+        watches = isinstance(monitor, str) and monitor.removesuffix("_best") in VALIDATED
+        if watches and not validated:
+            raise ValueError(
+                f"callbacks: {type(callback).__name__} monitors {monitor!r}, which needs a "
+                "validation set: early_stopping=True sets one aside, X_val and y_val bring one, "
+                "and monitor='train_loss' needs none"
             )

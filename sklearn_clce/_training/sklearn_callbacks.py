@@ -9,7 +9,6 @@ from typing import Any, TypeVar
 
 import numpy as np
 from sklearn.utils import _safe_indexing
-from skorch.callbacks import Callback
 
 Method = TypeVar("Method", bound=Callable[..., Any])
 
@@ -19,7 +18,7 @@ try:
 except ImportError:  # scikit-learn before 1.9
 
     class CallbackSupportMixin:  # type: ignore[no-redef]
-        """Stands in for scikit-learn's mixin; there are no callbacks to support."""
+        """Replaces scikit-learn's mixin; there are no callbacks to support."""
 
         def _init_callback_context(self, **kwargs: Any) -> None:
             return None
@@ -35,7 +34,7 @@ def with_callbacks(method: Method) -> Method:
 
 @dataclass(frozen=True)
 class FitTask:
-    """What scikit-learn's callbacks know a fit by, and what it was called with."""
+    """The fit as scikit-learn's callbacks know it, and its arguments."""
 
     context: Any
     estimator: Any
@@ -55,26 +54,3 @@ class FitTask:
             "X": partial(_safe_indexing, self.X, self.indices),
             "y": partial(_safe_indexing, self.y, self.indices),
         }
-
-
-class EpochTasks(Callback):
-    """Tell scikit-learn's callbacks of each epoch, if the net's fit is one of its tasks."""
-
-    def on_epoch_begin(self, net: Any, **kwargs: Any) -> None:
-        """Begin a task below that of the fit."""
-        task = net.run.fit_task
-        if task is not None:
-            self.context_ = task.context.subcontext(task_name="epoch")
-            self.context_.call_on_fit_task_begin(estimator=task.estimator)
-
-    def on_epoch_end(self, net: Any, **kwargs: Any) -> None:
-        """End it, with what makes an estimator that predicts; a callback may stop the fit."""
-        task = net.run.fit_task
-        if task is not None and self.context_.call_on_fit_task_end(
-            estimator=task.estimator, reconstruction_attributes={"net_": net}, **task.data()
-        ):
-            net.run.stopped = True
-
-    def on_train_end(self, net: Any, X: Any = None, y: Any = None, **kwargs: Any) -> None:
-        """Let go of the task, which does not pickle."""
-        self.context_ = None

@@ -1,0 +1,133 @@
+"""The layers of a head: standardisation, a linear layer of exact sums, the projection."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+LENGTH = 4.0  # usual length of a standardised feature vector, whatever its width
+BLOCKS = 0.5  # length of all lower blocks together, that of the last features being 1
+FLOOR = 1e-4  # share of the mean feature below which a square root would be too steep to train
+
+
+class Standardize(nn.Module):
+    """Centre features and divide all of them by one number; of non-negative ones take the root.
+
+    One number, because a few images say little about the deviation of a single feature. The
+    root evens out the means of a ReLU's outputs, of which few are large. Features of lower
+    blocks are divided by a number per block, and have no root. Before :meth:`adapt` features pass
+    unchanged.
+    """
+
+    mean: Tensor
+    scale: Tensor
+    floor: float | None = None  # smaller features count as it, before the root; None: no root
+
+    def __init__(self, n_last: int, *of_blocks: int) -> None:
+        super().__init__()
+        self.widths = (n_last, *of_blocks)
+        n_features = sum(self.widths)
+        self.register_buffer("mean", torch.zeros(n_features))
+        self.register_buffer("scale", torch.ones(n_features))
+
+    def adapt(self, features: Tensor, weights: Tensor) -> bool:
+        """Adopt the weighted mean and length of features; return whether the samples differ.
+
+        Shapes: features (n, n_features), weights (n,).
+        """
+        share = (weights.double() / weights.double().sum())[:, None]  # (n, 1)
+        features = features.double()
+        last = features[:, : self.widths[0]]
+        self.floor = None
+        if last.min() >= 0 and last.max() > 0:
+            self.floor = FLOOR * float((share * last).sum(dim=0).mean())
+        features = self._rooted(features)
+        mean = (share * features).sum(dim=0)
+        self.mean.copy_(mean)
+        parts = zip(
+            features.split(self.widths, dim=1),
+            mean.split(self.widths),
+            self.scale.split(self.widths),
+            self._lengths(),
+            strict=True,
+        )
+        tiny = torch.finfo(self.scale.dtype).tiny
+        differ = False
+        for part, mean_of_part, scale, wanted in parts:
+            length = (share * (part - mean_of_part) ** 2).sum().sqrt()
+            differs = bool(length > (1e-6 * mean_of_part.norm()).clamp(min=wanted * tiny))
+            scale.fill_(length / wanted if differs else 1)
+            differ |= differs
+        return differ
+
+    def _lengths(self) -> list[float]:
+        """Return the length of each part, so that together they have that of one part alone."""
+        blocks = self.widths[1:]
+        shares = [1.0, *(BLOCKS**2 / len(blocks) for _ in blocks)]
+        return [LENGTH * math.sqrt(share / sum(shares)) for share in shares]
+
+    def _rooted(self, features: Tensor) -> Tensor:
+        if self.floor is None:
+            return features
+        last, *blocks = features.split(self.widths, dim=1)
+        return torch.cat([_root(last, self.floor), *blocks], dim=1)
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Standardise a batch: features (n, n_features) -> (n, n_features)."""
+        features = features.to(torch.promote_types(features.dtype, self.mean.dtype))
+        return (self._rooted(features) - self.mean) / self.scale
+
+    def inverse(self, standardized: Tensor) -> Tensor:
+        """Return, on the CPU, the features (n, n_features) of a standardised form."""
+        # in float64, which not every device has
+        features = standardized.cpu().double() * self.scale.cpu() + self.mean.cpu()
+        if self.floor is None:
+            return features
+        last, *blocks = features.split(self.widths, dim=1)
+        return torch.cat([_unroot(last, self.floor), *blocks], dim=1)
+
+
+def _root(features: Tensor, floor: float) -> Tensor:
+    """Take the root of features; of a negative one the mirrored root of its opposite.
+
+    The first samples decide that features are non-negative; later ones may not be.
+    """
+    root = features.abs().clamp(min=floor).sqrt()
+    return torch.where(features < 0, 2 * math.sqrt(floor) - root, root)
+
+
+def _unroot(root: Tensor, floor: float) -> Tensor:
+    mirrored = 2 * math.sqrt(floor) - root
+    features = torch.where(root < mirrored, -mirrored.square(), root.square())
+    return torch.where(features.abs() > 1.01 * floor, features, 0)  # or rounding decides the sign
+
+
+class BatchInvariantLinear(nn.Linear):
+    """Linear layer whose outputs in evaluation do not depend on the place in a batch.
+
+    A float32 matrix product may sum one sample in another order than the next, so that an
+    image gets another last digit next to other images. In evaluation the sums are in
+    float64 and then rounded; in training, and on devices without float64, they are not.
+    """
+
+    exact = True
+
+    def forward(self, batch: Tensor) -> Tensor:
+        """Map a batch (n, in_features) -> (n, out_features)."""
+        if self.training or not self.exact or batch.device.type == "mps":
+            return super().forward(batch)
+        exact = nn.functional.linear(batch.double(), self.weight.double(), self.bias.double())
+        return exact.to(self.weight.dtype)
+
+
+class Projection(nn.Sequential):
+    """Small network from features to the embedding."""
+
+    def __init__(self, n_features: int, projection_dim: int) -> None:
+        super().__init__(
+            BatchInvariantLinear(n_features, projection_dim),
+            nn.GELU(),
+            BatchInvariantLinear(projection_dim, projection_dim),
+        )

@@ -1,0 +1,298 @@
+"""The plan of a fit: every "auto" is decided here, once, from estimator, data and earlier calls."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, fields, replace
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from .._network import (
+    Network,
+    blocks_of,
+    fixed_parameters,
+    is_trainable,
+    resolve_layer_decay,
+    resolve_trainable,
+    trainable_names,
+    trainable_of,
+)
+from .._system import duration, resolve_device, resolve_precision
+from .._targets import Target
+from ..data import Augmentation, all_grey
+from ..features import FeatureStore, open_store
+from ..samplers import make_batch_sampler, resolve_sampler
+from .batches import Augment, Samples
+from .skorch_arguments import check_skorch_params
+
+PROJECTION_DIM = 128
+
+# Has no effect on the result of a fit, so that a checkpoint does not compare it.
+NOT_COMPARED = ("passes", "cache_size", "callbacks", "verbose", "seed", "is_of_clone", "n_steps")
+
+
+@dataclass(frozen=True)
+class Passes:
+    """How networks run over samples; the result depends on it by rounding at most."""
+
+    device: torch.device
+    precision: str
+    requested_precision: str
+    batch_size: int
+    num_workers: int | str
+    store: FeatureStore | None
+    verbose: int | bool
+
+    def on(self, device: torch.device) -> Passes:
+        """Return the same on another device, which may have another precision."""
+        precision = resolve_precision(self.requested_precision, device)
+        return replace(self, device=device, precision=precision)
+
+
+def plan_passes(estimator: Any, device: Any = None) -> Passes:
+    """Decide how to run over samples; ``device`` is where a network already is."""
+    device = resolve_device(estimator.device) if device is None else torch.device(device)
+    return Passes(
+        device=device,
+        precision=resolve_precision(estimator.precision, device),
+        requested_precision=estimator.precision,
+        batch_size=estimator.batch_size,
+        num_workers=estimator.num_workers,
+        store=open_store(estimator.memory),
+        verbose=estimator.verbose,
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class FitPlan:
+    """What one call of training does: decided values only.
+
+    Fields that have a parameter's name hold its value, "auto" replaced by the decision.
+    """
+
+    # the network
+    backbone: str | nn.Module
+    pretrained: Any
+    image_size: int | None
+    is_pretrained: bool  # the backbone comes with weights that know more than a few images
+    runs_frozen_first: bool  # a new network's backbone runs once over the images before training
+    trainable: str | int
+    trains_backbone: bool
+    changes_trainable: bool  # of a network that has trained before
+    lora_rank: int
+    projection_dim: int | None
+    gradient_checkpointing: bool
+    compile: bool
+    # the criterion
+    weight: float
+    temperature: float
+    hardness: float
+    label_smoothing: float
+    # the batches
+    sampler: str
+    batch_size: int
+    micro_batch_size: int | None
+    n_views: int
+    augment: Augment | None
+    # the optimisation
+    max_epochs: int
+    max_time: float | None
+    learning_rate: float
+    layer_decay: float
+    weight_decay: float
+    warmup_fraction: float
+    max_grad_norm: float | None
+    skorch_params: Mapping[str, Any]
+    callbacks: list[Any] | None
+    keeps_optimizer: bool
+    # the validation
+    early_stopping: bool
+    scoring: Any
+    validation_fraction: float
+    n_iter_no_change: int
+    tol: float
+    # the stages
+    is_partial_fit: bool  # one epoch at the peak learning rate
+    refits_classifier: bool  # after training
+    is_of_clone: bool  # made by a search or another meta-estimator
+    random_state: Any
+    seed: int
+    # the machine
+    passes: Passes
+    cache_size: int | str
+    verbose: int | bool
+    # the sizes, for people
+    n_samples: int
+    n_steps: int  # of an epoch
+    n_blocks: int | None  # of the backbone, if it lists them
+
+    @property
+    def patience(self) -> int | None:
+        """Epochs without a better score before training stops; None: it does not."""
+        return self.n_iter_no_change if self.early_stopping else None
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Pickle without the user's module, of which the net has its own copy."""
+        name = self.backbone if isinstance(self.backbone, str) else type(self.backbone).__name__
+        return vars(self) | {"backbone": name}
+
+    def compared(self) -> dict[str, Any]:
+        """Return the values that make two fits the same, by name."""
+        names = [each.name for each in fields(self)]
+        return {name: getattr(self, name) for name in names if name not in NOT_COMPARED}
+
+    @property
+    def n_epochs(self) -> int:
+        """Epochs of this call, if nothing ends it."""
+        return 1 if self.is_partial_fit else self.max_epochs
+
+    def __str__(self) -> str:
+        limits = "up to " if self.early_stopping or self.max_time is not None else ""
+        time = "" if self.max_time is None else f" in {duration(self.max_time)}"
+        return (
+            f"trains {self._trained_parts()} on {self.n_samples:,} samples: {limits}"
+            f"{self.n_epochs} epochs of {self.n_steps} steps of {self.batch_size}{time}, "
+            f"{self.passes.precision} on {self.passes.device}"
+        )
+
+    def _trained_parts(self) -> str:
+        name = self.backbone if isinstance(self.backbone, str) else type(self.backbone).__name__
+        if not self.trains_backbone:
+            return "a head" if name == "precomputed" else f"a head on features of {name}"
+        if self.trainable == "lora":
+            return f"a head and low-rank matrices of {name}"
+        if self.trainable == "all":
+            return f"all of {name}"
+        return f"the upper {self.trainable} of {self.n_blocks} blocks of {name}"
+
+
+def make_plan(
+    estimator: Any,
+    *,
+    samples: Samples | None,
+    target: Target | None,
+    passes: Passes,
+    seed: int,
+    backbone: nn.Module | None,
+    previous: Network | None = None,
+    changes_trainable: bool = False,
+    is_partial_fit: bool = False,
+) -> FitPlan:
+    """Decide what a fit does.
+
+    ``samples`` are all that count, ``target`` is that of those that train. ``backbone`` is newly
+    loaded, or that of the ``previous`` network, without low-rank matrices if it changes.
+    """
+    check_skorch_params(estimator.skorch_params or {}, estimator.get_params(deep=False))
+    labels = np.zeros(0, dtype=np.int64) if target is None else target.labels
+    pretrained = is_pretrained(estimator) if previous is None else previous.pretrained
+    fixed = fixed_parameters(estimator.backbone)
+    trainable, trains_backbone = _decide_trainable(
+        estimator.trainable, backbone, fixed, previous, pretrained, changes_trainable
+    )
+    runs_frozen_first = backbone is None or (
+        pretrained or estimator.trainable == "head" or not is_trainable(backbone)
+    )
+    sampler = resolve_sampler(
+        estimator.sampler, labels, estimator.batch_size, weight=estimator.weight
+    )
+    batches = make_batch_sampler(sampler, labels, estimator.batch_size, random_state=seed)
+    is_refit = trains_backbone and (pretrained or estimator.weight == 1)
+    values: dict[str, Any] = {
+        each.name: getattr(estimator, each.name, None) for each in fields(FitPlan)
+    }
+    decided: dict[str, Any] = {
+        "is_pretrained": pretrained,
+        "runs_frozen_first": runs_frozen_first,
+        "trainable": trainable,
+        "trains_backbone": trains_backbone,
+        "changes_trainable": changes_trainable,
+        "projection_dim": _decide_projection_dim(
+            estimator.projection_dim, previous, pretrained or runs_frozen_first
+        ),
+        "sampler": sampler,
+        "augment": _decide_augmentation(estimator, samples, trains_backbone),
+        "layer_decay": resolve_layer_decay(backbone, estimator.layer_decay),
+        "skorch_params": estimator.skorch_params or {},
+        "keeps_optimizer": estimator.warm_start,
+        "is_partial_fit": is_partial_fit,
+        "refits_classifier": is_refit and not (is_partial_fit or estimator.early_stopping),
+        "is_of_clone": estimator._is_clone,
+        "seed": seed,
+        "passes": passes,
+        "n_samples": len(labels),
+        "n_steps": len(batches),
+        "n_blocks": len(blocks_of(backbone)) if hasattr(backbone, "group_matcher") else None,
+    }
+    return FitPlan(**values | decided)
+
+
+def plan_without_fit(estimator: Any, network: Network, seed: int) -> FitPlan:
+    """Decide what does not depend on samples, for a network that is not trained now."""
+    return make_plan(
+        estimator,
+        samples=None,
+        target=None,
+        passes=plan_passes(estimator),
+        seed=seed,
+        backbone=network.backbone,
+        previous=network,
+    )
+
+
+def is_pretrained(estimator: Any) -> bool:
+    """Return whether the backbone comes with weights that know more than a few images."""
+    named = isinstance(estimator.backbone, str) and estimator.backbone != "precomputed"
+    return named and estimator.pretrained is not False
+
+
+def _decide_trainable(
+    trainable: str | int,
+    backbone: nn.Module | None,
+    fixed: frozenset[str],
+    previous: Network | None,
+    pretrained: bool,
+    changes_trainable: bool,
+) -> tuple[str | int, bool]:
+    """Return the trainable parts, and whether any of them is of the backbone."""
+    if backbone is None:
+        return "head", False
+    if previous is not None and not changes_trainable:
+        return trainable_of(previous), not previous.frozen
+    trainable = resolve_trainable(trainable, backbone, pretrained=pretrained)
+    return trainable, trainable == "lora" or not trainable_names(backbone, trainable) <= fixed
+
+
+def _decide_projection_dim(
+    projection_dim: int | str | None, previous: Network | None, is_known: bool
+) -> int | None:
+    """Decide "auto": a projection if features are known that it can start from."""
+    if previous is not None:
+        head = previous.head
+        return None if head.projection is None else head.n_embedding
+    if isinstance(projection_dim, str):
+        return PROJECTION_DIM if is_known else None
+    return projection_dim
+
+
+def _decide_augmentation(
+    estimator: Any, samples: Samples | None, trains_backbone: bool
+) -> Augment | None:
+    augment = estimator.augment
+    if samples is None:
+        return None if augment == "auto" else augment
+    if augment == "auto":
+        augment = None
+        if trains_backbone and not isinstance(samples, Tensor):
+            augment = Augmentation(grey=all_grey(samples))
+    if augment is not None and isinstance(samples, Tensor):
+        raise ValueError("augment: X holds features; only images can be augmented")
+    if augment is None and estimator.n_views > 1:
+        raise ValueError(
+            f"n_views={estimator.n_views!r}: without augmentation the views of an image are the "
+            "same; augment must be a callable, or 'auto' with a trainable backbone"
+        )
+    return augment
