@@ -24,7 +24,7 @@ from torch.optim.lr_scheduler import LambdaLR
 from torch.utils.data import DataLoader, Dataset
 
 from sklearn_clce import CLCEClassifier, clce_loss
-from sklearn_clce._training.optim import warmup_cosine
+from sklearn_clce._network import warmup_cosine
 from sklearn_clce.backbones import load_backbone
 from sklearn_clce.data import EvaluationTransform
 

@@ -81,30 +81,66 @@ class CLCEClassifier(
     """Image classifier: a pretrained backbone, fine-tuned with the CLCE criterion.
 
     Cross-entropy and a label-aware contrastive term with hard-negative weighting are
-    trained jointly, from one forward pass [1]_. Images are resized and normalised as
-    the backbone's own configuration says.
+    trained jointly, from one forward pass [1]_. Start with these:
+
+    - ``CLCEClassifier(trainable="head")`` trains in seconds, on features of the frozen backbone.
+    - ``CLCEClassifier()`` fine-tunes the backbone: minutes on a CPU, usually more accurate.
+    - ``memory="folder"`` keeps features, so that a search or a second fit does not compute them.
+    - ``verbose=1`` prints the plan of a fit and its progress.
+
+    X is a list of paths, an array or tensor of images, a list of PIL images or arrays, a torch
+    Dataset, or feature vectors; see Notes. Images are resized and normalised as the
+    backbone's own configuration says.
 
     Parameters
     ----------
+    **Start with these**
+
     backbone : str or nn.Module, default="efficientnet_lite0"
         A name of :func:`backbone_aliases`, any timm name, ``"hf-hub:owner/name"``, a
         module that maps images of shape (n, C, H, W) to features of shape (n, d), or
         ``"precomputed"``: X already holds feature vectors. A module is copied, never
         changed; see :ref:`Notes <backbone-module>` for its preprocessing.
+    trainable : {"auto", "all", "head", "lora"} or int, default="auto"
+        What to train, in addition to the new layers.
+
+        - "head": nothing. The backbone is frozen and runs once per image; the head reads its
+          features, and those of lower blocks if it is a pretrained timm backbone given by name.
+        - "all": every parameter that requires gradients.
+        - "lora": low-rank matrices next to the linear layers of a large backbone [3]_.
+        - An integer: this many of the last blocks of a timm backbone.
+        - "auto": the upper two thirds of the blocks of a pretrained timm backbone given by name,
+          which is faster and keeps what few images can't teach; else "all".
+
+        Frozen parameters of your own module stay frozen.
+    image_size : int, default=None
+        Side of the backbone's input in pixels; None: its own. A smaller one is
+        faster.
+    memory : path, joblib.Memory, FeatureStore or None, default=None
+        Folder in which the features of a frozen backbone are kept, per image, so
+        that a grid search or another process does not compute them again. A head starts
+        from them also if a pretrained backbone trains.
+    random_state : int, RandomState instance or None, default=None
+        Seed of new weights, order of samples, augmentation and dropout. torch's global
+        generators are left as they were found.
+    verbose : int, default=0
+        0 prints nothing. 1 prints the plan of the fit, and a line for each epoch with
+        its losses, its time and the time that is left.
+
+    **Model**
+
     pretrained : bool or path, default=True
         True: the weights bundled with ``"efficientnet_lite0"``, else timm's cache or
         hub. False: random weights. A path: a ``.safetensors`` or ``.pth`` file.
-    trainable : {"auto", "all", "head", "lora"} or int, default="auto"
-        What trains: everything that requires gradients; a head on the features of the
-        frozen backbone, which then runs once for each image, and on lower blocks of it if
-        it is one of timm's with pretrained weights, given by name; head and matrices of low
-        rank beside the linear layers of a large backbone (LoRA [3]_); or head and last blocks,
-        this many, of a timm backbone. "auto": the upper two thirds of the blocks of a timm
-        backbone with pretrained weights, given by name, which is faster and keeps what few
-        images can't teach, and everything of another. What is frozen in a module that is
-        handed in stays so.
+    projection_dim : int, None or "auto", default="auto"
+        Width of the projection head, a small network from features to the embedding;
+        the classifier reads both. None: the features are the embedding. "auto": None
+        if a backbone without pretrained weights trains, else 128.
     lora_rank : int, default=8
-        Rank of what ``trainable="lora"`` learns of each linear layer.
+        Rank of the matrices of ``trainable="lora"``.
+
+    **Criterion**
+
     weight : float, default=0.5
         Share of the contrastive term, in [0, 1]. 0 is plain cross-entropy.
     temperature : float, default=0.5
@@ -114,160 +150,160 @@ class CLCEClassifier(
         contrastive loss.
     label_smoothing : float, default=0.0
         Share of the target spread over all classes in the cross-entropy.
-    projection_dim : int, None or "auto", default="auto"
-        Width of the projection head, a small network from features to the embedding;
-        the classifier reads both. None: the features are the embedding. "auto": None
-        where a backbone without pretrained weights trains, else 128.
-    image_size : int, default=None
-        Side of the backbone's input in pixels; None takes its own. A smaller one is
-        faster.
+    class_weight : dict, "balanced" or None, default=None
+        Weights of the classes, as in scikit-learn. "balanced" balances the samples of
+        each call of ``partial_fit``.
+
+    **Data**
+
+    augment : "auto", None or callable, default="auto"
+        Random changes of the training images. "auto": crops, mirror images, brightness
+        and contrast for photographs; small turns, shifts and scalings, and never a
+        mirror image, if all images are grey, as digits and letters are; None if
+        the backbone is frozen, which lets it run once per image. A callable maps a
+        tensor (n, C, H, W) in 0..1 to another.
+    n_views : int, default=1
+        Augmented copies of each image in a batch, which are positives of each other.
     image_shape : tuple of int, default=None
-        Shape of one image where X has two axes and holds flattened images, such as
+        Shape of one image if X has two axes and holds flattened images, such as
         (8, 8) or (32, 32, 3).
     max_pixel_value : float, default=None
         Value of white in images of integers; in those of 8 bits it is 255 at most. None: 255,
-        or the highest value of the dtype where that has 16 bits, as ``uint16`` (65535) has.
+        or the highest value of a 16-bit dtype, such as 65535 of ``uint16``.
     n_channels : int, default=None
         Channels of each image, such as bands of a satellite, all of which are kept. None
         finds it: 1 is grey, 3 RGB, 4 RGB and alpha, and of other arrays the shorter of the
         first and the last axis. Mean and deviation of each channel are the mean of those
         of RGB, and timm adapts the first layer of pretrained weights.
-    batch_size : int, default=32
-        Samples in a batch, of all processes together. The contrastive term compares the
-        samples of one batch. No batch is left with one sample: of an odd number in twos,
-        three come together.
-    micro_batch_size : int, default=None
-        Samples that the network runs on at a time, for a large ``batch_size`` in the
-        memory of a small one, at the price of a second forward pass (GradCache [2]_).
-        The gradient is that of the whole batch, but for batch statistics, which are those
-        of the samples at a time, and other random numbers of dropout and stochastic depth.
+
+    **Optimisation**
+
     max_epochs : int, default=20
         Passes over the training data.
     max_time : float, default=None
-        Seconds that ``fit`` may take, the pass of a frozen backbone included: the learning
-        rate comes down to 0 in that time if ``max_epochs`` would take longer, and training
+        Seconds that ``fit`` may take, the pass of a frozen backbone included. If ``max_epochs``
+        would take longer, the learning rate falls to 0 in that time, and training
         ends there, within an epoch too. None sets no limit.
     learning_rate : float, default=1e-3
         Peak rate of AdamW for new layers: a linear warm-up, then a cosine down to 0. A
-        backbone with pretrained weights, given by name, learns at 0.3 of it, and keeps its
-        batch statistics; a module that is handed in learns at all of it.
+        pretrained backbone given by name learns at 0.3 of it, and keeps its
+        batch statistics; your own module learns at all of it.
     layer_decay : float or "auto", default="auto"
         Each block of the backbone learns at this share of the rate of the one above.
-        "auto": 0.75 for a timm backbone with attention, such as BEiT, 0.95 for another of
-        timm, else 1.
+        "auto": 0.75 for a timm backbone with attention, such as BEiT, 0.95 for another timm
+        backbone, else 1.
     weight_decay : float, default=0.05
         Weight decay of AdamW, for all but norms, biases and position embeddings.
     warmup_fraction : float, default=0.1
         Share of the steps over which the learning rate rises, in [0, 1).
     max_grad_norm : float or None, default=1.0
         Upper bound of the gradient's norm.
+    batch_size : int, default=32
+        Samples in a batch, of all processes together. The contrastive term compares the
+        samples of one batch. No batch is left with one sample: of an odd number in twos,
+        three come together.
     sampler : {"auto", "shuffle", "balanced"}, default="auto"
         How samples come into batches. "balanced": samples of fewer classes, so that every
         anchor has positives; see :class:`ClassBalancedBatchSampler`. "auto": balanced
-        where shuffled batches would leave more than a tenth of the anchors without.
-    augment : "auto", None or callable, default="auto"
-        Random changes of the training images. "auto": crops, mirror images, brightness
-        and contrast for photographs; small turns, shifts and scalings, and never a
-        mirror image, where the images are grey, as digits and letters are; None where
-        the backbone is frozen, which lets it run once for each image. A callable maps a
-        tensor (n, C, H, W) in 0..1 to another.
-    n_views : int, default=1
-        Augmented copies of each image in a batch, which are positives of each other.
-    class_weight : dict, "balanced" or None, default=None
-        Weights of the classes, as in scikit-learn. "balanced" balances the samples of
-        each call of ``partial_fit``.
+        if shuffled batches would leave more than a tenth of the anchors without.
+    warm_start : bool, default=False
+        A further ``fit`` continues the last one: its weights, its random
+        stream, and the samples it set aside. Changed parameters take effect, except those that
+        the network is built with, which raise an error.
+
+    **Validation and stopping**
+
     early_stopping : bool, default=False
-        Set samples aside, or take ``X_val`` and ``y_val`` of :meth:`fit`, stop when the score
-        on them no longer rises, and give back the weights that did best.
+        Set samples aside, or use ``X_val`` and ``y_val`` of :meth:`fit`, stop when the score
+        on them no longer rises, and restore the weights with the best score.
     scoring : str, callable or None, default="accuracy"
-        Score of the validation samples that ``early_stopping`` watches: a name of
+        Score of the validation samples for ``early_stopping``: a name of
         :func:`sklearn.metrics.get_scorer_names`, a scorer ``(estimator, X, y)``, or "loss",
         for the negative criterion. None: the accuracy.
     validation_fraction : float, default=0.1
         Share of the samples to set aside, in (0, 1), with the same share of each class.
-        Without effect where :meth:`fit` is given ``X_val``.
+        No effect if :meth:`fit` gets ``X_val``.
     n_iter_no_change : int, default=10
         Epochs without a rise of ``tol`` before training stops.
     tol : float, default=1e-4
-        Least rise of the validation score.
-    warm_start : bool, default=False
-        A further ``fit`` goes on where the last one ended: in its weights, its random
-        stream, and what it set aside. Changed parameters take effect, except those that
-        the network is built with, which are refused.
+        Smallest rise of the validation score that counts.
+
+    **Hardware and speed: does not change the model, but for rounding**
+
     device : str or torch.device, default="auto"
-        Where to compute. "auto": CUDA where there is one, else Apple's ``mps``, else the CPU.
+        Where to compute. "auto": CUDA if there is a GPU, else Apple's ``mps``, else the CPU.
     precision : {"auto", "float32", "bfloat16", "float16"}, default="auto"
         Of the network; the criterion is always computed in float32. "auto": on a CUDA GPU
-        autocast to bfloat16, or, where it has none, to float16 with a scaled loss; else
+        autocast to bfloat16, or, if it has none, to float16 with a scaled loss; else
         float32.
+    micro_batch_size : int, default=None
+        Samples that the network runs on at a time, for a large ``batch_size`` in the
+        memory of a small one, at the price of a second forward pass (GradCache [2]_).
+        The gradient is that of the whole batch, but for batch statistics, which are those
+        of the samples at a time, and other random numbers of dropout and stochastic depth.
+    gradient_checkpointing : bool, default=False
+        Save memory at the price of time, if the backbone can.
     compile : bool, default=False
         Run the network through :func:`torch.compile`.
-    gradient_checkpointing : bool, default=False
-        Save memory at the price of time, where the backbone can.
     num_workers : int or "auto", default="auto"
         Threads that read and resize images while the network runs; 0 does it in between.
-        "auto": one for each core, up to 16, and none for a torch Dataset, whose code may
-        not bear threads; a number reads that in as many processes. Results do not depend
-        on it.
+        "auto": one per core, up to 16, and none for a torch Dataset, whose code may
+        not be thread-safe; a number reads a Dataset in that many processes.
     cache_size : int or "auto", default="auto"
-        Bytes of decoded pictures that ``fit`` keeps in memory, so that later epochs
-        decode nothing; a Dataset of your own may draw at random, so it is read anew. "auto":
+        Bytes of decoded images that ``fit`` keeps in memory, so that later epochs
+        decode nothing; a Dataset of your own is read again, because it may be random. "auto":
         as long as a quarter of the memory of the machine, or of its container, stays free.
         0 keeps none.
-    random_state : int, RandomState instance or None, default=None
-        Seed of new weights, order of samples, augmentation and dropout. torch's global
-        generators are left as they were found.
-    verbose : int, default=0
-        0 prints nothing. 1 prints how much there is to do, and a line for each epoch with
-        its losses, its time and the time that is left.
-    memory : path, joblib.Memory or None, default=None
-        Folder in which the features of a frozen backbone are kept, for each image, so
-        that a grid search or another process does not compute them again. A head starts
-        from them also where a pretrained backbone trains.
+
+    **Resuming**
+
     checkpoint : path, default=None
         Folder in which ``fit`` keeps its state after each epoch, and from which the
-        same ``fit`` goes on after a crash, to the same result. A folder is for one fit;
-        a finished one is given back as it is. A state of other data, parameters, code or
-        libraries is refused, and so is a second fit while one is going on. Clones, such as
-        those of a search, keep each fit in a folder of its own beneath. State of
+        same ``fit`` resumes after a crash, to the same result. A folder is for one fit;
+        a finished fit is returned from it. A state of other data, parameters, code or
+        libraries raises an error, and so does a second fit in a folder in use. Clones, such as
+        those of a search, keep each fit in a sub-folder of its own. The state of
         ``callbacks`` is not kept.
+
+    **skorch**
+
     callbacks : list of skorch callbacks, default=None
-        Handed to skorch. Labels that they see are indices into ``classes_``.
+        Callbacks for skorch. They see labels as indices into ``classes_``.
     skorch_params : dict, default=None
         Further arguments of :class:`skorch.NeuralNet`, such as
         ``{"optimizer": torch.optim.SGD}``, or ``{"callbacks__lr_scheduler": None}`` to
-        put a scheduler of your own into ``callbacks``. What would have no effect is refused.
+        put a scheduler of your own into ``callbacks``. Arguments without effect raise an error.
 
     Attributes
     ----------
     classes_ : ndarray of shape (n_classes,)
         The labels, sorted; the order of the columns of every output.
-    net_ : skorch.NeuralNet
-        The net that trained.
     plan_ : FitPlan
-        The decisions of the last fit, as ``verbose=1`` prints them: what trains, in how many
-        steps, in which precision, on which device.
-    trainable_ : "all", "head", "lora" or int
-        What of the backbone trained: all, nothing, matrices of low rank beside its linear
-        layers, or this many of its last blocks.
-    module_ : nn.Module
-        The trained network; maps images in 0..1 to logits and embeddings.
+        The decisions of the last fit, which ``print(clf.plan_)`` shows as ``verbose=1`` does: what
+        trains, in how many steps, in which precision, on which device. Not after :meth:`load`.
     history_ : skorch.history.History
         Losses and durations of the epochs.
     n_iter_ : int
-        Number of epochs run, of which the last may be cut short by ``max_time``.
+        Number of epochs run, of which ``max_time`` may cut the last one short.
     validation_scores_ : list of float or None
-        Score of the validation samples, which count with their weights, by epoch of the last
+        Weighted score of the validation samples, by epoch of the last
         fit: higher is better, so that "loss" gives the negative one. None without early
         stopping.
     best_validation_score_ : float or None
         The highest of them.
+    trainable_ : "all", "head", "lora" or int
+        The trainable part of the backbone: all, nothing, low-rank matrices, or this many of its
+        last blocks.
+    module_ : nn.Module
+        The trained network; maps images in 0..1 to logits and embeddings.
+    net_ : skorch.NeuralNet
+        The net that trained it.
     backbone_config_ : BackboneConfig or None
         How the backbone wants its images; None for "precomputed".
     n_features_in_ : int
-        Number of columns of X; only where X has two axes.
+        Number of columns of X; only if X has two axes.
     feature_names_in_ : ndarray of shape (`n_features_in_`,)
-        Column names of X; only where X is a data frame of two axes.
+        Column names of X; only if X is a data frame of two axes.
     offset_ : float
         Threshold of :meth:`score_samples`; only after :meth:`calibrate_offset`.
 
@@ -280,7 +316,7 @@ class CLCEClassifier(
     Notes
     -----
     X may be an array or tensor of images, (n, H, W), (n, H, W, C) or (n, C, H, W) with
-    C in 1, 3, 4 (where both fit, the last axis holds the channels); flattened images
+    C in 1, 3, 4 (if both fit, the last axis holds the channels); flattened images
     with ``image_shape``; a list, Series or one-column frame of paths, which are read
     when they are needed; a list of PIL images or of arrays of different sizes; a
     map-style torch Dataset of such images, or of tuples that begin with one. Pixels
@@ -309,29 +345,35 @@ class CLCEClassifier(
     >>> clf = CLCEClassifier(image_size=32, trainable="head", random_state=0)
     >>> clf.fit(X[:40], y[:40]).score(X[40:100], y[40:100])
     1.0
+    >>> clf.plan_.n_steps, clf.plan_.precision
+    (2, 'float32')
     >>> clf.transform(X[:2]).shape
     (2, 128)
     """
 
     _parameter_constraints: dict = {
         "backbone": [str, nn.Module],
-        "pretrained": ["boolean", str, os.PathLike],
         "trainable": [
             StrOptions({"auto", "all", "head", "lora"}),
             Interval(Integral, 1, None, closed="left"),
         ],
+        "image_size": [Interval(Integral, 1, None, closed="left"), None],
+        "memory": [str, os.PathLike, HasMethods(["cache"]), FeatureStore, None],
+        "random_state": ["random_state"],
+        "verbose": ["verbose"],
+        "pretrained": ["boolean", str, os.PathLike],
+        "projection_dim": [Interval(Integral, 1, None, closed="left"), StrOptions({"auto"}), None],
         "lora_rank": [Interval(Integral, 1, None, closed="left")],
         "weight": [Interval(Real, 0, 1, closed="both")],
         "temperature": [Interval(Real, 0, None, closed="neither")],
         "hardness": [Interval(Real, 0, None, closed="left")],
         "label_smoothing": [Interval(Real, 0, 1, closed="both")],
-        "projection_dim": [Interval(Integral, 1, None, closed="left"), StrOptions({"auto"}), None],
-        "image_size": [Interval(Integral, 1, None, closed="left"), None],
+        "class_weight": [dict, StrOptions({"balanced"}), None],
+        "augment": [StrOptions({"auto"}), callable, None],
+        "n_views": [Interval(Integral, 1, None, closed="left")],
         "image_shape": [tuple, list, None],
         "max_pixel_value": [Interval(Real, 0, None, closed="neither"), None],
         "n_channels": [Interval(Integral, 1, None, closed="left"), None],
-        "batch_size": [Interval(Integral, 1, None, closed="left")],
-        "micro_batch_size": [Interval(Integral, 1, None, closed="left"), None],
         "max_epochs": [Interval(Integral, 1, None, closed="left")],
         "max_time": [Interval(Real, 0, None, closed="neither"), None],
         "learning_rate": [Interval(Real, 0, None, closed="neither")],
@@ -339,25 +381,21 @@ class CLCEClassifier(
         "weight_decay": [Interval(Real, 0, None, closed="left")],
         "warmup_fraction": [Interval(Real, 0, 1, closed="left")],
         "max_grad_norm": [Interval(Real, 0, None, closed="neither"), None],
+        "batch_size": [Interval(Integral, 1, None, closed="left")],
         "sampler": [StrOptions({"auto", "shuffle", "balanced"})],
-        "augment": [StrOptions({"auto"}), callable, None],
-        "n_views": [Interval(Integral, 1, None, closed="left")],
-        "class_weight": [dict, StrOptions({"balanced"}), None],
+        "warm_start": ["boolean"],
         "early_stopping": ["boolean"],
         "scoring": [str, callable, None],
         "validation_fraction": [Interval(Real, 0, 1, closed="neither")],
         "n_iter_no_change": [Interval(Integral, 1, None, closed="left")],
         "tol": [Interval(Real, 0, None, closed="left")],
-        "warm_start": ["boolean"],
         "device": [str, torch.device],
         "precision": [StrOptions({"auto", "float32", "bfloat16", "float16"})],
-        "compile": ["boolean"],
+        "micro_batch_size": [Interval(Integral, 1, None, closed="left"), None],
         "gradient_checkpointing": ["boolean"],
+        "compile": ["boolean"],
         "num_workers": [Interval(Integral, 0, None, closed="left"), StrOptions({"auto"})],
         "cache_size": [Interval(Integral, 0, None, closed="left"), StrOptions({"auto"})],
-        "random_state": ["random_state"],
-        "verbose": ["verbose"],
-        "memory": [str, os.PathLike, HasMethods(["cache"]), FeatureStore, None],
         "checkpoint": [str, os.PathLike, None],
         "callbacks": [list, None],
         "skorch_params": [dict, None],
@@ -371,20 +409,24 @@ class CLCEClassifier(
         self,
         backbone: str | nn.Module = "efficientnet_lite0",
         *,
-        pretrained: bool | str | os.PathLike[str] = True,
         trainable: Literal["auto", "all", "head", "lora"] | int = "auto",
+        image_size: int | None = None,
+        memory: str | os.PathLike[str] | joblib.Memory | FeatureStore | None = None,
+        random_state: int | np.random.RandomState | None = None,
+        verbose: int | bool = 0,
+        pretrained: bool | str | os.PathLike[str] = True,
+        projection_dim: int | Literal["auto"] | None = "auto",
         lora_rank: int = 8,
         weight: float = 0.5,
         temperature: float = 0.5,
         hardness: float = 1.0,
         label_smoothing: float = 0.0,
-        projection_dim: int | Literal["auto"] | None = "auto",
-        image_size: int | None = None,
+        class_weight: Mapping[Any, float] | Literal["balanced"] | None = None,
+        augment: Callable[[Tensor], Tensor] | Literal["auto"] | None = "auto",
+        n_views: int = 1,
         image_shape: tuple[int, ...] | list[int] | None = None,
         max_pixel_value: float | None = None,
         n_channels: int | None = None,
-        batch_size: int = 32,
-        micro_batch_size: int | None = None,
         max_epochs: int = 20,
         max_time: float | None = None,
         learning_rate: float = 1e-3,
@@ -392,44 +434,44 @@ class CLCEClassifier(
         weight_decay: float = 0.05,
         warmup_fraction: float = 0.1,
         max_grad_norm: float | None = 1.0,
+        batch_size: int = 32,
         sampler: Literal["auto", "shuffle", "balanced"] = "auto",
-        augment: Callable[[Tensor], Tensor] | Literal["auto"] | None = "auto",
-        n_views: int = 1,
-        class_weight: Mapping[Any, float] | Literal["balanced"] | None = None,
+        warm_start: bool = False,
         early_stopping: bool = False,
         scoring: str | Callable[..., float] | None = "accuracy",
         validation_fraction: float = 0.1,
         n_iter_no_change: int = 10,
         tol: float = 1e-4,
-        warm_start: bool = False,
         device: str | torch.device = "auto",
         precision: Literal["auto", "float32", "bfloat16", "float16"] = "auto",
-        compile: bool = False,
+        micro_batch_size: int | None = None,
         gradient_checkpointing: bool = False,
+        compile: bool = False,
         num_workers: int | Literal["auto"] = "auto",
         cache_size: int | Literal["auto"] = "auto",
-        random_state: int | np.random.RandomState | None = None,
-        verbose: int | bool = 0,
-        memory: str | os.PathLike[str] | joblib.Memory | FeatureStore | None = None,
         checkpoint: str | os.PathLike[str] | None = None,
         callbacks: list[Any] | None = None,
         skorch_params: dict[str, Any] | None = None,
     ) -> None:
         self.backbone = backbone
-        self.pretrained = pretrained
         self.trainable = trainable
+        self.image_size = image_size
+        self.memory = memory
+        self.random_state = random_state
+        self.verbose = verbose
+        self.pretrained = pretrained
+        self.projection_dim = projection_dim
         self.lora_rank = lora_rank
         self.weight = weight
         self.temperature = temperature
         self.hardness = hardness
         self.label_smoothing = label_smoothing
-        self.projection_dim = projection_dim
-        self.image_size = image_size
+        self.class_weight = class_weight
+        self.augment = augment
+        self.n_views = n_views
         self.image_shape = image_shape
         self.max_pixel_value = max_pixel_value
         self.n_channels = n_channels
-        self.batch_size = batch_size
-        self.micro_batch_size = micro_batch_size
         self.max_epochs = max_epochs
         self.max_time = max_time
         self.learning_rate = learning_rate
@@ -437,25 +479,21 @@ class CLCEClassifier(
         self.weight_decay = weight_decay
         self.warmup_fraction = warmup_fraction
         self.max_grad_norm = max_grad_norm
+        self.batch_size = batch_size
         self.sampler = sampler
-        self.augment = augment
-        self.n_views = n_views
-        self.class_weight = class_weight
+        self.warm_start = warm_start
         self.early_stopping = early_stopping
         self.scoring = scoring
         self.validation_fraction = validation_fraction
         self.n_iter_no_change = n_iter_no_change
         self.tol = tol
-        self.warm_start = warm_start
         self.device = device
         self.precision = precision
-        self.compile = compile
+        self.micro_batch_size = micro_batch_size
         self.gradient_checkpointing = gradient_checkpointing
+        self.compile = compile
         self.num_workers = num_workers
         self.cache_size = cache_size
-        self.random_state = random_state
-        self.verbose = verbose
-        self.memory = memory
         self.checkpoint = checkpoint
         self.callbacks = callbacks
         self.skorch_params = skorch_params

@@ -34,7 +34,7 @@ class Steps(Callback):
 
     def on_epoch_begin(self, net: NeuralNet, **kwargs: object) -> None:
         """See how many steps are to come."""
-        self.left = len(net.run.batch_sampler)
+        self.left = len(net.state.batch_sampler)
 
     def on_batch_begin(self, net: NeuralNet, training: bool = False, **kwargs: object) -> None:
         """Watch from here on."""

@@ -140,7 +140,7 @@ def build_net(plan: FitPlan, network: Network) -> CLCENet:
         "predict_nonlinearity": probabilities,
         "callbacks": [*default_callbacks(plan), *(plan.callbacks or [])],
         "callbacks__print_log": None,
-        "device": plan.passes.device,
+        "device": plan.device,
         "verbose": plan.verbose,
     }
     for loader in ("iterator_train", "iterator_valid"):
@@ -152,7 +152,7 @@ def build_net(plan: FitPlan, network: Network) -> CLCENet:
             options |= {
                 loader: ImageBatches,
                 f"{loader}__num_workers": plan.passes.num_workers,
-                f"{loader}__device": plan.passes.device,
+                f"{loader}__device": plan.device,
             }
     return CLCENet(**options | dict(extra)).initialize()
 

@@ -113,7 +113,7 @@ def fit_net(
     )
     if checkpoint is not None and checkpoint.seed_or(request.plan.seed) != request.plan.seed:
         request = resolve(estimator, data, **circumstances, seed=checkpoint.seed)
-    plan, device = request.plan, request.plan.passes.device
+    plan, device = request.plan, request.plan.device
     with checkpoint or nullcontext(), gpu_lock(device), seeded_torch(plan.seed, device):
         time = TimeLimit(plan.max_time)  # waiting for the lock does not count
         if plan.verbose and is_main():
@@ -298,7 +298,7 @@ def check_finite(net: CLCENet, features: Tensor) -> None:
     standardize = net.module_.head.standardize
     if not standardize(features.to(standardize.mean.device)).isfinite().all():
         source = "X" if net.module_.backbone is None else "backbone"
-        is_half = net.plan.passes.precision == "float16"
+        is_half = net.plan.precision == "float16"
         wider = "; precision='float32' holds more than 'float16'" if is_half else ""
         raise ValueError(f"{source}: its features are not finite, or too large, in float32{wider}")
 

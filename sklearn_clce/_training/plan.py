@@ -149,13 +149,23 @@ class FitPlan:
         """Epochs of this call, if nothing ends it."""
         return 1 if self.is_partial_fit else self.max_epochs
 
+    @property
+    def precision(self) -> str:
+        """Precision of the network."""
+        return self.passes.precision
+
+    @property
+    def device(self) -> torch.device:
+        """Where the fit computes."""
+        return self.passes.device
+
     def __str__(self) -> str:
-        limits = "up to " if self.early_stopping or self.max_time is not None else ""
+        limit = "up to " if self.early_stopping or self.max_time is not None else ""
         time = "" if self.max_time is None else f" in {duration(self.max_time)}"
         return (
-            f"trains {self._trained_parts()} on {self.n_samples:,} samples: {limits}"
-            f"{self.n_epochs} epochs of {self.n_steps} steps of {self.batch_size}{time}, "
-            f"{self.passes.precision} on {self.passes.device}"
+            f"trains {self._trained_parts()}: {self.n_samples:,} samples, {limit}"
+            f"{_count(self.n_epochs, 'epoch')} of {_count(self.n_steps, 'step')} of "
+            f"{self.batch_size}{time}, {self.precision} on {self.device}"
         )
 
     def _trained_parts(self) -> str:
@@ -241,6 +251,10 @@ def plan_without_fit(estimator: Any, network: Network, seed: int) -> FitPlan:
         backbone=network.backbone,
         previous=network,
     )
+
+
+def _count(n: int, what: str) -> str:
+    return f"{n:,} {what}{'' if n == 1 else 's'}"
 
 
 def is_pretrained(estimator: Any) -> bool:

@@ -197,7 +197,7 @@ class CLCENet(ClassifierMixin, NeuralNet):
             return inputs, self.module_.head.classifier(inputs)
 
     def _autocast(self) -> torch.autocast:
-        return autocast(self.plan.passes.precision, torch.device(self.device))
+        return autocast(self.plan.precision, torch.device(self.device))
 
     def get_loss(self, y_pred: Any, y_true: Any, X: Any = None, training: bool = False) -> Tensor:
         """Compute the criterion of outputs, labels and weights, gathered from all processes."""
@@ -286,7 +286,7 @@ class CLCENet(ClassifierMixin, NeuralNet):
         """Train from the present weights and history, until the plan or a callback ends it."""
         self.fit_state = state
         device = torch.device(self.device)
-        if self.plan.passes.precision != "float16":
+        if self.plan.precision != "float16":
             self.scaling = None
         else:
             self.scaling = LossScaling(device) if self.scaling is None else self.scaling.on(device)
@@ -452,7 +452,7 @@ class CLCENet(ClassifierMixin, NeuralNet):
         super().__setstate__(state | {"history_": History(unpack(state["history_"]))})
         self.module = getattr(self, "module_", None)
         device = torch.device(self.device)
-        if device.type != self.plan.passes.device.type:
+        if device.type != self.plan.device.type:
             self.plan = replace(self.plan, passes=self.plan.passes.on(device))
 
 

@@ -112,10 +112,10 @@ def test_backbones_with_and_without_lower_blocks_are_not_taken_for_the_same():
 
 def test_a_head_on_a_backbone_by_name_reads_them(colour_images, colour_labels):
     clf = CLCEClassifier(**HEAD).fit(colour_images, colour_labels)
-    assert clf.module_.standardize.widths == (1280, 24, 40, 112, 320)
+    assert clf.module_.head.standardize.widths == (1280, 24, 40, 112, 320)
     last = BackboneFeatures(image_size=32).fit_transform(colour_images)
     both = BackboneFeatures(clf.module_.backbone, image_size=32).fit(colour_images)
-    assert len(both.get_feature_names_out()) == sum(clf.module_.standardize.widths)
+    assert len(both.get_feature_names_out()) == sum(clf.module_.head.standardize.widths)
     features = both.transform(colour_images)
     np.testing.assert_allclose(features[:, :1280], last, rtol=1e-4, atol=1e-4)
 
@@ -127,22 +127,22 @@ def test_a_head_on_a_backbone_by_name_reads_them(colour_images, colour_labels):
 )
 def test_other_networks_read_the_last_features_alone(settings, colour_images, colour_labels):
     clf = CLCEClassifier(**HEAD | settings).fit(colour_images, colour_labels)
-    assert clf.module_.standardize.widths == (1280,)
+    assert clf.module_.head.standardize.widths == (1280,)
 
 
 def test_a_module_of_ones_own_gives_what_it_gives(colour_images, colour_labels):
     model = timm_model("resnet10t", pretrained=False)
     clf = CLCEClassifier(model, **HEAD).fit(colour_images, colour_labels)
-    assert clf.module_.standardize.widths == (512,)
+    assert clf.module_.head.standardize.widths == (512,)
 
 
 def test_a_head_goes_on_with_them_whatever_trains_then(colour_images, colour_labels):
     clf = CLCEClassifier(**HEAD, warm_start=True).fit(colour_images, colour_labels)
     clf.set_params(trainable="all").fit(colour_images, colour_labels)
     assert not clf.module_.frozen
-    assert clf.module_.standardize.widths == (1280, 24, 40, 112, 320)
+    assert clf.module_.head.standardize.widths == (1280, 24, 40, 112, 320)
     clf.partial_fit(colour_images, colour_labels)
-    assert clf.module_.standardize.widths == (1280, 24, 40, 112, 320)
+    assert clf.module_.head.standardize.widths == (1280, 24, 40, 112, 320)
 
 
 @pytest.mark.parametrize("trainable", ["head", 1])
@@ -163,7 +163,7 @@ def test_a_model_file_keeps_them(colour_images, colour_labels, tmp_path):
     expected = clf.predict_proba(colour_images)
     np.testing.assert_array_equal(loaded.predict_proba(colour_images), expected)
     taken = CLCEClassifier(clf.module_.backbone, **HEAD).fit(colour_images, colour_labels)
-    assert taken.module_.standardize.widths == (1280, 24, 40, 112, 320)
+    assert taken.module_.head.standardize.widths == (1280, 24, 40, 112, 320)
     taken.save(tmp_path / "taken")
     without = timm_model("tf_efficientnet_lite0", pretrained=False)
     again = CLCEClassifier.load(tmp_path / "taken", backbone=without)

@@ -10,7 +10,12 @@ import torch
 from torch.utils.data import DataLoader
 
 from sklearn_clce import ClassBalancedBatchSampler
-from sklearn_clce.samplers import ShuffledBatchSampler, anchors_without_positive, make_batch_sampler
+from sklearn_clce.samplers import (
+    ShuffledBatchSampler,
+    anchors_without_positive,
+    make_batch_sampler,
+    resolve_sampler,
+)
 
 CLASS_SIZES = [[8, 8, 8, 8], [30, 1, 2, 5], [7, 3], [1, 1, 1], [100], [5] * 40, [50, 2, 2, 2, 2, 2]]
 
@@ -110,8 +115,12 @@ def test_share_of_lonely_anchors_is_what_is_counted(sizes, batch_size):
     ],
 )
 def test_auto_balances_where_anchors_would_be_lonely(sizes, batch_size, weight, expected):
+    labels = labels_of(sizes)
     sampler = make_batch_sampler(
-        "auto", labels_of(sizes), batch_size, weight=weight, random_state=0
+        resolve_sampler("auto", labels, batch_size, weight=weight),
+        labels,
+        batch_size,
+        random_state=0,
     )
     assert type(sampler) is expected
     assert all(len(batch) <= batch_size for batch in sampler)
@@ -125,7 +134,7 @@ def test_balanced_batches_hold_as_many_classes_as_there_is_room_for(
     n_classes, batch_size, expected
 ):
     labels = labels_of([48] * n_classes)
-    sampler = make_batch_sampler("balanced", labels, batch_size, weight=0.5, random_state=0)
+    sampler = make_batch_sampler("balanced", labels, batch_size, random_state=0)
     for batch in sampler:
         assert Counter(Counter(labels[batch]).values()) == expected
 
@@ -150,4 +159,4 @@ def test_bad_input(labels, params, message):
 
 def test_balanced_batches_need_room():
     with pytest.raises(ValueError, match="batch_size=3: sampler='balanced'"):
-        make_batch_sampler("balanced", np.array([0, 1]), 3, weight=0.5, random_state=0)
+        resolve_sampler("balanced", np.array([0, 1]), 3, weight=0.5)

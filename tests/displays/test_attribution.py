@@ -102,7 +102,7 @@ def test_random_weights_change_the_map(backbone, what):
     again = AttributionDisplay.from_estimator(clf, X[:12], target=y[:12])
     assert mean_correlation(before, again) == pytest.approx(1)
     torch.manual_seed(0)
-    module = clf.module_.backbone if what == "backbone" else clf.module_.classifier
+    module = clf.module_.backbone if what == "backbone" else clf.module_.head.classifier
     for parameter in module.parameters():
         if parameter.ndim > 1:
             nn.init.normal_(parameter, std=float(parameter.detach().std()))

@@ -145,7 +145,9 @@ def test_same_random_state_same_model_bit_for_bit(
     for fitted in (first, refitted):
         assert all(torch.equal(v, weights[k]) for k, v in fitted.module_.state_dict().items())
     assert_array_equal(first.predict_proba(colour_images), second.predict_proba(colour_images))
-    assert not torch.equal(other.module_.classifier.weight, second.module_.classifier.weight)
+    assert not torch.equal(
+        other.module_.head.classifier.weight, second.module_.head.classifier.weight
+    )
 
 
 def numpy_global_state():

@@ -12,7 +12,7 @@ from sklearn.exceptions import NotFittedError
 
 from model_files import assert_same_model, saved_and_loaded, tiny
 from sklearn_clce import CLCEClassifier
-from sklearn_clce._training.growing import new_columns
+from sklearn_clce._head.new_columns import new_columns
 from small_fits import head, same_weights, weights_of
 
 
@@ -213,7 +213,7 @@ def test_new_columns_are_those_of_the_least_loss():
 
 
 def test_many_old_classes_and_new_pictures_fit_into_memory(monkeypatch):
-    monkeypatch.setattr("sklearn_clce._training.growing.MAX_LOGITS", 50)
+    monkeypatch.setattr("sklearn_clce._head.new_columns.MAX_LOGITS", 50)
     weight = 5 * torch.eye(5).double()
     read = torch.randn(40, 5, generator=torch.Generator().manual_seed(0)).double() - 3
     labels = torch.arange(40) % 2

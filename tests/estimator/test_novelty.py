@@ -1,7 +1,6 @@
 """A score for how much a picture is like the training pictures, and its threshold."""
 
 import pickle
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -14,9 +13,8 @@ from sklearn.model_selection import StratifiedKFold, train_test_split
 
 from model_files import saved_and_loaded, tiny
 from sklearn_clce import CLCEClassifier
-from sklearn_clce._training.class_means import note_class_means, spread_over_classes
-from sklearn_clce._training.likeness import energy_less_distance
-from sklearn_clce._training.module import CLCEModule
+from sklearn_clce._head import Head
+from sklearn_clce._targets import Target
 from sklearn_clce.persistence._file import read_model_file, write_model_file
 from small_fits import head
 
@@ -57,14 +55,14 @@ def test_what_is_far_away_is_never_like_the_training_samples(weight, known):
 
 
 def test_the_score_is_energy_less_distance_by_hand():
-    module = CLCEModule(None, None, n_features=2, n_classes=3, projection_dim=1)
+    module = Head([2], 3, projection_dim=1)
     read = torch.tensor([[0.0, 0.0, 9.0], [2.0, 0.0, 9.0], [0.0, 4.0, 9.0]])
     labels, weights = torch.tensor([0, 0, 1]), torch.ones(3)
-    note_class_means(module, read, labels, weights)  # nothing of class 2
+    module.add_class_means(read, labels, weights)  # nothing of class 2
     logits = torch.tensor([[1.0, 2.0, 3.0]])
     point = torch.tensor([[1.0, 2.0, -5.0]])  # 2 from the first mean; the embedding doesn't count
     energy = np.log(np.exp(-1) + 1 + np.exp(1))
-    assert_allclose(energy_less_distance(module, point, logits + 7), [energy - 4 / 4], rtol=1e-6)
+    assert_allclose(module.novelty_scores(point, logits + 7), [energy - 4 / 4], rtol=1e-6)
 
 
 def test_scores_do_not_depend_on_the_batch(fitted, known):
@@ -153,50 +151,33 @@ def test_a_new_class_is_like_the_training_samples_from_then_on(fitted, known):
 
 
 def test_weights_of_samples_count_in_the_means():
-    module = CLCEModule(None, None, n_features=1, n_classes=2, projection_dim=None)
+    module = Head([1], 2, projection_dim=None)
     read, labels = torch.tensor([[0.0], [4.0], [1.0]]), torch.tensor([0, 0, 1])
-    note_class_means(module, read, labels, torch.tensor([3.0, 1.0, 1.0]))
+    module.add_class_means(read, labels, torch.tensor([3.0, 1.0, 1.0]))
     assert_allclose(module.class_means[:, 0], [1, 1])
-    note_class_means(module, read[2:], torch.tensor([0]), torch.tensor([4.0]), goes_on=True)
+    module.add_class_means(read[2:], torch.tensor([0]), torch.tensor([4.0]), keep_earlier=True)
     assert_allclose(module.class_means[:, 0], [1, 1])
     assert_allclose(module.class_counts, [8, 1])
-    note_class_means(
-        module, read[:1], torch.tensor([1]), torch.ones(1)
-    )  # of a fit that begins anew
+    module.add_class_means(read[:1], torch.tensor([1]), torch.ones(1))  # of a fit that begins anew
     assert_allclose(module.class_counts, [8, 1])  # what it did not see is known all the same
     assert_allclose(module.class_means[:, 0], [1, 0])
 
 
 def test_later_calls_outweigh_the_first():
-    module = CLCEModule(None, None, n_features=1, n_classes=2, projection_dim=None)
+    module = Head([1], 2, projection_dim=None)
     many, labels = torch.zeros(1000, 1), torch.zeros(1000, dtype=torch.long)
-    note_class_means(module, many, labels, torch.ones(1000))
+    module.add_class_means(many, labels, torch.ones(1000))
     for _ in range(10):
-        note_class_means(module, many[:20] + 1, labels[:20], torch.ones(20), goes_on=True)
+        module.add_class_means(many[:20] + 1, labels[:20], torch.ones(20), keep_earlier=True)
     assert module.class_means[0, 0] > 0.9
 
 
 def test_pictures_of_a_large_class_are_chosen_from_all_of_it():
     labels = np.array([0] * 1000 + [1] * 3)
-    few = spread_over_classes(labels)
+    few = Target(np.arange(2), labels, np.ones(1003)).evenly_per_class(20)
     assert len(few) == 23
     assert {0, 999, 1000, 1001, 1002} <= set(few)
     assert_array_equal(few, np.unique(few))
-
-
-@pytest.mark.filterwarnings("ignore::sklearn.exceptions.InconsistentVersionWarning")
-def test_a_model_file_of_before_has_no_means_of_classes(digits):
-    folder = Path(__file__).parents[1] / "persistence"
-    loaded = CLCEClassifier.load(folder / "before_sub_packages.safetensors")
-    X, y = digits
-    for refused in (loaded.score_samples, loaded.calibrate_offset):
-        with pytest.raises(ValueError, match=r"mean of each class.*earlier version's.*fit again"):
-            refused(X)
-    with pytest.raises(ValueError, match=r"add_classes needs the mean of each class.*fit again"):
-        loaded.add_classes(X[:2], ["more", "more"])
-    assert not hasattr(loaded, "offset_")
-    loaded.partial_fit(X, loaded.classes_[y])
-    assert np.isfinite(loaded.score_samples(X)).all()
 
 
 @pytest.mark.parametrize(

@@ -5,6 +5,7 @@ import os
 import pickle
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import joblib
@@ -62,7 +63,8 @@ def test_a_pickle_of_a_gpu_loads_without_one(colour_images, colour_labels, monke
     clf = tiny().fit(colour_images, colour_labels)
     expected = clf.predict_proba(colour_images)
     clf.backbone = None  # the module of the user is not on the GPU
-    clf.net_.device, clf.net_.precision = torch.device("cuda"), "auto"
+    passes = replace(clf.plan_.passes, device=torch.device("cuda"), precision="bfloat16")
+    clf.net_.device, clf.net_.plan = torch.device("cuda"), replace(clf.plan_, passes=passes)
     generator_size = torch.Generator().get_state().nbytes
 
     def on_gpu(storage):  # except the states of generators

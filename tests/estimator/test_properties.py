@@ -177,7 +177,7 @@ def check_call(clf, call, X_before):
 
 def check_result(clf, method, X, options, result):
     if method == "transform":
-        assert result.shape == (len(X), clf.module_.n_embedding)
+        assert result.shape == (len(X), clf.module_.head.n_embedding)
         assert np.isfinite(result).all()
         return
     if method == "fit":

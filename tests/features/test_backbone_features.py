@@ -23,8 +23,8 @@ from sklearn.utils import estimator_checks
 from torch import nn
 
 from sklearn_clce import BackboneFeatures, CLCEClassifier
+from sklearn_clce._network import Network
 from sklearn_clce._system import resolve_precision
-from sklearn_clce._training import CLCEModule
 from sklearn_clce.backbones import BackboneConfig, FrozenBackbone, _frozen
 from sklearn_clce.data import EvaluationTransform, as_images
 from sklearn_clce.features import FeatureStore, _store, features_of
@@ -87,7 +87,7 @@ def with_weights(backbone, change):
 
 def test_features_are_those_of_the_classifiers_module(photos):
     loaded = _frozen.frozen_backbone("efficientnet_lite0", image_size=64)
-    module = CLCEModule(
+    module = Network(
         loaded.module, loaded.config, n_features=1280, n_classes=2, projection_dim=None
     ).eval()
     transform = EvaluationTransform(loaded.config)

@@ -13,17 +13,17 @@ from torch import nn
 from torch.nn.functional import cross_entropy
 
 from sklearn_clce import BackboneFeatures, CLCEClassifier
-from sklearn_clce._training import CLCEModule, start
-from sklearn_clce._training.module import BLOCKS, LENGTH, Standardize
-from sklearn_clce._training.start import (
-    RECENT_BYTES,
-    REFIT_C,
+from sklearn_clce._head import Head, refit_classifier, start, start_head
+from sklearn_clce._head.closed_form import (
+    CACHE_BYTES,
     SHRINKAGE,
+    ResultCache,
+    _fit_both,
     discriminant,
-    finish_classifier,
     rank_within_class,
-    start_head,
 )
+from sklearn_clce._head.layers import BLOCKS, LENGTH, Standardize
+from sklearn_clce._head.start import REFIT_C
 
 DIGITS, LABELS = load_digits(return_X_y=True)
 DIGITS = torch.from_numpy(DIGITS).float()
@@ -36,12 +36,10 @@ def adapted(features, weights=None):
 
 
 def started(features, labels, weights=None, n_classes=10):
-    module = CLCEModule(
-        None, None, n_features=features.shape[1], n_classes=n_classes, projection_dim=3
-    )
+    head = Head([features.shape[1]], n_classes, projection_dim=3)
     weights = np.ones(len(features)) if weights is None else weights
-    start_head(module, features, np.asarray(labels), weights)
-    return module.eval()
+    start_head(head, features, torch.as_tensor(labels), torch.from_numpy(weights))
+    return head.eval()
 
 
 @pytest.mark.parametrize("shift", [0, -8])  # never negative, and both signs
@@ -99,7 +97,7 @@ def test_features_below_0_that_come_later_are_told_apart():
     clf = CLCEClassifier("precomputed", weight=0.0, random_state=0).partial_fit(
         first, y[:5], classes=np.arange(10)
     )
-    assert clf.module_.standardize.floor is not None
+    assert clf.module_.head.standardize.floor is not None
     for _ in range(10):
         clf.partial_fit(X[:900], y[:900])
     assert clf.score(X[900:], y[900:]) > 0.85
@@ -134,14 +132,14 @@ def test_the_scale_of_one_class_is_not_that_of_all():
     copies = X[[0, 0]] * [[1], [1 + 1e-4]]
     clf = CLCEClassifier("precomputed", weight=0.0, random_state=0)
     clf.partial_fit(copies, y[[0, 0]], classes=np.arange(10))
-    read_before = clf.module_.class_means[y[0]].clone()
+    read_before = clf.module_.head.class_means[y[0]].clone()
     later = np.flatnonzero(y[:200] != y[0])  # without the class of the first call
     clf.partial_fit(X[later], y[later])
     assert clf.score(X[200:500], y[200:500]) > 0.8
     assert clf.predict(X[:1]) == y[0]
-    assert not torch.equal(clf.module_.class_means[y[0]], read_before)
-    scale = clf.module_.standardize.scale.clone()
-    assert torch.equal(clf.partial_fit(X[:3], y[:3]).module_.standardize.scale, scale)
+    assert not torch.equal(clf.module_.head.class_means[y[0]], read_before)
+    scale = clf.module_.head.standardize.scale.clone()
+    assert torch.equal(clf.partial_fit(X[:3], y[:3]).module_.head.standardize.scale, scale)
 
 
 @pytest.mark.parametrize("way", ["an earlier file", "weights of one class", "weights of nine"])
@@ -150,7 +148,7 @@ def test_what_has_started_never_starts_again(way):
     clf = CLCEClassifier("precomputed", weight=0.0, warm_start=True, random_state=0)
     clf.set_params(max_epochs=2).fit(X[:200], y[:200])
     if way == "an earlier file":
-        clf.module_.class_counts.fill_(-1)  # as it is loaded
+        clf.module_.head.class_counts.fill_(-1)  # as it is loaded
     else:
         sample_weight = (y[:200] == 3) == (way == "weights of one class")
         clf.set_params(max_epochs=1, learning_rate=1e-6).fit(X[:200], y[:200], sample_weight)
@@ -173,7 +171,7 @@ def test_where_the_loss_does_not_reach_the_classifier_it_is_fitted_at_the_end():
     backbone = nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU(), nn.Flatten())
     clf = CLCEClassifier(backbone, weight=1.0, max_epochs=2, random_state=0)
     assert clf.fit(X[:200], LABELS[:200]).score(X[200:500], LABELS[200:500]) > 0.8
-    with pytest.warns(UserWarning, match="weight=1 leaves cross-entropy out"):
+    with pytest.warns(UserWarning, match="weight=1 disables cross-entropy"):
         clone(clf).partial_fit(X[:200], LABELS[:200], classes=np.arange(10))
 
 
@@ -225,9 +223,9 @@ def test_a_search_starts_once_in_each_fold(monkeypatch):
 
     def counted(*args):
         calls.append(args)
-        return start._fit_both(*args)
+        return _fit_both(*args)
 
-    monkeypatch.setattr(start, "_mean_of_both", start.Recent(counted, RECENT_BYTES))
+    monkeypatch.setattr(start, "mean_of_both", ResultCache(counted, CACHE_BYTES))
     clf = CLCEClassifier("precomputed", max_epochs=1, random_state=0)
     grid = {"temperature": [0.1, 0.5], "weight": [0.2, 0.8]}
     GridSearchCV(clf, grid, cv=12, refit=False).fit(DIGITS[:200].numpy(), LABELS[:200])
@@ -242,12 +240,12 @@ def test_starts_that_are_kept_take_little_memory():
         calls.append(features)
         return torch.zeros(10, 64).double(), torch.zeros(10).double()
 
-    recent = start.Recent(counted, 2 * size)
+    recent = ResultCache(counted, 2 * size)
     for shift in (0, 1, 0, 2, 0, 1):  # the least recent of the others, 1, made room for 2
         recent(DIGITS + shift)
     assert len(calls) == 4
     assert len(recent.results) == 2
-    none = start.Recent(counted, size - 1)  # one that is too large is not kept
+    none = ResultCache(counted, size - 1)  # one that is too large is not kept
     none(DIGITS), none(DIGITS)
     assert len(calls) == 6
     assert not none.results
@@ -313,7 +311,7 @@ def test_a_class_without_samples_does_not_change_how_the_others_start(absent):
         logits, _ = more(DIGITS)
     assert (logits.argmax(dim=1) != absent).all()
     for module, codes in ((fewer, LABELS), (more, labels)):
-        finish_classifier(module, DIGITS, codes, weights)
+        refit_classifier(module, DIGITS, torch.from_numpy(codes), torch.from_numpy(weights))
     with torch.no_grad():
         ended, expected = more(DIGITS)[0], fewer(DIGITS)[0]
     assert (ended.argmax(dim=1) != absent).all()
@@ -391,7 +389,7 @@ def test_a_classifier_that_trained_with_its_backbone_ends_at_the_mean_of_itself_
     trained = CLCEClassifier(**TINY_RATE).partial_fit(FEW, y, range(n_classes), weights)
     ended = CLCEClassifier(**TINY_RATE).fit(FEW, y, sample_weight=weights)
     features = BackboneFeatures(image_size=32).fit_transform(FEW)  # no step has moved it
-    read = ended.module_.standardize(torch.from_numpy(features)).numpy()
+    read = ended.module_.head.standardize(torch.from_numpy(features)).numpy()
     model = LogisticRegression(C=REFIT_C, tol=1e-3)
     scores = model.fit(read, y, weights / weights.mean()).decision_function(read)
     before, after = trained.decision_function(FEW), ended.decision_function(FEW)
@@ -437,5 +435,5 @@ def test_a_root_is_saved(tmp_path):
     clf = CLCEClassifier("precomputed", max_epochs=1, random_state=0)
     clf.fit(DIGITS[:60].numpy(), LABELS[:60]).save(tmp_path / "clf.safetensors")
     loaded = CLCEClassifier.load(tmp_path / "clf.safetensors")
-    assert loaded.module_.standardize.floor == clf.module_.standardize.floor > 0
+    assert loaded.module_.head.standardize.floor == clf.module_.head.standardize.floor > 0
     np.testing.assert_array_equal(*(c.predict_proba(DIGITS[60:90]) for c in (clf, loaded)))

@@ -29,7 +29,7 @@ class KillAt(Callback):
         self.steps = 0
 
     def on_epoch_begin(self, net, **kwargs):
-        if self.moment == f"epoch:{net.run.epochs_done + 1}":
+        if self.moment == f"epoch:{net.state.epochs_done + 1}":
             kill()
 
     def on_batch_end(self, net, training=False, **kwargs):

@@ -67,7 +67,7 @@ class Gradients(Callback):
 
 class Crash(Callback):
     def on_epoch_begin(self, net, **kwargs):
-        if net.run.epochs_done == 2:
+        if net.state.epochs_done == 2:
             raise RuntimeError("crash")
 
 

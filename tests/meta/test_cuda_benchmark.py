@@ -21,7 +21,7 @@ from benchmarks.cuda.report import goals, page, tables
 from benchmarks.cuda.synchronisation import MESSAGE, waits, waits_of_a_step
 from benchmarks.tables import directive, text
 from sklearn_clce import CLCEClassifier
-from sklearn_clce._training.module import Standardize
+from sklearn_clce._head.layers import Standardize
 
 ROOT = Path(__file__).parents[2]
 CPU = torch.device("cpu")

@@ -134,7 +134,7 @@ def test_older_formats_are_brought_forward_step_by_step(fitted_head, tmp_path, m
 def test_the_first_file_of_format_1_still_loads():
     loaded = CLCEClassifier.load(FOLDER / "persistence" / "format_1.safetensors")
     assert loaded.module_.started
-    assert (loaded.module_.class_counts == -1).all()  # trained, without a mean
+    assert (loaded.module_.head.class_counts == -1).all()  # trained, without a mean
     expected = json.loads((FOLDER / "persistence" / "format_1.json").read_text())
     assert loaded.classes_.tolist() == expected["classes"]
     assert_allclose(loaded.predict_proba(expected["X"]), expected["proba"], rtol=1e-4)

@@ -68,7 +68,7 @@ def test_auto_augmentation(params, expected, tiny_backbone, colour_images, colou
     params = dict(params)
     X = colour_images[..., :1] if params.pop("grey", False) else colour_images
     clf = CLCEClassifier(tiny_backbone, max_epochs=1, **params).fit(X, colour_labels)
-    augment = clf.net_.run.augment
+    augment = clf.net_.plan.augment
     kind = None if augment is None else "grey" if augment.grey else "photographs"
     assert kind == expected
 
@@ -108,9 +108,9 @@ def test_a_module_may_augment_and_is_no_part_of_the_network(
         tiny_backbone, augment=RandomHorizontalFlip(p=1), max_epochs=1, random_state=0
     ).fit(colour_images, colour_labels)
     images = torch.rand(2, 3, 4, 5)
-    torch.testing.assert_close(clf.net_.run.augment(images), images.flip(-1))
+    torch.testing.assert_close(clf.net_.plan.augment(images), images.flip(-1))
     reloaded = pickle.loads(pickle.dumps(clf))
-    torch.testing.assert_close(reloaded.net_.run.augment(images), images.flip(-1))
+    torch.testing.assert_close(reloaded.net_.plan.augment(images), images.flip(-1))
 
 
 def test_views_are_positives_of_each_other(tiny_backbone, colour_images):

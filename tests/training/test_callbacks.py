@@ -62,7 +62,7 @@ def test_the_monitor_takes_what_fit_takes(kind, clouds, digits):
 @pytest.mark.parametrize("n_classes", [2, 3])
 def test_skorch_scores_validation_data(scoring, n_classes, clouds):
     X, codes = (part[clouds[1] < n_classes] for part in clouds)
-    aside = Recorder(lambda net, batch: net.run.validation)
+    aside = Recorder(lambda net, batch: net.state.validation)
     score = EpochScoring(scoring, lower_is_better=False)
     clf = head(
         early_stopping=True,

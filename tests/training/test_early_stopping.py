@@ -39,11 +39,11 @@ def test_early_stopping_gives_the_best_weights_back(clouds, tmp_path, monkeypatc
 
 def test_validation_rows_hold_every_class(clouds):
     X, codes = clouds
-    recorder = Recorder(lambda net, batch: net.run.validation.targets.labels)
+    recorder = Recorder(lambda net, batch: net.state.validation.targets.labels)
     clf = head(early_stopping=True, validation_fraction=0.2, max_epochs=1, callbacks=[recorder])
     clf.fit(X, codes)
     assert torch.bincount(recorder.seen[0]).tolist() == [4, 4, 4]
-    assert clf.net_.run.validation is None
+    assert clf.net_.fit_state is None
 
 
 def test_without_early_stopping_there_are_no_validation_scores(clouds):

@@ -143,7 +143,7 @@ def test_an_interrupted_fit_keeps_no_broken_weights(colour_images, colour_labels
         def on_epoch_begin(self, net, **kwargs):
             if len(net.history_) > self.epochs:
                 with torch.no_grad():
-                    net.module_.classifier.weight.fill_(torch.nan)
+                    net.module_.head.classifier.weight.fill_(torch.nan)
                 raise KeyboardInterrupt
 
     clf = finite_loss(99, callbacks=[Interrupt(2)])
@@ -191,13 +191,13 @@ def test_who_presses_ctrl_c_waits_for_no_pass(colour_images, colour_labels):
     clf = CLCEClassifier(image_size=32, max_epochs=9, cache_size=0, num_workers=0, random_state=0)
     with pytest.warns(ConvergenceWarning, match="keeps its weights of that moment"):
         clf.set_params(callbacks=[StopAfter(1)]).fit(X, colour_labels)
-    classifier = clf.module_.classifier.weight.clone()
+    classifier = clf.module_.head.classifier.weight.clone()
     assert clf.n_iter_ == 1
     clf.score_samples(colour_images)
     reads = X.reads
     clf.set_params(callbacks=None, max_epochs=1).fit(X, colour_labels)
     assert X.reads - reads == reads  # as many: with a pass for the classifier, or for the means
-    assert not torch.equal(classifier, clf.module_.classifier.weight)
+    assert not torch.equal(classifier, clf.module_.head.classifier.weight)
 
 
 class StopAfterSteps(StopAfter):

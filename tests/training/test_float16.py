@@ -14,7 +14,7 @@ from torch import nn
 
 from sklearn_clce import BackboneFeatures, CLCEClassifier
 from sklearn_clce._system import autocast, resolve_precision
-from sklearn_clce._training.loss_scaling import MOST_SKIPPED
+from sklearn_clce._training.step_metrics import MAX_SKIPPED
 from small_fits import Recorder, same_weights, weights_of
 
 START = 2.0**16  # torch's scale
@@ -110,7 +110,7 @@ def test_a_skipped_step_changes_no_weight_and_is_no_divergence(
     assert all(value.isfinite().all() for value in weights_of(clf).values())
 
 
-@pytest.mark.parametrize(("max_epochs", "n_steps"), [(2, 4), (30, MOST_SKIPPED)])
+@pytest.mark.parametrize(("max_epochs", "n_steps"), [(2, 4), (30, MAX_SKIPPED)])
 def test_a_fit_of_skipped_steps_is_an_error(max_epochs, n_steps, colour_images, colour_labels):
     clf = classifier(Overflowing(range(999)), max_epochs=max_epochs)
     message = f"overflow.* float16 .*{n_steps} steps.* precision='float32'.*nothing is kept"
@@ -134,7 +134,7 @@ class Stop(Callback):
         self.epochs = epochs
 
     def on_epoch_end(self, net, **kwargs):
-        net.run.stopped = net.run.epochs_done == self.epochs
+        net.state.stopped = net.state.epochs_done == self.epochs
 
 
 def test_a_loss_that_is_not_finite_is_divergence(colour_images, colour_labels):
@@ -146,7 +146,7 @@ def test_a_loss_that_is_not_finite_is_divergence(colour_images, colour_labels):
 def test_a_checkpoint_holds_the_scale(colour_images, colour_labels, tmp_path):
     class Crash(Callback):
         def on_epoch_begin(self, net, **kwargs):
-            if net.run.epochs_done == 2:
+            if net.state.epochs_done == 2:
                 raise RuntimeError("crash")
 
     whole = classifier(Overflowing({2, 3})).fit(colour_images, colour_labels)
@@ -190,7 +190,7 @@ def test_calls_that_only_skip_find_the_scale_together(colour_images, colour_labe
     clf = classifier(Overflowing(range(3, 999)))
     clf.partial_fit(colour_images, colour_labels, classes=["left", "none"])
     before = clf.predict_proba(colour_images)
-    for n_calls in range(1, MOST_SKIPPED // 2):
+    for n_calls in range(1, MAX_SKIPPED // 2):
         clf.partial_fit(colour_images, colour_labels)
         assert scale(clf) == START / 4**n_calls
     assert_array_equal(clf.predict_proba(colour_images), before)

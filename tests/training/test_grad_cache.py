@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 from distributed_fit import NormalizingBackbone, PlainBackbone, estimator, first_gradients
-from sklearn_clce._training.micro_batches import backward_in_parts
+from sklearn_clce._network import backward_in_parts
 
 
 @pytest.mark.parametrize("size", [1, 4, 12, 13, 100])

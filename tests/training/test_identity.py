@@ -202,7 +202,7 @@ class InTheMidst(Callback):
         self.action = action
 
     def on_epoch_begin(self, net, **kwargs):
-        if net.run.epochs_done == 1:
+        if net.state.epochs_done == 1:
             self.action()
 
 

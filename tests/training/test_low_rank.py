@@ -12,7 +12,7 @@ from sklearn.model_selection import GridSearchCV
 from torch import nn
 
 from sklearn_clce import CLCEClassifier
-from sklearn_clce._training.low_rank import LowRankLinear, adapt, is_adapted, merge
+from sklearn_clce._network.low_rank import LowRankLinear, adapt, is_adapted, merge
 from small_backbones import TinyBackbone
 from small_fits import StopAfter, same_weights, weights_of
 

@@ -4,7 +4,10 @@ import pytest
 import torch
 from torch import nn
 
-from sklearn_clce._training import CLCEModule, CLCENet
+from sklearn_clce import CLCEClassifier
+from sklearn_clce._head import Head
+from sklearn_clce._network import Network
+from sklearn_clce._training import CLCENet, plan_without_fit
 from sklearn_clce.backbones import BackboneConfig, FrozenBackbone, run_backbone, run_in_parts
 from sklearn_clce.backbones._running import PIXELS_AT_ONCE
 
@@ -27,8 +30,10 @@ CONFIG = BackboneConfig("MeanColour")
 
 
 def net_of(backbone):
-    module = CLCEModule(backbone, CONFIG, n_features=3, n_classes=2, projection_dim=None)
-    return CLCENet(module, criterion=nn.CrossEntropyLoss, device="cpu").initialize()
+    network = Network(backbone, CONFIG, n_features=3, n_classes=2, projection_dim=None)
+    plan = plan_without_fit(CLCEClassifier(device="cpu"), network, seed=0)
+    net = CLCENet(network, plan=plan, criterion=nn.CrossEntropyLoss, device="cpu")
+    return net.initialize()
 
 
 def test_inference_on_the_cpu_runs_a_large_batch_in_parts():
@@ -78,7 +83,7 @@ def test_a_backbone_that_gives_no_features_is_refused(n_rows):
 
 @pytest.mark.parametrize("projection_dim", [None, 3])
 def test_the_classifier_reads_features_and_embedding(projection_dim):
-    module = CLCEModule(None, None, n_features=5, n_classes=4, projection_dim=projection_dim)
+    module = Head([5], 4, projection_dim)
     nn.init.normal_(module.classifier.weight)
     module.standardize.adapt(torch.randn(20, 5), torch.ones(20))
     batch = torch.randn(7, 5)
@@ -91,13 +96,13 @@ def test_the_classifier_reads_features_and_embedding(projection_dim):
 
 
 def test_the_classifier_starts_at_zero():
-    module = CLCEModule(None, None, n_features=5, n_classes=4, projection_dim=3)
+    module = Head([5], 4, projection_dim=3)
     assert not module(torch.randn(7, 5))[0].any()
 
 
 @pytest.mark.parametrize("n_features", [3, 64, 131, 259, 1283])
 def test_a_row_has_the_same_scores_at_any_place_of_a_batch(n_features):
-    module = CLCEModule(None, None, n_features=n_features, n_classes=3, projection_dim=128)
+    module = Head([n_features], 3, projection_dim=128)
     nn.init.normal_(module.classifier.weight)
     rows = torch.randn(20, n_features)
     with torch.inference_mode():

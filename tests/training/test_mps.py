@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from sklearn_clce._network import grad_cache
 from sklearn_clce._system import (
     autocast,
     device_rng_state,
@@ -14,7 +15,6 @@ from sklearn_clce._system import (
     seeded_torch,
     set_device_rng_state,
 )
-from sklearn_clce._training import micro_batches
 
 MPS = torch.device("mps")
 
@@ -72,9 +72,9 @@ def test_its_generator_is_seeded_and_left_as_it_was_found(generator):
 
 
 def test_the_second_pass_of_a_micro_batch_draws_what_the_first_drew(generator):
-    state = micro_batches._random_state(MPS)
+    state = grad_cache._random_state(MPS)
     first = torch.rand(3, generator=generator), torch.rand(3)
-    micro_batches._set_random_state(state, MPS)
+    grad_cache._set_random_state(state, MPS)
     again = torch.rand(3, generator=generator), torch.rand(3)
     assert all(map(torch.equal, first, again))
 

@@ -12,17 +12,17 @@ from skorch.callbacks import LRScheduler
 from torch import nn
 
 from sklearn_clce import CLCEClassifier
-from sklearn_clce._training import CLCEModule
-from sklearn_clce._training.optim import (
-    PRETRAINED_RATE,
+from sklearn_clce._network import (
+    Network,
     blocks_of,
-    freeze,
-    layer_decay_of,
     parameter_groups,
-    settled_trainable,
-    trained_blocks,
+    resolve_layer_decay,
+    resolve_trainable,
+    trainable_of,
     warmup_cosine,
 )
+from sklearn_clce._network.learning_rates import PRETRAINED_RATE
+from sklearn_clce._network.trainable import freeze
 from sklearn_clce.backbones import BackboneConfig
 from small_backbones import TinyBackbone
 from small_fits import Recorder, head
@@ -33,7 +33,7 @@ BACKBONES = ["tf_efficientnet_lite0", "vit_tiny_patch16_224", "resnet18", "convn
 def make_module(name, trainable="all", projection_dim=None, pretrained=False):
     backbone = timm.create_model(name, num_classes=0)
     freeze(backbone, trainable)
-    return CLCEModule(
+    return Network(
         backbone,
         BackboneConfig(name),
         n_features=backbone.num_features,
@@ -67,7 +67,7 @@ def test_every_trained_parameter_is_in_one_group(name):
 def test_rates_fall_from_the_head_to_the_stem(name):
     module = make_module(name)
     by_name = rates(module)
-    assert by_name["classifier.weight"] == (1.0, 0.1)
+    assert by_name["head.classifier.weight"] == (1.0, 0.1)
     blocks = blocks_of(module.backbone)
     by_block = [{by_name[f"backbone.{name}"][0] for name in block} for block in blocks]
     highest = [max(block) for block in by_block]
@@ -94,7 +94,7 @@ def test_position_embeddings_do_not_decay():
 
 def test_a_module_that_does_not_know_its_blocks_is_one_block():
     backbone = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4))
-    module = CLCEModule(backbone, None, n_features=4, n_classes=2, projection_dim=None)
+    module = Network(backbone, None, n_features=4, n_classes=2, projection_dim=None)
     by_name = rates(module)
     assert by_name["backbone.0.weight"] == (0.5, 0.1)
     assert by_name["backbone.1.weight"] == (0.5, 0.0)
@@ -146,18 +146,18 @@ def test_a_pretrained_backbone_keeps_its_batch_statistics():
 def test_auto_trains_the_upper_blocks_of_a_pretrained_backbone(name):
     backbone = timm.create_model(name, num_classes=0)
     n_blocks = len(blocks_of(backbone))
-    settled = settled_trainable("auto", backbone, pretrained=True)
-    assert n_blocks / 2 < settled < n_blocks
-    assert settled_trainable("auto", backbone, pretrained=False) == "all"
-    assert settled_trainable("auto", nn.Conv2d(3, 4, 3), pretrained=True) == "all"
+    resolved = resolve_trainable("auto", backbone, pretrained=True)
+    assert n_blocks / 2 < resolved < n_blocks
+    assert resolve_trainable("auto", backbone, pretrained=False) == "all"
+    assert resolve_trainable("auto", nn.Conv2d(3, 4, 3), pretrained=True) == "all"
 
 
 @pytest.mark.parametrize("trainable", ["all", "head", 1, 3, "auto"])
-def test_what_is_asked_for_is_settled_and_told(trainable):
+def test_what_is_asked_for_is_resolved_and_told(trainable):
     backbone = timm.create_model("resnet18", num_classes=0)
-    settled = settled_trainable(trainable, backbone, pretrained=True)
-    assert trainable in (settled, "auto")
-    assert trained_blocks(make_module("resnet18", trainable=settled)) == settled
+    resolved = resolve_trainable(trainable, backbone, pretrained=True)
+    assert trainable in (resolved, "auto")
+    assert trainable_of(make_module("resnet18", trainable=resolved)) == resolved
 
 
 def test_more_blocks_than_there_are():
@@ -166,7 +166,7 @@ def test_more_blocks_than_there_are():
 
 
 def test_a_module_without_blocks():
-    with pytest.raises(ValueError, match="Conv2d does not tell its blocks"):
+    with pytest.raises(ValueError, match="Conv2d does not list its blocks"):
         freeze(nn.Conv2d(3, 4, 3), 1)
 
 
@@ -176,8 +176,9 @@ def test_a_module_without_blocks():
 )
 def test_auto_layer_decay(name, factor):
     module = make_module(name)
-    assert rates(module, layer_decay="auto") == rates(module, layer_decay=factor)
-    assert layer_decay_of(None, "auto") == layer_decay_of(nn.Conv2d(3, 4, 3), "auto") == 1
+    assert resolve_layer_decay(module.backbone, "auto") == factor
+    assert resolve_layer_decay(None, "auto") == 1
+    assert resolve_layer_decay(nn.Conv2d(3, 4, 3), "auto") == 1
 
 
 def test_warm_up_and_cosine():

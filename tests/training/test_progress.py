@@ -16,11 +16,13 @@ from small_fits import head
 def test_verbose_says_how_much_there_is_to_do_and_leaves_a_line_for_each_epoch(clouds, capfd):
     clf = head(verbose=1, early_stopping=True, max_epochs=2, batch_size=9).fit(*clouds)
     shown, red = capfd.readouterr()
-    first, *epochs = shown.splitlines()
-    assert first == (
-        "training 17,813 of 17,813 parameters (trainable='head') on 54 samples, on cpu: "
-        "up to 2 epochs of 6 steps"
+    first, second, *epochs = shown.splitlines()
+    assert (
+        first
+        == str(clf.plan_)
+        == ("trains a head: 54 samples, up to 2 epochs of 6 steps of 9, float32 on cpu")
     )
+    assert second == "training 17,813 of 17,813 parameters"
     assert len(epochs) == 2
     assert re.fullmatch(r"epoch 1/2: .*, [\d.]+ s, [\d.]+ s left", epochs[0])
     assert re.fullmatch(r"epoch 2/2: .*, [\d.]+ s", epochs[1])

@@ -143,10 +143,10 @@ def test_first_the_head_then_everything_then_the_head_again(digits):
     backbone = {f"backbone.{name}" for name, _ in Net().named_parameters()}
     changed = trained_parts(clf, X, y)
     assert backbone < changed
-    assert "projection.0.weight" in changed
+    assert "head.projection.0.weight" in changed
     clf.set_params(trainable="head")
     changed = trained_parts(clf, X, y)
-    assert "classifier.weight" in changed
+    assert "head.classifier.weight" in changed
     assert not any("backbone" in name for name in changed)
     assert clf.n_iter_ == 4
 
@@ -234,7 +234,7 @@ class Set(Recorder):
     """Record which samples are set aside."""
 
     def __init__(self):
-        super().__init__(lambda net, batch: net.run.validation.features[:, 0].tolist())
+        super().__init__(lambda net, batch: net.state.validation.features[:, 0].tolist())
 
 
 def test_what_the_first_fit_set_aside_stays_aside():

@@ -10,8 +10,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from benchmarks.cuda.synchronisation import waits_of_a_step
 from sklearn_clce import CLCEClassifier
-from sklearn_clce._training import CLCENet, readings
-from sklearn_clce._training.readings import NonFiniteError, Readings
+from sklearn_clce._training import CLCENet, step_metrics
+from sklearn_clce._training.step_metrics import NonFiniteError, StepMetrics
 from sklearn_clce.losses import _checks
 from small_fits import head
 
@@ -53,12 +53,12 @@ def steps(*losses):
 
 @pytest.mark.parametrize("lag", [0, 1, 3, 99])
 def test_numbers_arrive_in_order_and_the_first_bad_step_is_named(monkeypatch, lag):
-    monkeypatch.setitem(readings.LAG, "cpu", lag)
+    monkeypatch.setitem(step_metrics.LAG, "cpu", lag)
     batches = steps(1.0, 2.0, float("inf"), float("nan"), 5.0)
     taken = []
 
     def take_steps():
-        reading = Readings(CPU, epoch=7)
+        reading = StepMetrics(CPU, epoch=7)
         for batch in batches:
             taken.append(batch)
             reading.add(batch)
@@ -81,7 +81,7 @@ def test_a_cuda_device_is_eight_steps_behind_and_waited_for_by_its_events(monkey
             return SimpleNamespace(synchronize=lambda: log.append(("waited", number)))
 
     monkeypatch.setattr("torch.cuda.current_stream", lambda device: Stream())
-    reading = Readings(torch.device("cuda"), epoch=1)
+    reading = StepMetrics(torch.device("cuda"), epoch=1)
     batches = steps(*map(float, range(10)))
     for batch in batches:
         reading.add(batch)
@@ -110,7 +110,7 @@ def test_a_gradient_that_is_not_finite_is_told(monkeypatch, clouds):
 def test_a_step_reads_nothing(
     monkeypatch, tiny_backbone, colour_images, colour_labels, max_grad_norm, micro_batch_size
 ):
-    monkeypatch.setitem(readings.LAG, "cpu", 99)
+    monkeypatch.setitem(step_metrics.LAG, "cpu", 99)
     monkeypatch.setattr(_checks, "is_readable", lambda tensor: False)  # as on a GPU
     with HostReads() as reads:
         by_step = ReadsBySteps(reads)
@@ -131,7 +131,7 @@ def test_a_step_reads_nothing(
 
 def test_history_is_the_same_however_late_it_is_read(monkeypatch, clouds):
     def history(lag):
-        monkeypatch.setitem(readings.LAG, "cpu", lag)
+        monkeypatch.setitem(step_metrics.LAG, "cpu", lag)
         clf = head(max_epochs=3, early_stopping=True).fit(*clouds)
         return [{k: v for k, v in epoch.items() if k != "dur"} for epoch in clf.history_]
 

@@ -9,7 +9,7 @@ from timm.layers import DropPath
 from torch import nn
 
 from sklearn_clce import CLCEClassifier
-from sklearn_clce._training.stochastic_depth import DROP_PATH, stochastic_depth
+from sklearn_clce._network.drop_path import DROP_PATH, stochastic_depth
 from sklearn_clce.backbones._description import describe
 
 

@@ -47,7 +47,7 @@ class Takes(Callback):
             self.rates.append(net.optimizer_.param_groups[0]["lr"])
 
     def on_epoch_begin(self, net, **kwargs):
-        if net.run.epochs_done == self.crash_after:
+        if net.state.epochs_done == self.crash_after:
             raise RuntimeError("crash")
 
     def on_epoch_end(self, net, **kwargs):
@@ -133,7 +133,7 @@ class Ends(Callback):
         self.epochs = epochs
 
     def on_epoch_end(self, net, **kwargs):
-        net.run.stopped = net.run.epochs_done == self.epochs
+        net.state.stopped = net.state.epochs_done == self.epochs
 
 
 def test_the_pass_of_a_frozen_backbone_is_in_the_time(
@@ -199,7 +199,7 @@ def test_each_fit_of_a_warm_start_has_the_time(clock, clouds):
 def test_what_is_left_is_shown(clock, clouds, capsys):
     limited(Takes(clock, step=10.0), max_time=85.0, verbose=1).fit(*clouds)
     shown = capsys.readouterr().out
-    assert "up to 100 epochs of 3 steps, 85 s left" in shown
+    assert "up to 100 epochs of 3 steps of 20 in 85 s" in shown
     assert shown.rstrip().splitlines()[-1].startswith("epoch   3/100")
     assert "left" not in shown.rstrip().splitlines()[-1]
 
@@ -218,7 +218,7 @@ def test_the_pass_after_training_is_in_the_time_or_left_out(
 
         return timed
 
-    by_name = {name: getattr(fit, name) for name in ("make_module", "tuned_features")}
+    by_name = {name: getattr(fit, name) for name in ("_build", "_refit")}
     for name in by_name:
         monkeypatch.setattr(fit, name, pass_over(name))
     takes = Takes(clock)
@@ -229,7 +229,7 @@ def test_the_pass_after_training_is_in_the_time_or_left_out(
         ).fit(colour_images, colour_labels)
 
     clf = run(callbacks=[takes], checkpoint=tmp_path)
-    assert passes == ["make_module", "tuned_features"][: 1 + closes]
+    assert passes == ["_build", "_refit"][: 1 + closes]
     assert 29 <= takes.taken <= 30.5
     given_back = run(checkpoint=tmp_path)
     assert_array_equal(given_back.predict_proba(colour_images), clf.predict_proba(colour_images))
@@ -252,4 +252,4 @@ def test_a_time_by_the_clock_on_the_wall(clouds):
     assert sum(clf.history_[:, "dur"]) < 5  # of a machine that does much else
     # time may also be over in what follows the last step of an epoch
     assert clf.history_[-1, "lr"] < 0.01 * clf.learning_rate
-    assert torch.isfinite(clf.module_.classifier.weight).all()
+    assert torch.isfinite(clf.module_.head.classifier.weight).all()

@@ -102,7 +102,7 @@ def test_everything_trains_where_the_validation_set_is_given(clouds, others):
     clf = head(**params).fit(X, NAMES[codes], X_val=others[0], y_val=others[1])
     plain = head(max_epochs=1).fit(X, NAMES[codes])
     assert same_weights(weights_of(clf), weights_of(plain))
-    assert clf.net_.run.validation is clf.net_.run.score is None
+    assert clf.net_.fit_state is None
 
 
 def test_training_stops_where_the_score_no_longer_rises(clouds, others):
