@@ -76,7 +76,7 @@ def pictures():
     return data.images[rows] / 16, data.target[rows]
 
 
-def test_an_episode_holds_the_asked_for_images_of_each_class(numbered, episodes):
+def test_episode_has_requested_images_per_class(numbered, episodes):
     X, y = numbered
     few_shot_score(Recorder(), X, y, **SHORT)
     assert len(episodes()) == 6
@@ -91,7 +91,7 @@ def test_an_episode_holds_the_asked_for_images_of_each_class(numbered, episodes)
     assert len({tuple(episode["support"]) for episode in episodes()}) > 1
 
 
-def test_the_score_is_the_share_of_right_queries(numbered):
+def test_score_is_share_of_correct_queries(numbered):
     X, y = numbered
     assert_array_equal(few_shot_score(Recorder(), X, y, **SHORT).scores, np.ones(6))
     wrong = few_shot_score(Recorder(wrong=[0]), X, y, **SHORT)
@@ -100,7 +100,7 @@ def test_the_score_is_the_share_of_right_queries(numbered):
     assert_array_equal(all_classes.scores, np.full(6, 0.8))
 
 
-def test_estimators_meet_the_same_episodes(numbered, episodes):
+def test_episodes_are_equal_for_all_estimators(numbered, episodes):
     X, y = numbered
     few_shot_score(Recorder(), X, y, **SHORT)
     few_shot_score(Recorder(wrong=[1]), X, y, **SHORT)
@@ -115,7 +115,7 @@ def test_estimators_meet_the_same_episodes(numbered, episodes):
     )
 
 
-def test_classes_are_those_of_a_split(numbered, episodes):
+def test_classes_parameter_restricts_episodes(numbered, episodes):
     X, y = numbered
     names = np.array(["ape", "bee", "cat", "dog", "elk"])[y]
     few_shot_score(Recorder(), X, names, **SHORT, classes=["elk", "ape", "bee"])
@@ -123,7 +123,7 @@ def test_classes_are_those_of_a_split(numbered, episodes):
         assert set(episode["labels"]) == {"elk", "ape", "bee"}
 
 
-def test_interval_is_students(numbered):
+def test_interval_is_students_t(numbered):
     X, y = numbered
     score = few_shot_score(Recorder(wrong=[0]), X, y, **SHORT)
     expected = stats.t.interval(0.95, 5, loc=score.scores.mean(), scale=stats.sem(score.scores))
@@ -133,7 +133,7 @@ def test_interval_is_students(numbered):
     assert repr(score).endswith("3-way 2-shot, 6 episodes)")
 
 
-def test_several_processes_give_the_same_scores(pictures):
+def test_n_jobs_does_not_change_scores(pictures):
     X, y = pictures
     clf = KNeighborsClassifier(1)
     X = X.reshape(len(X), -1)
@@ -153,7 +153,7 @@ def test_several_processes_give_the_same_scores(pictures):
     ],
     ids=["pipeline", "head"],
 )
-def test_a_frozen_backbone_runs_once_for_each_image(make, pictures, count, episodes):
+def test_frozen_backbone_runs_once_per_image(make, pictures, count, episodes):
     X, y = pictures
     options = SHORT | {"n_episodes": 12}
     rows = np.column_stack([np.arange(len(y)), y])
@@ -168,7 +168,7 @@ def test_a_frozen_backbone_runs_once_for_each_image(make, pictures, count, episo
             assert part.memory is None
 
 
-def test_a_folder_of_the_user_is_used(pictures, count, tmp_path):
+def test_memory_folder_of_user_is_reused(pictures, count, tmp_path):
     X, y = pictures
     classifier = make_pipeline(
         BackboneFeatures(Counting(), memory=tmp_path), KNeighborsClassifier(1)
@@ -180,7 +180,7 @@ def test_a_folder_of_the_user_is_used(pictures, count, tmp_path):
     assert FeatureStore(tmp_path).path.exists()
 
 
-def test_paths_are_drawn_from(pictures, tmp_path):
+def test_file_paths_are_accepted(pictures, tmp_path):
     from PIL import Image
 
     X, y = pictures
@@ -193,7 +193,7 @@ def test_paths_are_drawn_from(pictures, tmp_path):
 
 
 @pytest.mark.parametrize("kind", ["h5py", "zarr"])
-def test_arrays_on_disk_are_drawn_from(kind, pictures, tmp_path):
+def test_arrays_on_disk_are_accepted(kind, pictures, tmp_path):
     library = pytest.importorskip(kind)
     X, y = pictures
     stored = (
@@ -217,13 +217,13 @@ def test_arrays_on_disk_are_drawn_from(kind, pictures, tmp_path):
         ({"classes": [0, 1, 9]}, r"classes holds labels that are not in y: \[9\]"),
     ],
 )
-def test_errors_name_what_is_required(numbered, changed, message):
+def test_bad_parameters_are_rejected_with_remedy(numbered, changed, message):
     X, y = numbered
     with pytest.raises(ValueError, match=message):
         few_shot_score(Recorder(), X, y, **SHORT | changed)
 
 
-def test_rows_and_labels_must_agree(numbered):
+def test_bad_lengths_and_estimators_are_rejected(numbered):
     X, y = numbered
     with pytest.raises(ValueError, match="inconsistent numbers of samples"):
         few_shot_score(Recorder(), X, y[:-1], **SHORT)

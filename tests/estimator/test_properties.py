@@ -191,11 +191,11 @@ def check_result(clf, method, X, options, result):
 
 @many
 @given(call=calls(vectors))
-def test_feature_vectors(call, on_vectors):
+def test_any_call_on_features_succeeds_or_changes_nothing(call, on_vectors):
     check_call(on_vectors, call, VECTORS)
 
 
 @many
 @given(call=calls(images))
-def test_images(call, on_images):
+def test_any_call_on_images_succeeds_or_changes_nothing(call, on_images):
     check_call(on_images, call, IMAGES)
