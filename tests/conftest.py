@@ -1,4 +1,4 @@
-"""Fixtures that several test files share."""
+"""Fixtures for all test files."""
 
 import os
 import random
@@ -16,8 +16,8 @@ from small_backbones import TinyBackbone
 
 
 @pytest.fixture(autouse=True)
-def _same_draws_in_every_run():
-    """Let what a test leaves to the global generators be the same in any run and order."""
+def _seed_global_generators():
+    """Seed the global generators, so that a test gives the same in any run and order."""
     random.seed(0)
     np.random.seed(0)  # noqa: NPY002 - what random_state=None draws from
     torch.manual_seed(0)
@@ -39,7 +39,7 @@ def digits():
 
 @pytest.fixture(scope="session")
 def photos():
-    """scikit-learn's two sample pictures, china.jpg and flower.jpg, uint8 (427, 640, 3)."""
+    """scikit-learn's two sample images, china.jpg and flower.jpg, uint8 (427, 640, 3)."""
     return load_sample_images().images
 
 

@@ -1,4 +1,4 @@
-"""scikit-learn's own checks: all of them, and none switched off by a tag."""
+"""scikit-learn's estimator checks: every check passes and no tag switches one off."""
 
 import pytest
 from sklearn.base import clone
@@ -8,7 +8,7 @@ from sklearn.utils.estimator_checks import check_estimator
 
 from sklearn_clce import CLCEClassifier
 
-# The batches and contrastive pairs of weighted rows are not those of repeated ones;
+# Weighted samples form other batches and contrastive pairs than repeated ones;
 # scikit-learn lists the same check for its MLPClassifier.
 EXPECTED_TO_FAIL = {"check_sample_weight_equivalence_on_dense_data": "mini-batches"}
 

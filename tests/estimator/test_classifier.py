@@ -1,4 +1,4 @@
-"""The estimator as a scikit-learn user meets it."""
+"""The classifier in scikit-learn's use: labels, meta-estimators, weights, seeds, pickles."""
 
 import pickle
 from functools import partial
@@ -39,7 +39,7 @@ def head(**params):
 
 @pytest.fixture(scope="module")
 def features():
-    """Three well separated clouds of 20 rows."""
+    """Three well separated clouds of 20 samples."""
     rng = np.random.default_rng(0)
     codes = np.arange(60) % 3
     return rng.normal(size=(60, 6)) + 4 * np.eye(3, 6)[codes], codes
@@ -267,7 +267,7 @@ def test_class_weight_equals_sample_weight(class_weight, features):
 
 
 def test_integer_sample_weights_match_repeated_rows(features):
-    """Full batches and plain cross-entropy: nothing but rounding is left between them."""
+    """With full batches and plain cross-entropy they differ by rounding only."""
     X, codes = features
     weights = np.arange(60) % 4
     clf = head(weight=0.0, batch_size=1000, max_epochs=5)

@@ -1,4 +1,4 @@
-"""Going on from a fit: partial_fit and warm_start."""
+"""Continuing a fit: partial_fit and warm_start."""
 
 import copy
 import pickle

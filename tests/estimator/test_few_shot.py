@@ -1,4 +1,4 @@
-"""Episodes: the same for all, honest intervals, one pass of a frozen backbone."""
+"""few_shot_score: equal episodes for all estimators, intervals, one pass of a frozen backbone."""
 
 import numpy as np
 import pytest
@@ -18,7 +18,7 @@ SHORT = {"n_way": 3, "k_shot": 2, "n_queries": 4, "n_episodes": 6, "random_state
 
 
 class Recorder(ClassifierMixin, BaseEstimator):
-    """Remembers what it was fitted on and asked for; knows the label, which is X."""
+    """Records its support and queries; predicts the label, which X holds."""
 
     seen = []
 
@@ -52,7 +52,7 @@ class Counting(nn.Module):
 
 @pytest.fixture
 def numbered():
-    """Row numbers and labels of 5 classes with 8 rows each, and the labels."""
+    """Indices and labels of 5 classes with 8 samples each, and the labels."""
     y = np.arange(40) % 5
     return np.column_stack([np.arange(40), y]), y
 
@@ -162,7 +162,7 @@ def test_frozen_backbone_runs_once_per_image(make, pictures, count, episodes):
     classifier = make(Counting())
     few_shot_score(classifier, X, y, **options)
     in_all_episodes = 12 * 3 * (2 + 4)
-    assert len(met) <= count() <= len(met) + 1 < in_all_episodes  # one tells the features' width
+    assert len(met) <= count() <= len(met) + 1 < in_all_episodes  # one gives the width of features
     for part in [classifier, *classifier.get_params().values()]:
         if isinstance(part, (BackboneFeatures, CLCEClassifier)):
             assert part.memory is None

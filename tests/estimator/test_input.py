@@ -1,4 +1,4 @@
-"""What a fit takes, and that what it refuses changes nothing."""
+"""Input that fit and predict accept; rejected input changes nothing."""
 
 from functools import partial
 
@@ -67,7 +67,7 @@ def test_refit_on_arrays_forgets_columns(on_images, colour_images, colour_labels
     assert not hasattr(clf, "n_features_in_")
 
 
-def as_it_was(clf, X):
+def state_of(clf, X):
     return clf.predict_proba(X), dict(vars(clf))
 
 
@@ -94,11 +94,11 @@ def test_bad_input_raises_and_changes_nothing(case, on_images, colour_images, co
     spoil, params, message = BAD_FIT[case]
     clf = on_images().fit(X, colour_labels)
     good_params = clf.get_params(deep=False)
-    before, attributes = as_it_was(clf, X)
+    before, attributes = state_of(clf, X)
     with pytest.raises((ValueError, FileNotFoundError), match=message):
         clf.set_params(**params).fit(spoil(X), colour_labels)
     clf.set_params(**good_params)
-    after, attributes_after = as_it_was(clf, X)
+    after, attributes_after = state_of(clf, X)
     assert_array_equal(after, before)
     assert attributes_after == attributes
 
@@ -131,13 +131,13 @@ def test_bad_sample_weights_are_rejected(weights, message, on_images, colour_ima
 
 def test_unreadable_file_changes_nothing(on_images, colour_images, colour_labels, tmp_path):
     clf = on_images().fit(colour_images, colour_labels)
-    before, attributes = as_it_was(clf, colour_images)
+    before, attributes = state_of(clf, colour_images)
     paths = KINDS["list of paths"](colour_images, tmp_path)
     (tmp_path / "9.png").write_bytes(b"broken")
     for call in (partial(clf.fit, y=colour_labels), clf.predict):
         with pytest.raises(ValueError, match=r"X\[9\]: '.*9.png' can't be read as an image"):
             call(paths)
-    after, attributes_after = as_it_was(clf, colour_images)
+    after, attributes_after = state_of(clf, colour_images)
     assert_array_equal(after, before)
     assert attributes_after == attributes
 
@@ -210,7 +210,7 @@ def test_colour_is_detected_after_grey_first_image(
     with pytest.raises(ValueError, match=r"is one picture: hand in X\[None\]"):
         use(one)
     assert len(use(one[None])) == 1
-    assert len(BackboneFeatures(tiny_backbone).transform(one)) == 3  # grey, for all it knows
+    assert len(BackboneFeatures(tiny_backbone).transform(one)) == 3  # unfitted: three grey images
 
 
 @pytest.mark.parametrize("view", ["reversed", "reversed columns", "field"])

@@ -1,4 +1,4 @@
-"""What is said where something else was meant: the mistakes that people make."""
+"""Error messages and warnings for common mistakes."""
 
 import io
 import pickle

@@ -1,4 +1,4 @@
-"""Classes that come later: columns, order, and all that goes on from there."""
+"""add_classes: columns, order of classes, and what follows on the grown classifier."""
 
 import pickle
 
@@ -18,7 +18,7 @@ from small_fits import head, same_weights, weights_of
 
 @pytest.fixture(scope="module")
 def clouds_of_five():
-    """Five clouds of 30 samples; their names are not in the order of their numbers."""
+    """Five clouds of 30 samples; their names are not in the order of their codes."""
     rng = np.random.default_rng(0)
     codes = np.arange(150) % 5
     X = rng.normal(size=(150, 8)) + 4 * np.eye(5, 8)[codes]
@@ -205,7 +205,7 @@ def test_new_columns_classify_and_ignore_class_order():
     read[:, 3:] += torch.eye(2)[labels]
     old = torch.arange(3)
     first = new_columns(weight, bias, old, weight / 4, read, labels)
-    # names of the new classes in another order: the same columns in another order
+    # new classes named in another order give the same columns in that order
     second = new_columns(weight, bias, old, weight / 4, read, 1 - labels)
     assert_allclose(first[0], second[0].flip(0), atol=1e-3)
     assert_allclose(first[1], second[1].flip(0), atol=1e-3)

@@ -1,4 +1,4 @@
-"""A score for how much a picture is like the training pictures, and its threshold."""
+"""score_samples and calibrate_offset: how similar images are to the training images."""
 
 import pickle
 from pathlib import Path
@@ -162,8 +162,8 @@ def test_sample_weights_count_in_class_means():
     assert_allclose(module.class_counts, [8, 1])
     note_class_means(
         module, read[:1], torch.tensor([1]), torch.ones(1)
-    )  # of a fit that begins anew
-    assert_allclose(module.class_counts, [8, 1])  # what it did not see is known all the same
+    )  # of a refit, not a continuation
+    assert_allclose(module.class_counts, [8, 1])  # classes that it did not see keep their count
     assert_allclose(module.class_means[:, 0], [1, 0])
 
 

@@ -1,4 +1,4 @@
-"""Pickles: for processes of one's own; and weights from strangers, which are none."""
+"""Pickles of fitted classifiers, and untrusted weight files that must run no code."""
 
 import io
 import os
@@ -39,7 +39,7 @@ def test_pickle_is_hardly_larger_than_parameters(colour_images, colour_labels):
     assert file.tell() <= 1.05 * size
     file.seek(0)
     assert_same_model(joblib.load(file), clf, colour_images)
-    assert clf.net_.optimizer_.state  # it is still there, in this process
+    assert clf.net_.optimizer_.state  # pickling has not removed it here
 
 
 def test_pickle_holds_no_training_data():
@@ -57,7 +57,7 @@ def test_cross_validated_estimators_survive_pickle():
 
 
 def test_gpu_pickle_loads_without_gpu(colour_images, colour_labels, monkeypatch):
-    """The pickle says of each tensor that it lies on a GPU; there need not be one to write it."""
+    """Every tensor is pickled as if on a GPU; writing such a pickle needs none."""
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
     clf = tiny().fit(colour_images, colour_labels)
     expected = clf.predict_proba(colour_images)

@@ -1,4 +1,4 @@
-"""A grid search over a frozen backbone costs one pass, in one process or on a cluster."""
+"""A search over a frozen backbone costs one pass, in one process or on a cluster."""
 
 import copy
 

@@ -1,4 +1,4 @@
-"""Where a head starts: the scale of features, and a classifier of closed form."""
+"""How a head starts: the scale of features, and a classifier in closed form."""
 
 import numpy as np
 import pytest
@@ -150,7 +150,7 @@ def test_started_head_never_starts_again(way):
     clf = CLCEClassifier("precomputed", weight=0.0, warm_start=True, random_state=0)
     clf.set_params(max_epochs=2).fit(X[:200], y[:200])
     if way == "an earlier file":
-        clf.module_.class_counts.fill_(-1)  # as it is loaded
+        clf.module_.class_counts.fill_(-1)  # as in an older model file
     else:
         sample_weight = (y[:200] == 3) == (way == "weights of one class")
         clf.set_params(max_epochs=1, learning_rate=1e-6).fit(X[:200], y[:200], sample_weight)
@@ -186,7 +186,7 @@ def test_root_has_finite_gradient_at_zero():
 @pytest.mark.parametrize("value", [0.0, 3.0, 37.0, -3.0])
 def test_constant_features_become_zero(value):
     features = torch.full((6, 4), value)
-    assert adapted(features)(features).abs().max() < 1e-5  # but for rounding
+    assert adapted(features)(features).abs().max() < 1e-5  # up to rounding
     assert not started(features, [0, 1, 2] * 2, n_classes=3).classifier.weight.any()
 
 
@@ -243,7 +243,7 @@ def test_cache_of_starts_is_bounded():
         return torch.zeros(10, 64).double(), torch.zeros(10).double()
 
     recent = start.Recent(counted, 2 * size)
-    for shift in (0, 1, 0, 2, 0, 1):  # the least recent of the others, 1, made room for 2
+    for shift in (0, 1, 0, 2, 0, 1):  # 2 replaces 1, the least recently used
         recent(DIGITS + shift)
     assert len(calls) == 4
     assert len(recent.results) == 2
@@ -331,7 +331,7 @@ def test_zero_weight_class_does_not_cost_accuracy():
     in_parts = CLCEClassifier("precomputed", random_state=0)
     in_parts.partial_fit(X[y != 3], y[y != 3], classes=np.arange(10))
     assert in_parts.score(X_test, y_test) > without - 0.02
-    in_parts.partial_fit(X, y)  # the class that was still to come starts as those did
+    in_parts.partial_fit(X, y)  # the missing class starts as the others did
     assert in_parts.score(DIGITS[400:].numpy(), LABELS[400:]) > without - 0.03
 
 

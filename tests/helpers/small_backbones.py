@@ -1,11 +1,11 @@
-"""Backbones that fit in a test."""
+"""Small backbones for tests."""
 
 import torch
 from torch import nn
 
 
 class TinyBackbone(nn.Module):
-    """A convolution with batch statistics and dropout: small, but with all that trains badly."""
+    """Two convolutions with batch statistics and dropout."""
 
     def __init__(self):
         super().__init__()

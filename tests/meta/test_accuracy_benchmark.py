@@ -1,4 +1,4 @@
-"""The accuracy benchmark: what it computes, that it resumes, and that its page tells the truth."""
+"""The accuracy benchmark: metrics, data, runs, and resuming."""
 
 import io
 import json
@@ -98,7 +98,7 @@ def test_configurations_of_equal_runs_are_equal():
     assert plain.key != configure(data="digits", method="ce").key
     floors = product(data=["digits"], method=["logistic"], max_epochs=[1, 2])
     assert len(floors) == 1
-    assert floors[0].recipe is None  # a change of our defaults leaves it as it is
+    assert floors[0].recipe is None  # it doesn't depend on our defaults
     assert from_record(json.loads(json.dumps(asdict(plain)))) == plain
 
 
@@ -123,7 +123,7 @@ def test_league_covers_all_sets_with_seven_classes():
 
 @pytest.fixture
 def collection():
-    """Images that hold their own row, 5 classes with 6 rows each."""
+    """Images that hold their own index, 5 classes with 6 images each."""
     labels = np.repeat(np.arange(5), 6)
     images = np.arange(30, dtype=np.uint8)[:, None, None]
     return Collection("rows", 5, lambda folder: (images, labels, images + 100, labels))
@@ -148,7 +148,7 @@ def test_seed_fixes_classes_and_images(collection):
 
 @pytest.fixture
 def offline(monkeypatch):
-    """Nothing is set, and torchvision reaches no network."""
+    """No folder is set, and torchvision can't download."""
 
     def download(root, **options):
         raise OSError("no route to host")
@@ -300,7 +300,7 @@ def test_frozen_baselines_are_measured(method):
 
 @pytest.fixture(scope="module")
 def small_start():
-    """A small timm backbone and how it wants its images; images of two colours and their labels."""
+    """A small timm backbone with its configuration; images of two colours and their labels."""
     backbone, config = load_backbone("resnet10t", pretrained=False, image_size=32)
     images = np.zeros((24, 36, 36, 3), dtype=np.uint8)  # one batch for each script
     images[::2, ..., 0] = images[1::2, ..., 2] = 250
@@ -391,7 +391,7 @@ def test_heads_on_the_same_features_share_a_process():
 
 @pytest.fixture
 def session(monkeypatch, tmp_path):
-    """The command with two configurations, whose runs are made up; the second seed fails first."""
+    """The command with two made-up runs; that of the second seed fails at first."""
     tiny = Group("Tiny", "About it.", (configure(**TINY),), draws=2)
     runs = tiny.runs()
     monkeypatch.setattr(command, "GROUPS", {"tiny": tiny})

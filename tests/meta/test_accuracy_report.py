@@ -1,4 +1,4 @@
-"""The page of results tells the truth about the lines that it is made from."""
+"""The results page matches the result lines that it is made from."""
 
 import csv
 import json
@@ -52,7 +52,7 @@ def line_of(run, accuracy, **changes):
 
 
 def lines_of(*groups, gain=lambda run: 0.0, draws=3):
-    """Make up whole groups: accuracy by method, and by draw alike for all of them."""
+    """Make up whole groups: accuracy by method, plus the same for each split."""
     runs = dict.fromkeys(run for name in groups for run in GROUPS[name].runs(draws))
     return [
         line_of(run, ACCURACIES.get(run.method, 0.5) + gain(run) + 0.02 * (run.seed % 3))
@@ -61,7 +61,7 @@ def lines_of(*groups, gain=lambda run: 0.0, draws=3):
 
 
 def lead_on(name, points):
-    """Give CLCE so many more points on a set."""
+    """Give CLCE some more points on a set."""
     return lambda run: points / 100 * (run.data == name and run.method == "clce")
 
 
@@ -110,7 +110,7 @@ def test_differences_are_paired_by_split():
     lost = next(one for one in lines if one["configuration"]["method"] == "ce")
     rest = [one for one in lines if one is not lost]
     lead = differences(select(frame_of(rest), "league"), "clce", "ce")
-    assert len(lead) == 3 * len(SETS) - 1  # a draw that one of them lacks is in neither
+    assert len(lead) == 3 * len(SETS) - 1  # a split that one of them lacks is left out
 
 
 def test_gpu_frame_uses_wall_time_and_batch_size():
@@ -146,7 +146,7 @@ def test_lines_of_other_recipe_are_ignored():
 
 
 def words_of(frame):
-    """Say by name which goals are met."""
+    """Return by name whether goals are met."""
     return {goal.what: goal.word for goal in goals_of(frame)}
 
 

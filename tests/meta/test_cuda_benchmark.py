@@ -1,4 +1,4 @@
-"""The benchmark of CUDA devices: tried without one, told as it was, carried to one."""
+"""The benchmark of CUDA devices: run without a device, reported, packed for one."""
 
 import json
 import sys
@@ -29,7 +29,7 @@ CPU = torch.device("cpu")
 
 @pytest.fixture
 def measured_page(monkeypatch):
-    """What the extension of the documentation makes of a folder."""
+    """The function of the documentation's extension that turns a folder into a page."""
     monkeypatch.syspath_prepend(ROOT / "docs" / "_ext")
     import measured
 
@@ -41,7 +41,7 @@ MESSY = "1 is *not\n  2\n\n  - {'cpu'} ``"
 
 @pytest.fixture
 def example():
-    """Made-up results of a card, good but for what is said of them."""
+    """Made-up results of a GPU."""
     speed = {"backbone": "beit", "weights": "random", "precision": "bfloat16"}
     speed |= {"images_per_second": 512.0, "speed_against_loop": 0.97, "pipeline_share": 0.4}
     row = {"n": 2048, "ms": {"criterion": 2.0, "matrix": 2.0}, "peak_mib": {"criterion": 90.0}}
@@ -97,7 +97,7 @@ def test_page_names_gpu_and_shows_every_section(example):
 
 
 def read(written):
-    """Read a page as Sphinx does, which takes warnings for errors."""
+    """Parse a page as Sphinx does, with warnings as errors."""
     document = str(publish_doctree(written, settings_overrides={"warning_stream": False}))
     assert "system_message" not in document
     return document
@@ -225,7 +225,7 @@ def test_outcomes_of_marked_tests_are_counted():
 
 @pytest.fixture
 def index(monkeypatch):
-    """An index of packages, each with what it asks for, and what was fetched from it."""
+    """A package index with requirements; returns the names fetched from it."""
     packages = {"skorch": ["numpy", "tqdm>=4"], "tqdm": ["colorama; sys_platform == 'win32'"]}
     fetched = []
 
@@ -261,7 +261,7 @@ def test_wheels_beyond_limit_are_rejected(index, tmp_path):
 
 def test_wheels_cover_imports_of_marked_tests():
     names = {one.name for one in wheels.roots()}
-    assert "fastai" not in names  # which the benchmarks of accuracy alone use
+    assert "fastai" not in names  # which only the accuracy benchmark uses
     names |= set(wheels.HAS) | {"packaging"}
     of_import = {"PIL": "pillow", "sklearn": "scikit-learn"}
     here = {path.stem for path in (ROOT / "tests" / "helpers").glob("*.py")}

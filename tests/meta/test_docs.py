@@ -1,4 +1,4 @@
-"""The code on the pages of the documentation does what they say."""
+"""The code on the documentation pages runs and gives the output shown."""
 
 import doctest
 from pathlib import Path
@@ -16,7 +16,7 @@ SIDE = 160
 
 @pytest.fixture
 def folder_with_pictures(tmp_path, monkeypatch):
-    """Cut twelve pictures of each class out of scikit-learn's two, and a new one."""
+    """Cut twelve images of each class, and a new one, out of scikit-learn's two."""
     rng = np.random.default_rng(0)
     for label, photo in {"flower": "flower.jpg", "temple": "china.jpg"}.items():
         (tmp_path / "pictures" / label).mkdir(parents=True)

@@ -1,4 +1,4 @@
-"""What is measured of low-rank adaptation: memory of a step, accuracy on folders of pictures."""
+"""The low-rank benchmark: memory of a step, accuracy on folders of images."""
 
 import numpy as np
 import pytest

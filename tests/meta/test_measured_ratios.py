@@ -1,4 +1,4 @@
-"""The performance page: its ratios come from files that the benchmarks wrote."""
+"""The performance page shows ratios from the files that the benchmarks wrote."""
 
 import json
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""What is measured on photographs while some classes are unknown, or come later."""
+"""Benchmarks on photographs of unknown classes and classes added later."""
 
 import io
 
@@ -19,7 +19,7 @@ DISTANCES = {"class means", "Mahalanobis", "neighbour"}
 
 
 def small(backbone="tiny", **params):
-    """Take the place of a classifier: a backbone of a few weights, and one epoch."""
+    """Replace CLCEClassifier: a tiny backbone and one epoch."""
     if backbone == "precomputed":
         return head(max_epochs=1, **params)
     return CLCEClassifier(TinyBackbone(), image_size=8, max_epochs=1, **params)
@@ -31,7 +31,7 @@ def small_features(*args, **params):
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    """Pictures of four colours under the name of textures, the first eight of each to train on."""
+    """Images of four colours in the file of a real set; the first eight of each train."""
     rng, files, labels = np.random.default_rng(0), [], np.arange(N_FILES) % 4
     for label in labels:
         picture = np.clip(COLOURS[label] + rng.integers(-40, 40, (8, 8, 3)), 0, 255)
@@ -50,7 +50,7 @@ def folder(tmp_path_factory):
 
 @pytest.fixture
 def printed(folder, capsys, monkeypatch):
-    """Return what a benchmark of small classifiers prints, in lines."""
+    """Return the lines that a benchmark of small classifiers prints."""
 
     def lines(module, *options):
         monkeypatch.setattr(module, "CLCEClassifier", small)

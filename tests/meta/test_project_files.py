@@ -1,4 +1,4 @@
-"""What stands around the code is true: workflows, hooks, templates, declared dependencies."""
+"""Project files are consistent: workflows, hooks, templates, declared dependencies."""
 
 import ast
 import re

@@ -1,4 +1,4 @@
-"""The README says what is so."""
+"""The README matches the package and continuous integration."""
 
 import re
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""The house rules: lint, format, direction of imports, docstrings, what an import pulls in."""
+"""House rules: lint, format, import directions, docstrings, import costs."""
 
 import inspect
 import re
@@ -14,7 +14,7 @@ import sklearn_clce
 
 ROOT = Path(__file__).parents[2]
 SCRIPTS = Path(sysconfig.get_path("scripts"))
-# Extended summary, See Also, Examples (ES01, SA01, EX01) and two of layout are not asked
+# Extended summary, See Also, Examples (ES01, SA01, EX01) and two on layout are not required
 # of every object; private sections such as References are numpydoc's own.
 NOT_ASKED = {"ES01", "SA01", "EX01", "GL01", "YD01"}
 

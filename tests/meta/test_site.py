@@ -1,4 +1,4 @@
-"""The built documentation: its links lead somewhere, and a browser shows it without an error.
+"""The built documentation: its links resolve, and a browser shows it without errors.
 
 Skipped where it has not been built, ``make -C docs html``, or there is no Chromium.
 """
@@ -61,7 +61,7 @@ def test_internal_links_resolve():
                 continue
             target = (path.parent / unquote(parts.path)).resolve() if parts.path else path
             missing = not target.exists()
-            fragment = unquote(parts.fragment).split(":~:")[0]  # what follows is for the browser
+            fragment = unquote(parts.fragment).split(":~:")[0]  # a text fragment is for the browser
             if target in pages and fragment:
                 missing |= fragment not in pages[target].anchors
             if missing:
@@ -80,7 +80,7 @@ def test_pages_load_no_external_resources():
 
 
 class Sources(HTMLParser):
-    """Scripts, style sheets and pictures that a page loads."""
+    """Scripts, style sheets and images that a page loads."""
 
     def __init__(self, path):
         super().__init__()

@@ -1,4 +1,4 @@
-"""The tables of figures in the guide are those of the committed measurements."""
+"""The tables in the guide match the committed measurements."""
 
 import json
 from pathlib import Path

@@ -114,7 +114,7 @@ def test_augment_module_survives_pickle(tiny_backbone, colour_images, colour_lab
 
 
 def test_views_are_positives_of_each_other(tiny_backbone, colour_images):
-    """Each row a class of its own: only views give the contrastive term something to do."""
+    """Each sample is its own class, so that only views are positives."""
     fits = {}
     for n_views in (1, 2):
         clf = CLCEClassifier(

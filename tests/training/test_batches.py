@@ -1,4 +1,4 @@
-"""Batches of a fit: which samples share one."""
+"""Batches of a fit: samplers and batch sizes."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""Callbacks that users have: scikit-learn's over the epochs, and skorch's."""
+"""Callbacks of scikit-learn and skorch in a fit."""
 
 import numpy as np
 import pytest

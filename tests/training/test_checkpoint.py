@@ -1,4 +1,4 @@
-"""A fit that was killed ends, started again, with the parameters of one that was not."""
+"""A killed fit that is started again ends with the weights of an uninterrupted one."""
 
 import os
 import signal
@@ -19,7 +19,7 @@ from sklearn_clce._system import write_atomically
 
 
 class Recording(Callback):
-    """Record what is a figure of an epoch, and what is none."""
+    """Record a number and a matrix in each epoch."""
 
     def on_epoch_end(self, net, **kwargs):
         net.history.record("number", np.float32(3))
@@ -136,7 +136,7 @@ def test_fit_ended_by_callback_is_restored(patience, tmp_path):
     assert first.n_iter_ == again.n_iter_ == patience + 1
     assert_array_equal(first.predict_proba(X), again.predict_proba(X))
     assert len(again.history_[:, "number"]) == patience + 1  # of the last epoch, too
-    assert again.history_[:, "matrix"] == [None] * (patience + 1)  # is no figure
+    assert again.history_[:, "matrix"] == [None] * (patience + 1)  # is not a number
 
 
 def test_checkpoint_works_without_schedule(tmp_path):

@@ -1,4 +1,4 @@
-"""Several processes train one model: as one process would, to rounding."""
+"""Several processes train the model that one process would, up to rounding."""
 
 import os
 import subprocess
@@ -20,7 +20,7 @@ COMMAND = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2", 
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
-    """Run the script in two processes over gloo; return what each found and what was printed."""
+    """Run the script in two processes over gloo; return their results and output."""
     if os.name != "posix":
         pytest.skip("torchrun over gloo")
     folder = tmp_path_factory.mktemp("run")

@@ -1,4 +1,4 @@
-"""Worker processes take turns on a GPU; none is needed to test that."""
+"""Worker processes take turns on a GPU; these tests need none."""
 
 import multiprocessing
 import os
@@ -38,7 +38,7 @@ def take_turn(device, visible, started, turns):
 
 
 def overlap(*devices_and_visible):
-    """Tell how long two workers computed at the same time."""
+    """Return how long two workers computed at the same time."""
     context = multiprocessing.get_context("fork")
     started, turns = context.Barrier(2), context.Queue()
     workers = [
@@ -81,7 +81,7 @@ def test_main_process_takes_no_gpu_lock(monkeypatch, tmp_path):
 
 
 def test_parallel_search_on_one_gpu_keeps_scores(tmp_path):
-    """The GPU is simulated: whoever computes beside another process is out of memory."""
+    """The simulated GPU is out of memory when two processes compute at once."""
     helpers = Path(__file__).parents[1] / "helpers"
     environment = os.environ | {"TMPDIR": str(tmp_path), "OMP_NUM_THREADS": "1"}
     path = os.pathsep.join([str(helpers), os.environ.get("PYTHONPATH", "")])

@@ -1,4 +1,4 @@
-"""Early stopping: what is set aside, and which weights are kept."""
+"""Early stopping: the validation split and the weights that are kept."""
 
 import copy
 

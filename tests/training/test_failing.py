@@ -1,4 +1,4 @@
-"""A fit that breaks or is interrupted keeps what can be kept."""
+"""A fit that fails or is interrupted keeps its last good weights."""
 
 import numpy as np
 import pytest
@@ -153,7 +153,7 @@ def test_interrupt_discards_non_finite_weights(colour_images, colour_labels):
 
 
 class Interrupted(torch.utils.data.Dataset):
-    """Pictures; at some read of one Ctrl-C is pressed."""
+    """Images; Ctrl-C is pressed at one of the reads."""
 
     def __init__(self, images, at):
         self.images, self.at, self.reads = images, at, 0
@@ -175,7 +175,7 @@ def test_interrupt_in_final_pass_keeps_fit(colour_images, colour_labels):
         return clf.set_params(random_state=0).fit(X, colour_labels), X.reads
 
     whole, n_reads = fit(at=0)
-    for at in (n_reads - 11, n_reads):  # the last pass reads each picture once
+    for at in (n_reads - 11, n_reads):  # the last pass reads each image once
         with pytest.warns(ConvergenceWarning, match="in the pass that follows training"):
             clf, _ = fit(at)
         assert clf.n_iter_ == whole.n_iter_ == 2
@@ -196,7 +196,7 @@ def test_interrupt_skips_final_pass(colour_images, colour_labels):
     clf.score_samples(colour_images)
     reads = X.reads
     clf.set_params(callbacks=None, max_epochs=1).fit(X, colour_labels)
-    assert X.reads - reads == reads  # as many: with a pass for the classifier, or for the means
+    assert X.reads - reads == reads  # one final pass each: for the classifier, or for the means
     assert not torch.equal(classifier, clf.module_.classifier.weight)
 
 

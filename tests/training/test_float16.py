@@ -1,4 +1,4 @@
-"""float16: what the scaling of the loss skips is no divergence, and a fit of nothing else is."""
+"""float16: loss scaling may skip steps; a fit that only skips steps is an error."""
 
 import copy
 import pickle
@@ -151,14 +151,14 @@ def test_checkpoint_restores_loss_scale(colour_images, colour_labels, tmp_path):
         clf.fit(colour_images, colour_labels)
     clf.set_params(callbacks=None, backbone=Overflowing({2, 3}))
     clf.backbone.n_steps = 0
-    resumed = Rest(whole)
+    resumed = NoMoreOverflow(whole)
     clf.set_params(callbacks=[resumed]).fit(colour_images, colour_labels)
     assert resumed.scales[0] == START / 4
     assert scale(clf) == scale(whole)
 
 
-class Rest(Callback):
-    """Lets no step overflow any more, and notes the scales."""
+class NoMoreOverflow(Callback):
+    """Records the scales; from now on no step overflows."""
 
     def __init__(self, whole):
         self.scales = []
@@ -223,7 +223,7 @@ def test_auto_precision_follows_gpu_support(has_bfloat16, expected, monkeypatch)
         yield
 
     def supported(including_emulation):
-        assert not including_emulation  # of which a T4 has one
+        assert not including_emulation  # which a T4 has
         return has_bfloat16
 
     monkeypatch.setattr("torch.cuda.device", current)

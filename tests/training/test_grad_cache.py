@@ -1,4 +1,4 @@
-"""A large batch, a few rows of the network at a time: the same gradient."""
+"""Micro-batches give the gradient of the whole batch."""
 
 import numpy as np
 import pytest

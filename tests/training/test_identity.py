@@ -1,4 +1,4 @@
-"""What a checkpoint is of: the same fit, and no other; one fit at a time; files that are sound."""
+"""Checkpoints: which fits are the same, one fit at a time, damaged files."""
 
 import errno
 import os
@@ -39,7 +39,7 @@ def pictures():
 
 
 def head(folder, **parameters):
-    """A head on features: an epoch takes a hundredth of a second."""
+    """Return a head on features; an epoch takes 10 ms."""
     return CLCEClassifier(
         "precomputed", checkpoint=folder, **{"max_epochs": 3, "random_state": 0} | parameters
     )
@@ -53,7 +53,7 @@ def small(folder, *layers, **parameters):
 
 
 class Shift:
-    """An augmentation of the user's."""
+    """A custom augmentation."""
 
     def __init__(self, by):
         self.by = by
@@ -91,8 +91,8 @@ def test_checkpoint_distinguishes_fits_by_one_difference(tmp_path, pictures, one
         classifier(other).fit(*pictures)
 
 
-def with_its_time(path, write):
-    """Change a file so that size and time of modification stay."""
+def change_unnoticed(path, write):
+    """Change a file and keep its size and modification time."""
     before = path.stat()
     write()
     os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
@@ -110,7 +110,7 @@ def test_image_files_are_compared_by_content(tmp_path, pictures):
     moved = [shutil.copy(path, tmp_path / path.name) for path in paths]
     given_back = small(tmp_path / "checkpoint").fit(moved, y)
     assert_array_equal(given_back.predict_proba(X), first.predict_proba(X))
-    with_its_time(paths[3], lambda: Image.fromarray(255 - X[3]).save(paths[3]))
+    change_unnoticed(paths[3], lambda: Image.fromarray(255 - X[3]).save(paths[3]))
     with pytest.raises(ValueError, match="is of another fit: X differ"):
         small(tmp_path / "checkpoint").fit(paths, y)
 
@@ -123,7 +123,7 @@ def test_weights_file_is_compared_by_content(tmp_path, pictures):
     save_file(weights, path)
     clf.fit(*pictures)
     negated = {name: -value if value.ndim == 4 else value for name, value in weights.items()}
-    with_its_time(path, lambda: save_file(negated, path))
+    change_unnoticed(path, lambda: save_file(negated, path))
     with pytest.raises(ValueError, match="is of another fit: pretrained differ"):
         clf.fit(*pictures)
 
@@ -193,7 +193,7 @@ def test_full_disk_warns_once_and_fit_continues(tmp_path, iris, monkeypatch):
     )
 
 
-class InTheMidst(Callback):
+class AfterFirstEpoch(Callback):
     """Does something after the first epoch."""
 
     def __init__(self, action):
@@ -215,7 +215,7 @@ def test_concurrent_fit_in_one_folder_is_rejected(tmp_path, iris):
         refused.append(error)
         assert unfinished.read_bytes() == b"being written"
 
-    clf = head(tmp_path, callbacks=[InTheMidst(second_fit)]).fit(*iris)
+    clf = head(tmp_path, callbacks=[AfterFirstEpoch(second_fit)]).fit(*iris)
     assert len(refused) == 1
     assert clf.n_iter_ == 3
     given_back = head(tmp_path).fit(*iris)
@@ -227,7 +227,7 @@ def test_failed_fit_releases_folder_lock(tmp_path, iris):
         raise OSError("as it happens")
 
     with pytest.raises(OSError, match="as it happens") as error:
-        head(tmp_path, callbacks=[InTheMidst(fail)]).fit(*iris)
+        head(tmp_path, callbacks=[AfterFirstEpoch(fail)]).fit(*iris)
     assert error.traceback  # whose frames hold the fit
     assert head(tmp_path).fit(*iris).n_iter_ == 3
 
@@ -269,7 +269,7 @@ def test_clone_of_interrupted_fit_resumes(tmp_path, iris):
 
     whole = head(None).fit(*iris).predict_proba(iris[0])
     with pytest.raises(OSError, match="killed"):
-        clone(head(tmp_path, callbacks=[InTheMidst(fail)])).fit(*iris)
+        clone(head(tmp_path, callbacks=[AfterFirstEpoch(fail)])).fit(*iris)
     (path,) = tmp_path.glob("fit-*/checkpoint.pt")
     assert checkpoint_file.read_state(path)["epochs_done"] < 3
     assert_array_equal(clone(head(tmp_path)).fit(*iris).predict_proba(iris[0]), whole)
@@ -288,7 +288,7 @@ def test_warm_start_has_its_own_checkpoint(tmp_path, iris):
     expected = two_fits(None)
     assert len(expected.history_) == 5
     with pytest.raises(OSError, match="killed"):
-        two_fits(tmp_path, [InTheMidst(fail)])
+        two_fits(tmp_path, [AfterFirstEpoch(fail)])
     resumed = two_fits(tmp_path)
     assert len(resumed.history_) == 5
     assert_array_equal(resumed.predict_proba(iris[0]), expected.predict_proba(iris[0]))

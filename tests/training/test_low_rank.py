@@ -1,4 +1,4 @@
-"""Low-rank adaptation of a backbone: what trains, going on, and a file of plain layers."""
+"""Low-rank adaptation: trainable parameters, continuing, model files of plain layers."""
 
 import copy
 import pickle
@@ -41,7 +41,7 @@ def pictures():
 
 @pytest.mark.parametrize("name", ["vit_tiny_patch16_224", "beit_base_patch16_224"])
 def test_every_linear_layer_learns_and_merges(name):
-    """BEiT reads the weight of its qkv: what only adds to its output would learn nothing."""
+    """BEiT reads the weight of its qkv, so that an adapter on its output would not learn."""
     backbone, images = vit(name).eval(), torch.rand(2, 3, SIDE, SIDE)
     before = backbone(images)
     adapt(backbone, rank=2, seed=0)

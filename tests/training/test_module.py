@@ -1,4 +1,4 @@
-"""The network in parts: memory it takes, what it accepts."""
+"""The network: inference in parts, what it accepts, what the classifier reads."""
 
 import pytest
 import torch
@@ -10,7 +10,7 @@ from sklearn_clce.backbones._running import PIXELS_AT_ONCE
 
 
 class MeanColour(nn.Module):
-    """A backbone that remembers how many rows it was given at a time."""
+    """A backbone that records the sizes of its batches."""
 
     def __init__(self):
         super().__init__()

@@ -1,4 +1,4 @@
-"""Apple's GPU, as far as torch can tell without one."""
+"""Apple's GPU, as far as it can be tested without one."""
 
 import pytest
 import torch

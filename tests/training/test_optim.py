@@ -1,4 +1,4 @@
-"""Learning rates: by layer, over time, and what does not train at all."""
+"""Learning rates by layer and over time, and frozen parameters."""
 
 import math
 import pickle

@@ -1,4 +1,4 @@
-"""Precision, memory and compilation of a fit."""
+"""Precision, gradient checkpointing and compilation of a fit."""
 
 import pickle
 import shutil

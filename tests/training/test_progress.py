@@ -1,4 +1,4 @@
-"""What a fit shows and records."""
+"""What a fit prints and records."""
 
 import io
 import pickle

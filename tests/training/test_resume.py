@@ -1,4 +1,4 @@
-"""Going on is a part of one long fit, not a new one with old weights."""
+"""Further calls continue a fit as parts of one long fit."""
 
 import copy
 import pickle
@@ -20,7 +20,7 @@ from small_fits import Recorder, head, same_weights, weights_of
 
 
 class Net(nn.Module):
-    """A backbone with all that draws: dropout."""
+    """A backbone with dropout, which uses random numbers."""
 
     def __init__(self, width=8):
         super().__init__()
@@ -34,7 +34,7 @@ class Net(nn.Module):
 
 
 class Draws:
-    """An augmentation that notes what it sees and draws."""
+    """An augmentation that records its images and random numbers."""
 
     def __init__(self):
         self.seen = []
@@ -49,7 +49,7 @@ def on_images(backbone=None, **params):
     return CLCEClassifier(backbone or Net(), **defaults | params)
 
 
-def draws_of(train, **params):
+def run_and_record(train, **params):
     draws = Draws()
     clf = on_images(augment=draws, **params)
     train(clf)
@@ -82,11 +82,11 @@ def test_repeated_calls_match_one_long_fit(calls, n, batch_size, seed, pickled):
             if pickled:
                 clf.net_ = pickle.loads(pickle.dumps(clf.net_))
 
-    whole, _ = draws_of(lambda clf: clf.set_params(max_epochs=calls).fit(X, y), **params)
-    parts, weights = draws_of(in_parts, **params)
-    again, same = draws_of(in_parts, **params)
+    whole, _ = run_and_record(lambda clf: clf.set_params(max_epochs=calls).fit(X, y), **params)
+    parts, weights = run_and_record(in_parts, **params)
+    again, same = run_and_record(in_parts, **params)
     assert parts == whole
-    assert draws_of(warm, **params)[0] == whole
+    assert run_and_record(warm, **params)[0] == whole
     assert len(set(parts)) == len(parts)
     assert again == parts
     assert same_weights(weights, same)
@@ -230,7 +230,7 @@ def test_warm_start_applies_changed_parameters(params, digits):
         assert not same_weights(weights_of(clf), weights_of(other))
 
 
-class Set(Recorder):
+class ValidationRecorder(Recorder):
     """Record which samples are set aside."""
 
     def __init__(self):
@@ -238,10 +238,10 @@ class Set(Recorder):
 
 
 def test_validation_split_is_kept_across_fits():
-    """On labels that are noise, validation stays at chance however often fit is called."""
+    """On random labels, validation stays at chance for any number of calls of fit."""
     rng = np.random.default_rng(0)
     X, y = rng.normal(size=(300, 50)), rng.integers(0, 2, 300)
-    aside = Set()
+    aside = ValidationRecorder()
     clf = head(
         early_stopping=True,
         warm_start=True,
@@ -306,7 +306,7 @@ def test_partial_fit_cost_is_independent_of_call_count(clouds):
     size = len(pickle.dumps(clf))
     for _ in range(20):
         clf.partial_fit(X, codes)
-    assert len(pickle.dumps(clf)) - size < 20 * 100  # some figures of each epoch, not of batches
+    assert len(pickle.dumps(clf)) - size < 20 * 100  # some numbers of each epoch, not of batches
     assert pickle.loads(pickle.dumps(clf)).history_ == clf.history_
     assert [len(epoch["batches"]) for epoch in clf.history_] == [0] * 20 + [30]
     assert clf.history_[0]["train_loss"] == first["train_loss"]
@@ -316,7 +316,7 @@ def test_partial_fit_cost_is_independent_of_call_count(clouds):
 
 
 class WithAdapter(nn.Module):
-    """As peft wraps a module: what was there is frozen, what is new trains."""
+    """Wraps a module as peft does: the base is frozen, the adapter trains."""
 
     def __init__(self):
         super().__init__()
@@ -394,7 +394,7 @@ def test_cached_backbone_does_not_change_fit(trainable, colour_images, colour_la
 def test_warm_start_rejects_other_samples_of_equal_labels(kind, tmp_path):
     rng = np.random.default_rng(0)
     y = np.repeat([0, 1], 10)
-    order = np.r_[9:-1:-1, 19:9:-1]  # of each class the other way round
+    order = np.r_[9:-1:-1, 19:9:-1]  # each class in reverse
     if kind == "features":
         X, backbone = rng.normal(size=(20, 4)), "precomputed"
     else:
@@ -414,7 +414,7 @@ def test_warm_start_rejects_other_samples_of_equal_labels(kind, tmp_path):
     module = None if kind == "features" else backbone
     loaded = CLCEClassifier.load(tmp_path / "clf.safetensors", backbone=module).fit(X, y)
     assert loaded.n_iter_ == 2
-    if kind == "Dataset":  # which may draw what it gives
+    if kind == "Dataset":  # which may be random
         return
     other = X[order] if isinstance(X, np.ndarray) else [X[index] for index in order]
     with pytest.raises(ValueError, match="the samples of X, in their order, must be those"):

@@ -1,4 +1,4 @@
-"""The numbers of the steps reach the history, and no step waits for them."""
+"""Metrics of the steps reach the history, and no step waits for them."""
 
 from types import SimpleNamespace
 
@@ -23,7 +23,7 @@ HOST_READS = {
 
 
 class HostReads(TorchDispatchMode):
-    """Counts the operations that on a GPU would make the host wait for a value."""
+    """Counts operations that would make the host wait for a GPU."""
 
     n = 0
 
@@ -33,7 +33,7 @@ class HostReads(TorchDispatchMode):
 
 
 class ReadsBySteps(Callback):
-    """Notes at each step how many reads there were."""
+    """Records the number of reads at each step."""
 
     def __init__(self, reads):
         self.reads, self.counts = reads, []

@@ -1,4 +1,4 @@
-"""Stochastic depth: blocks that are left out at random, while a pretrained backbone trains."""
+"""Stochastic depth of pretrained backbones while they train."""
 
 import numpy as np
 import pytest
@@ -20,7 +20,7 @@ def drops(module):
 
 
 class Watch(Callback):
-    """What drops paths after each step."""
+    """Records the drop rates after each step."""
 
     def initialize(self):
         self.found = []

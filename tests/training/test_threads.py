@@ -1,4 +1,4 @@
-"""Fits in threads, in processes that may have no children, and fits that a user cuts off."""
+"""Fits in threads and daemonic processes, and interrupted fits."""
 
 import multiprocessing
 
@@ -41,7 +41,7 @@ def test_threaded_fits_match_sequential_fits(tiny_backbone, colour_images, colou
 
 
 def test_seeding_does_not_touch_other_devices(monkeypatch):
-    """torch.manual_seed seeds every GPU, and fork_rng gives back the state of those named."""
+    """torch.manual_seed seeds every GPU, but fork_rng restores only those named."""
     monkeypatch.setattr(torch, "manual_seed", None)
     with seeded_torch(3):
         assert torch.initial_seed() == 3
@@ -78,7 +78,7 @@ def test_search_workers_may_use_loader_processes(colour_images, colour_labels):
 
 
 class CutOff(Callback):
-    """A user who presses Ctrl-C, at a step or before the first one."""
+    """Presses Ctrl-C after a step, or before the first one."""
 
     def __init__(self, step):
         self.step = step

@@ -1,4 +1,4 @@
-"""A fit ends in its time, by a clock that only the tests move."""
+"""max_time, tested with a clock that only the tests move."""
 
 import numpy as np
 import pytest
@@ -30,7 +30,7 @@ def clock(monkeypatch):
 
 
 class Takes(Callback):
-    """Lets steps, batches of validation and ends of epochs take their time, and notes the rates."""
+    """Moves the clock at steps, validation batches and ends of epochs; records the rates."""
 
     def __init__(self, clock, step=1.0, validation=0.0, epoch=0.0, crash_after=None):
         self.clock = clock
@@ -147,7 +147,7 @@ def test_max_time_includes_feature_pass(clock, tiny_backbone, colour_images, col
         colour_images, colour_labels
     )
     assert takes.taken == 19
-    assert len(takes.rates) == 7  # beside 12 images that took a second each
+    assert len(takes.rates) == 7  # after 12 images that took a second each
     assert_allclose(takes.rates[0], 0.001)
     assert takes.rates[-1] < 0.0001
 
@@ -245,9 +245,9 @@ def test_partial_fit_rejects_max_time(clouds):
 
 
 def test_max_time_holds_on_real_clock(clouds):
-    """Nothing of the above is of the clock of the tests alone."""
+    """The limit holds with the real clock too."""
     clf = head(max_time=1.0, max_epochs=10**6).fit(*clouds)
-    assert sum(clf.history_[:, "dur"]) < 5  # of a machine that does much else
-    # time may also be over in what follows the last step of an epoch
+    assert sum(clf.history_[:, "dur"]) < 5  # generous, for a busy machine
+    # the time may also be over after the last step of an epoch
     assert clf.history_[-1, "lr"] < 0.01 * clf.learning_rate
     assert torch.isfinite(clf.module_.classifier.weight).all()

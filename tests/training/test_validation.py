@@ -1,4 +1,4 @@
-"""A validation set of one's own, and what an epoch is scored by."""
+"""Validation sets given by the user, and the score of an epoch."""
 
 import numpy as np
 import pytest
@@ -25,7 +25,7 @@ def others():
 
 
 def watching(**params):
-    """Return a head that stops early, and whose epochs differ."""
+    """Return a head with early stopping, whose epochs differ."""
     defaults = {"early_stopping": True, "max_epochs": 5, "learning_rate": 0.1, "tol": 0.0}
     return head(**defaults | params)
 
@@ -351,7 +351,7 @@ def test_validation_score_is_printed_saved_and_plotted(clouds, others, capsys, t
 
 
 def test_scorer_sees_labels_of_the_user(clouds, others):
-    """A scorer sees labels, not indices, also where the labels are numbers."""
+    """A scorer sees labels, not indices, even if the labels are numbers."""
     X, codes = clouds
     y_val = np.searchsorted(NAMES, others[1], sorter=np.argsort(NAMES))
 
@@ -367,7 +367,7 @@ def test_scorer_sees_labels_of_the_user(clouds, others):
 
 @pytest.mark.parametrize("scoring", ["accuracy", "loss", "neg_log_loss"])
 def test_zero_weight_validation_samples_are_ignored(scoring, clouds, others):
-    (X, y), weights = others, np.repeat([0.0, 1.0], 15)  # a whole batch of nothing
+    (X, y), weights = others, np.repeat([0.0, 1.0], 15)  # some batches have no weight
     clf = watching(scoring=scoring, weight=0.0, batch_size=6, max_epochs=3)
     X_train, codes = clouds
     clf.fit(X_train, NAMES[codes], X_val=X, y_val=y, sample_weight_val=weights)

@@ -1,4 +1,4 @@
-"""Weights, parameters and data that a fit can't use are named; all others give finite scores."""
+"""Unusable weights, parameters and data are reported; all others give finite scores."""
 
 import warnings
 
