@@ -186,7 +186,7 @@ def test_waits_are_counted_by_source_line(modes):
             wait(modes)
 
     assert sorted(waits(work).values()) == [1, 3]
-    assert all(place.startswith("tests/test_cuda_benchmark.py:") for place in waits(work))
+    assert all(place.startswith("meta/test_cuda_benchmark.py:") for place in waits(work))
     assert modes[-1] == "default"
 
 
