@@ -10,7 +10,6 @@ from typing import Any, Literal, Self
 import joblib
 import numpy as np
 import torch
-from sklearn.base import BaseEstimator
 from sklearn.metrics import get_scorer_names
 from sklearn.utils._param_validation import (
     HasMethods,
@@ -20,13 +19,13 @@ from sklearn.utils._param_validation import (
 )
 from torch import Tensor, nn
 
-from .._checks import suggestion, suggests_parameters
+from .._checks import SuggestingEstimator, suggestion, suggests_parameters
 from ..features import FeatureStore
 
 TAKE_BOOL = {"boolean", "verbose", "random_state"}  # the last two as everywhere in scikit-learn
 
 
-class CLCEParameters(BaseEstimator):
+class CLCEParameters(SuggestingEstimator):
     """What :class:`sklearn_clce.CLCEClassifier` is made with; it documents them."""
 
     _parameter_constraints: dict = {

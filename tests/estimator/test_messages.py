@@ -12,10 +12,12 @@ import pytest
 import torch
 from PIL import Image
 from sklearn.exceptions import DataConversionWarning
+from sklearn.model_selection import GridSearchCV
+from sklearn.pipeline import make_pipeline
 from torch.utils.data import TensorDataset
 
 from sklearn_clce import BackboneFeatures, CLCEClassifier
-from sklearn_clce._checks import suggestion
+from sklearn_clce._checks import ALIASES, suggestion
 from sklearn_clce.backbones import _hub, backbone_aliases, load_backbone
 from small_fits import head
 
@@ -66,7 +68,7 @@ def test_swapped_images_and_labels_are_reported(kind, photos, tmp_path):
         Image.fromarray(photos[0]).save(path)
     images, labels = SWAPPED[kind](photos, paths)
     clf = CLCEClassifier(trainable="head")
-    with pytest.raises(ValueError, match=r"X and y are swapped.*fit\(X, y\) takes the pictures"):
+    with pytest.raises(ValueError, match=r"X and y are swapped.*fit\(X, y\) takes the images"):
         clf.fit(labels, images)
     with pytest.raises(ValueError, match="X and y are swapped"):
         clf.partial_fit(labels, images, classes=[0, 1])
@@ -276,3 +278,52 @@ def test_missing_class_is_reported_with_index(clouds):
 def test_contamination_that_is_not_a_number_is_rejected(fitted, clouds):
     with pytest.raises(ValueError, match="contamination='auto': a share"):
         fitted.calibrate_offset(clouds[0], contamination="auto")
+
+
+@pytest.mark.parametrize("estimator", [CLCEClassifier, BackboneFeatures])
+@pytest.mark.parametrize("alias", ALIASES)
+def test_alias_suggests_its_parameter(alias, estimator):
+    meant = ALIASES[alias]
+    if meant.split("=")[0] not in estimator().get_params():
+        meant = None
+    for error, call in [
+        (TypeError, lambda: estimator(**{alias: 1})),
+        (ValueError, lambda: estimator().set_params(**{alias: 1})),
+    ]:
+        with pytest.raises(error) as caught:
+            call()
+        assert (f"Did you mean {meant!r}?" in str(caught.value)) == (meant is not None)
+
+
+def test_aliases_are_not_parameters_and_name_some():
+    known = CLCEClassifier().get_params()
+    assert not known.keys() & ALIASES.keys()
+    assert {meant.split("=")[0] for meant in ALIASES.values()} <= known.keys()
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("lr", r"Invalid parameter 'lr' for estimator CLCEClassifier\(\)\. .*'learning_rate'\?"),
+        ("optimizer", r"mean 'skorch_params={\"optimizer\": \.\.\.}'\?"),
+        ("learningrate", r"mean 'learning_rate'\? Valid parameters are: \['augment', "),
+        ("lr__x", r"Invalid parameter 'lr__x' for"),
+        ("zebra", r"Invalid parameter 'zebra' for estimator CLCEClassifier\(\)\. Valid param"),
+    ],
+)
+def test_set_params_suggests_parameters_and_sets_none(name, message):
+    clf = CLCEClassifier()
+    with pytest.raises(ValueError, match=message):
+        clf.set_params(weight=0.1, **{name: 3})
+    assert clf.weight == 0.5
+
+
+def test_pipeline_and_grid_search_suggest_parameters(clouds):
+    pipeline = make_pipeline(BackboneFeatures(), head())
+    with pytest.raises(ValueError, match="mean 'max_epochs'"):
+        pipeline.set_params(clceclassifier__epochs=3)
+    with pytest.raises(ValueError, match="mean 'image_size'"):
+        pipeline.set_params(backbonefeatures__img_size=32)
+    for estimator, grid in [(head(), {"lr": [0.1]}), (pipeline, {"clceclassifier__lr": [0.1]})]:
+        with pytest.raises(ValueError, match=r"(?s)Invalid parameter 'lr' .* mean 'learning_rate'"):
+            GridSearchCV(estimator, grid, cv=2).fit(*clouds)
