@@ -2,6 +2,7 @@
 
 import os
 import random
+from functools import partial
 
 # scikit-learn runs its array API check only when SciPy was imported with this set.
 os.environ.setdefault("SCIPY_ARRAY_API", "1")
@@ -12,7 +13,8 @@ import pytest
 import torch
 from sklearn.datasets import load_digits, load_sample_images
 
-from small_backbones import TinyBackbone
+from sklearn_clce import CLCEClassifier
+from small_backbones import Counting, TinyBackbone
 
 
 @pytest.fixture(autouse=True)
@@ -26,6 +28,21 @@ def _seed_global_generators():
 @pytest.fixture
 def tiny_backbone():
     return TinyBackbone()
+
+
+@pytest.fixture
+def on_images(tiny_backbone):
+    """A function that makes a classifier of small images; it takes parameters by name."""
+    return partial(
+        CLCEClassifier, tiny_backbone, max_epochs=2, batch_size=6, image_size=16, random_state=0
+    )
+
+
+@pytest.fixture
+def count():
+    """A function that returns how many images Counting backbones have seen in this test."""
+    Counting.seen = 0
+    return lambda: Counting.seen
 
 
 @pytest.fixture(scope="session")

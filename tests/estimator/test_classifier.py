@@ -20,6 +20,7 @@ from sklearn.utils.class_weight import compute_sample_weight
 from skorch.callbacks import Callback
 from torch import nn
 
+import small_fits
 from sklearn_clce import CLCEClassifier, label_aware_contrastive_loss
 
 LABELS = {
@@ -32,9 +33,7 @@ LABELS = {
 }
 
 
-def head(**params):
-    defaults = {"backbone": "precomputed", "max_epochs": 15, "learning_rate": 0.01}
-    return CLCEClassifier(**defaults | {"random_state": 0} | params)
+head = partial(small_fits.head, max_epochs=15)
 
 
 @pytest.fixture(scope="module")
@@ -43,13 +42,6 @@ def features():
     rng = np.random.default_rng(0)
     codes = np.arange(60) % 3
     return rng.normal(size=(60, 6)) + 4 * np.eye(3, 6)[codes], codes
-
-
-@pytest.fixture
-def on_images(tiny_backbone):
-    return partial(
-        CLCEClassifier, tiny_backbone, max_epochs=2, batch_size=6, image_size=16, random_state=0
-    )
 
 
 @pytest.mark.parametrize("kind", LABELS)

@@ -9,10 +9,10 @@ from sklearn.datasets import load_digits
 from sklearn.linear_model import LogisticRegression
 from sklearn.neighbors import KNeighborsClassifier
 from sklearn.pipeline import make_pipeline
-from torch import nn
 
 from sklearn_clce import BackboneFeatures, CLCEClassifier, few_shot_score
 from sklearn_clce.features import FeatureStore
+from small_backbones import Counting
 
 SHORT = {"n_way": 3, "k_shot": 2, "n_queries": 4, "n_episodes": 6, "random_state": 0}
 
@@ -36,20 +36,6 @@ class Recorder(ClassifierMixin, BaseEstimator):
         return np.where(np.isin(labels, self.wrong), -1, labels)
 
 
-class Counting(nn.Module):
-    """Counts the images that it has seen, over all copies of it."""
-
-    seen = 0
-
-    def __init__(self):
-        super().__init__()
-        self.pool = nn.AdaptiveAvgPool2d(4)
-
-    def forward(self, images):
-        Counting.seen += len(images)
-        return self.pool(images).flatten(1)
-
-
 @pytest.fixture
 def numbered():
     """Indices and labels of 5 classes with 8 samples each, and the labels."""
@@ -61,12 +47,6 @@ def numbered():
 def episodes():
     Recorder.seen = []
     return lambda: Recorder.seen
-
-
-@pytest.fixture
-def count():
-    Counting.seen = 0
-    return lambda: Counting.seen
 
 
 @pytest.fixture(scope="module")

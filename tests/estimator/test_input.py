@@ -14,13 +14,6 @@ from image_kinds import KINDS
 from sklearn_clce import BackboneFeatures, CLCEClassifier
 
 
-@pytest.fixture
-def on_images(tiny_backbone):
-    return partial(
-        CLCEClassifier, tiny_backbone, max_epochs=2, batch_size=6, image_size=16, random_state=0
-    )
-
-
 @pytest.mark.parametrize("kind", KINDS)
 def test_image_kinds_give_equal_predictions(
     kind, on_images, colour_images, colour_labels, tmp_path

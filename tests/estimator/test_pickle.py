@@ -15,6 +15,7 @@ from numpy.testing import assert_allclose, assert_array_equal
 from sklearn.model_selection import cross_validate
 
 from model_files import (
+    Malicious,
     assert_same_model,
     on_features,
     saved_and_loaded,
@@ -103,14 +104,6 @@ def test_model_moves_between_gpu_and_cpu(colour_images, colour_labels, tmp_path)
         env=os.environ | {"CUDA_VISIBLE_DEVICES": ""},
     )
     assert without.stdout.strip() == "{'cpu'}", without.stderr
-
-
-class Malicious:
-    def __init__(self, path):
-        self.path = path
-
-    def __reduce__(self):
-        return open, (str(self.path), "w")
 
 
 @pytest.mark.parametrize("name", ["w.pth", "w.safetensors", "w.pt", "w.bin", "w.npz"])

@@ -8,25 +8,11 @@ import pytest
 from numpy.testing import assert_array_equal
 from sklearn.datasets import load_digits
 from sklearn.model_selection import GridSearchCV, cross_val_predict
-from torch import nn
 
 from sklearn_clce import CLCEClassifier
+from small_backbones import Counting
 
 GRID = {"temperature": [0.05, 0.1, 0.5], "weight": [0.0, 0.3, 0.6, 0.9]}
-
-
-class Counting(nn.Module):
-    """Counts the images that it has seen, over all copies of it."""
-
-    seen = 0
-
-    def __init__(self):
-        super().__init__()
-        self.pool = nn.AdaptiveAvgPool2d(4)
-
-    def forward(self, images):
-        Counting.seen += len(images)
-        return self.pool(images).flatten(1)
 
 
 @pytest.fixture(scope="module")
@@ -38,12 +24,6 @@ def images():
 def head(memory, **params):
     defaults = {"max_epochs": 2, "random_state": 0, "trainable": "head", "projection_dim": 16}
     return CLCEClassifier(Counting(), memory=memory, **defaults | params)
-
-
-@pytest.fixture
-def count():
-    Counting.seen = 0
-    return lambda: Counting.seen
 
 
 def test_grid_search_runs_frozen_backbone_once_per_image(images, count, tmp_path):

@@ -23,3 +23,17 @@ class TinyBackbone(nn.Module):
 
     def forward(self, images):
         return self.layers(images).mean(dim=(2, 3))
+
+
+class Counting(nn.Module):
+    """Counts the images that it has seen, over all copies of it."""
+
+    seen = 0
+
+    def __init__(self):
+        super().__init__()
+        self.pool = nn.AdaptiveAvgPool2d(4)
+
+    def forward(self, images):
+        Counting.seen += len(images)
+        return self.pool(images).flatten(1)
