@@ -9,16 +9,17 @@ from contextlib import contextmanager
 from functools import wraps
 from inspect import signature
 from numbers import Real
-from typing import Any, Concatenate, ParamSpec
+from typing import Any, Concatenate, ParamSpec, Self
 
 import numpy as np
 import torch
+from sklearn.base import BaseEstimator
 
 P = ParamSpec("P")
 
 
 def to_numpy(values: Any) -> Any:
-    """Make an array of a tensor of any device and dtype, and arrays of a list of them."""
+    """Convert a tensor of any device and dtype, or a list of them, to arrays."""
     if isinstance(values, (list, tuple)) and values and isinstance(values[0], torch.Tensor):
         return [to_numpy(one) for one in values]
     if not isinstance(values, torch.Tensor):
@@ -28,33 +29,33 @@ def to_numpy(values: Any) -> Any:
 
 
 def check_not_swapped(X: Any, y: Any) -> None:
-    """Raise a ValueError where y holds pictures or vectors, and X what could be their labels."""
+    """Raise a ValueError if y holds images or vectors, and X what could be their labels."""
     first = _first(X)
     is_label = isinstance(first, (str, Real)) and _n_axes_of_items(X) == 0
     if is_label and _n_axes_of_items(y) > 0:
         raise ValueError(
-            f"X and y are swapped: y holds pictures, or vectors, and X holds {first!r}; "
-            "fit(X, y) takes the pictures first"
+            f"X and y are swapped: y holds images, or vectors, and X holds {first!r}; "
+            "fit(X, y) takes the images first"
         )
 
 
 def check_not_images(X: Any) -> None:
-    """Raise a ValueError where pictures are handed in as features."""
+    """Raise a ValueError if images are passed as features."""
     first = X if isinstance(X, (str, os.PathLike)) else _first(X)
     is_path = isinstance(first, (str, os.PathLike))
     if is_path or _n_axes_of_items(X) > 1:
-        pictures = f"paths, such as {first!r}," if is_path else "images"
+        images = f"paths, such as {first!r}," if is_path else "images"
         raise ValueError(
-            f"backbone='precomputed': X holds {pictures} and a feature vector for each sample is "
+            f"backbone='precomputed': X holds {images} and a feature vector for each sample is "
             "required; BackboneFeatures() makes them, or name a backbone"
         )
 
 
 def _first(items: Any) -> Any:
-    """Return the first of some items, or None where there is none to be had."""
+    """Return the first of some items, or None if it can't be read."""
     if hasattr(items, "iloc"):
-        items = items.iloc[:1].to_numpy()  # of a data frame iteration gives the names of columns
-    # a data set of the user's is not read here, a generator not used up
+        items = items.iloc[:1].to_numpy()  # iterating a data frame gives the names of columns
+    # a Dataset is not read here, and a generator not consumed
     if not isinstance(items, (list, tuple, np.ndarray, torch.Tensor)) or len(items) == 0:
         return None
     first = items[0]
@@ -65,39 +66,63 @@ def _first(items: Any) -> Any:
 
 
 def _n_axes_of_items(items: Any) -> int:
-    """Count the axes of an item: 0 for a label, 1 for a vector, 2 or more for a picture."""
+    """Count the axes of an item: 0 for a label, 1 for a vector, 2 or more for an image."""
     item = _first(items)
     if isinstance(item, (str, os.PathLike)):
-        is_file = os.path.splitext(item)[1] and os.path.isfile(item)  # a label may have its name
+        is_file = os.path.splitext(item)[1] and os.path.isfile(item)  # a label may equal it
         return 3 if is_file else 0
     if getattr(item, "size", None) == 1:  # of a column of labels
         return 0
     return getattr(item, "ndim", 0) or 2 * hasattr(item, "getbands")  # of PIL
 
 
+# What people type for a parameter, and what it is called here.
+ALIASES = {
+    "alpha": "weight",
+    "bs": "batch_size",
+    "epochs": "max_epochs",
+    "img_size": "image_size",
+    "input_size": "image_size",
+    "lam": "weight",
+    "lr": "learning_rate",
+    "model": "backbone",
+    "model_name": "backbone",
+    "n_epochs": "max_epochs",
+    "n_jobs": "num_workers",
+    "optimizer": 'skorch_params={"optimizer": ...}',
+    "patience": "n_iter_no_change",
+    "seed": "random_state",
+    "size": "image_size",
+    "tau": "temperature",
+    "transform": "augment",
+    "transforms": "augment",
+    "wd": "weight_decay",
+}
+
+
 def suggestion(name: str, known: Iterable[str]) -> str:
     """Return " Did you mean ...?" for names near a known one, else an empty string.
 
-    The nearest comes first; of names that are equally near, the one known first. Where none is
-    near, it may stand for the first letters of one, as lr for learning_rate.
+    The nearest comes first; of names that are equally near, the one known first.
     """
     known = list(dict.fromkeys(known))
     near = difflib.get_close_matches(name, known, n=len(known), cutoff=0.7)
     # in the order of the arguments: get_close_matches compares so, and the ratio is not symmetric
     distance = {other: -difflib.SequenceMatcher(None, other, name).ratio() for other in near}
     near = sorted(near, key=lambda other: (distance[other], known.index(other)))[:3]
-    near = near or [other for other in known if len(name) > 1 and _initials(other) == name][:3]
     return f" Did you mean {', '.join(map(repr, near))}?" if near else ""
 
 
-def _initials(name: str) -> str:
-    return "".join(word[:1] for word in name.split("_"))
+def _suggest_parameter(name: str, known: list[str]) -> str:
+    """Suggest the parameter that an alias stands for, else the nearest ones."""
+    meant = ALIASES.get(name, "")
+    return f" Did you mean {meant!r}?" if meant.split("=")[0] in known else suggestion(name, known)
 
 
 def suggests_parameters(
     init: Callable[Concatenate[Any, P], None],
 ) -> Callable[Concatenate[Any, P], None]:
-    """Make an ``__init__`` answer a keyword that is not a parameter with the nearest one."""
+    """Make an ``__init__`` answer an unknown keyword with the parameter that was meant."""
     known = [name for name in signature(init).parameters if name != "self"]
 
     @wraps(init)
@@ -106,16 +131,47 @@ def suggests_parameters(
             if name not in known:
                 raise TypeError(
                     f"{type(self).__name__}({name}=...): there is no such parameter."
-                    f"{suggestion(name, known)}"
+                    f"{_suggest_parameter(name, known)}"
                 )
         init(self, *args, **kwargs)
 
     return checked
 
 
+class SuggestingEstimator(BaseEstimator):
+    """An estimator whose ``set_params`` answers an unknown name as its ``__init__`` does."""
+
+    def set_params(self, **params: Any) -> Self:
+        """Set parameters of the estimator.
+
+        Parameters
+        ----------
+        **params : dict
+            New values by name.
+
+        Returns
+        -------
+        object
+            The estimator itself.
+
+        Raises
+        ------
+        ValueError
+            If a name is not that of a parameter; then none is set.
+        """
+        known = self._get_param_names()
+        for name in params:
+            if name.split("__")[0] not in known:
+                raise ValueError(
+                    f"Invalid parameter {name!r} for estimator {self}."
+                    f"{_suggest_parameter(name, known)} Valid parameters are: {known}."
+                )
+        return super().set_params(**params)
+
+
 @contextmanager
 def prefix_errors(what: str) -> Iterator[None]:
-    """Say in errors of the block which arguments they are about."""
+    """Prefix errors of the block with the arguments that they are about."""
     try:
         yield
     except (ValueError, TypeError) as error:
@@ -125,7 +181,7 @@ def prefix_errors(what: str) -> Iterator[None]:
 
 @contextmanager
 def unchanged_on_error(estimator: Any) -> Iterator[None]:
-    """Give an estimator its attributes back when the block raises."""
+    """Restore the attributes of an estimator if the block raises."""
     before = dict(vars(estimator))
     try:
         yield

@@ -13,7 +13,6 @@ import numpy as np
 import torch
 from numpy.typing import ArrayLike
 from sklearn.base import (
-    BaseEstimator,
     ClassifierMixin,
     ClassNamePrefixFeaturesOutMixin,
     TransformerMixin,
@@ -31,6 +30,7 @@ from skorch.history import History
 from torch import Tensor, nn
 
 from ._checks import (
+    SuggestingEstimator,
     check_not_images,
     check_not_swapped,
     suggestion,
@@ -76,7 +76,7 @@ class CLCEClassifier(
     NoveltyMixin,
     ModelFileMixin,
     OnnxMixin,
-    BaseEstimator,
+    SuggestingEstimator,
 ):
     """Image classifier: a pretrained backbone, fine-tuned with the CLCE criterion.
 

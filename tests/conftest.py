@@ -1,7 +1,8 @@
-"""Fixtures that several test files share."""
+"""Fixtures for all test files."""
 
 import os
 import random
+from functools import partial
 
 # scikit-learn runs its array API check only when SciPy was imported with this set.
 os.environ.setdefault("SCIPY_ARRAY_API", "1")
@@ -12,12 +13,13 @@ import pytest
 import torch
 from sklearn.datasets import load_digits, load_sample_images
 
-from small_backbones import TinyBackbone
+from sklearn_clce import CLCEClassifier
+from small_backbones import Counting, TinyBackbone
 
 
 @pytest.fixture(autouse=True)
-def _same_draws_in_every_run():
-    """Let what a test leaves to the global generators be the same in any run and order."""
+def _seed_global_generators():
+    """Seed the global generators, so that a test gives the same in any run and order."""
     random.seed(0)
     np.random.seed(0)  # noqa: NPY002 - what random_state=None draws from
     torch.manual_seed(0)
@@ -26,6 +28,21 @@ def _same_draws_in_every_run():
 @pytest.fixture
 def tiny_backbone():
     return TinyBackbone()
+
+
+@pytest.fixture
+def on_images(tiny_backbone):
+    """A function that makes a classifier of small images; it takes parameters by name."""
+    return partial(
+        CLCEClassifier, tiny_backbone, max_epochs=2, batch_size=6, image_size=16, random_state=0
+    )
+
+
+@pytest.fixture
+def count():
+    """A function that returns how many images Counting backbones have seen in this test."""
+    Counting.seen = 0
+    return lambda: Counting.seen
 
 
 @pytest.fixture(scope="session")
@@ -39,7 +56,7 @@ def digits():
 
 @pytest.fixture(scope="session")
 def photos():
-    """scikit-learn's two sample pictures, china.jpg and flower.jpg, uint8 (427, 640, 3)."""
+    """scikit-learn's two sample images, china.jpg and flower.jpg, uint8 (427, 640, 3)."""
     return load_sample_images().images
 
 

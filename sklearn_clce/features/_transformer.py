@@ -9,13 +9,13 @@ from typing import Any, Literal, Self
 import joblib
 import numpy as np
 import torch
-from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, TransformerMixin
+from sklearn.base import ClassNamePrefixFeaturesOutMixin, TransformerMixin
 from sklearn.utils import Tags
 from sklearn.utils._param_validation import HasMethods, Interval, StrOptions
 from sklearn.utils.validation import validate_data
 from torch import nn
 
-from .._checks import suggests_parameters
+from .._checks import SuggestingEstimator, suggests_parameters
 from .._system import gpu_lock, resolve_device, resolve_precision, seeded_torch
 from ..backbones import FrozenBackbone, count_features, frozen_backbone
 from ..data import Images, as_images
@@ -25,7 +25,7 @@ from ._store import FeatureStore, open_store
 PROBE_SIZE = 64  # of an image that asks a backbone without a size for its width
 
 
-class BackboneFeatures(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
+class BackboneFeatures(ClassNamePrefixFeaturesOutMixin, TransformerMixin, SuggestingEstimator):
     """Images to features: a frozen, pretrained backbone as a transformer.
 
     It stands in a pipeline before any classifier, or before

@@ -1,4 +1,4 @@
-"""scikit-learn's own checks: all of them, and none switched off by a tag."""
+"""scikit-learn's estimator checks: every check passes and no tag switches one off."""
 
 import pytest
 from sklearn.base import clone
@@ -8,13 +8,13 @@ from sklearn.utils.estimator_checks import check_estimator
 
 from sklearn_clce import CLCEClassifier
 
-# The batches and contrastive pairs of weighted rows are not those of repeated ones;
+# Weighted samples form other batches and contrastive pairs than repeated ones;
 # scikit-learn lists the same check for its MLPClassifier.
 EXPECTED_TO_FAIL = {"check_sample_weight_equivalence_on_dense_data": "mini-batches"}
 
 
 @pytest.mark.filterwarnings("default")
-def test_every_check_of_scikit_learn_passes():
+def test_check_estimator_passes():
     clf = CLCEClassifier("precomputed", max_epochs=50, learning_rate=0.01)
     results = check_estimator(
         clf, expected_failed_checks=EXPECTED_TO_FAIL, on_fail=None, on_skip=None
@@ -43,12 +43,12 @@ def test_every_check_of_scikit_learn_passes():
     ],
 )
 @pytest.mark.parametrize("backbone", ["efficientnet_lite0", "module"])
-def test_checks_without_data_pass_on_image_backbones(check, backbone, tiny_backbone):
+def test_data_free_checks_pass_on_image_backbones(check, backbone, tiny_backbone):
     backbone = tiny_backbone if backbone == "module" else backbone
     getattr(estimator_checks, check)("CLCEClassifier", CLCEClassifier(backbone))
 
 
-def test_every_method_says_that_it_is_not_fitted(colour_images):
+def test_unfitted_methods_raise_not_fitted_error(colour_images):
     clf = CLCEClassifier()
     for method in ("predict", "predict_proba", "decision_function", "transform"):
         with pytest.raises(NotFittedError, match="CLCEClassifier instance is not fitted"):

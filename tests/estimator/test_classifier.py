@@ -1,4 +1,4 @@
-"""The estimator as a scikit-learn user meets it."""
+"""The classifier in scikit-learn's use: labels, meta-estimators, weights, seeds, pickles."""
 
 import pickle
 from functools import partial
@@ -20,6 +20,7 @@ from sklearn.utils.class_weight import compute_sample_weight
 from skorch.callbacks import Callback
 from torch import nn
 
+import small_fits
 from sklearn_clce import CLCEClassifier, label_aware_contrastive_loss
 
 LABELS = {
@@ -32,28 +33,19 @@ LABELS = {
 }
 
 
-def head(**params):
-    defaults = {"backbone": "precomputed", "max_epochs": 15, "learning_rate": 0.01}
-    return CLCEClassifier(**defaults | {"random_state": 0} | params)
+head = partial(small_fits.head, max_epochs=15)
 
 
 @pytest.fixture(scope="module")
 def features():
-    """Three well separated clouds of 20 rows."""
+    """Three well separated clouds of 20 samples."""
     rng = np.random.default_rng(0)
     codes = np.arange(60) % 3
     return rng.normal(size=(60, 6)) + 4 * np.eye(3, 6)[codes], codes
 
 
-@pytest.fixture
-def on_images(tiny_backbone):
-    return partial(
-        CLCEClassifier, tiny_backbone, max_epochs=2, batch_size=6, image_size=16, random_state=0
-    )
-
-
 @pytest.mark.parametrize("kind", LABELS)
-def test_labels_come_back_as_they_went_in(kind, features):
+def test_predicted_labels_keep_kind_and_dtype(kind, features):
     X, codes = features
     y = LABELS[kind][codes]
     clf = head().fit(X, y)
@@ -84,7 +76,7 @@ def test_labels_come_back_as_they_went_in(kind, features):
     ],
     ids=["Pipeline", "GridSearchCV", "VotingClassifier", "CalibratedClassifierCV"],
 )
-def test_labels_inside_meta_estimators(kind, wrap, features):
+def test_meta_estimators_accept_labels_of_any_kind(kind, wrap, features):
     X, codes = features
     y = LABELS[kind][codes]
     fitted = wrap(head(max_epochs=8)).fit(X, y)
@@ -95,7 +87,7 @@ def test_labels_inside_meta_estimators(kind, wrap, features):
 
 
 @pytest.mark.parametrize("kind", LABELS)
-def test_labels_in_cross_validation(kind, features):
+def test_cross_validation_accepts_labels_of_any_kind(kind, features):
     X, codes = features
     y = LABELS[kind][codes]
     assert cross_val_score(head(), X, y, cv=3).mean() > 0.95
@@ -104,7 +96,7 @@ def test_labels_in_cross_validation(kind, features):
     assert log_loss > -0.1
 
 
-def test_grid_search_finds_the_criterion_s_parameters(features):
+def test_grid_search_tunes_criterion_parameters(features):
     X, codes = features
     grid = {"temperature": [0.05, 0.5], "weight": [0.0, 0.9], "hardness": [0.0, 1.0]}
     search = GridSearchCV(head(max_epochs=2), grid, cv=2).fit(X, codes)
@@ -112,7 +104,7 @@ def test_grid_search_finds_the_criterion_s_parameters(features):
     assert set(search.best_params_) == set(grid)
 
 
-def test_the_criterion_is_what_the_parameters_say(features):
+def test_criterion_gets_estimator_parameters(features):
     X, codes = features
     clf = head(max_epochs=1, weight=0.3, temperature=0.7, hardness=2.0, label_smoothing=0.1)
     criterion = clf.fit(X, codes).net_.criterion_
@@ -120,7 +112,7 @@ def test_the_criterion_is_what_the_parameters_say(features):
     assert (criterion.hardness, criterion.label_smoothing) == (2.0, 0.1)
 
 
-def test_the_contrastive_term_pulls_embeddings_of_a_class_together(features):
+def test_contrastive_term_clusters_embeddings_by_class(features):
     X, codes = features
 
     least = np.log(19)  # 19 positives that coincide, and negatives far away
@@ -134,7 +126,7 @@ def test_the_contrastive_term_pulls_embeddings_of_a_class_together(features):
 
 
 @pytest.mark.parametrize("trainable", ["all", "head"])
-def test_same_random_state_same_model_bit_for_bit(
+def test_random_state_makes_fit_reproducible_bit_for_bit(
     on_images, trainable, colour_images, colour_labels
 ):
     first = on_images(trainable=trainable).fit(colour_images, colour_labels)
@@ -155,7 +147,9 @@ def numpy_global_state():
 
 
 @pytest.mark.parametrize("trainable", ["all", "head"])
-def test_global_generators_are_left_alone(on_images, trainable, colour_images, colour_labels):
+def test_global_generators_are_unchanged_by_fit_and_predict(
+    on_images, trainable, colour_images, colour_labels
+):
     torch_state, numpy_state = torch.get_rng_state(), numpy_global_state()
     clf = on_images(trainable=trainable).fit(colour_images, colour_labels)
     clf.predict(colour_images)
@@ -171,13 +165,13 @@ def test_fits_do_not_depend_on_global_generators(on_images, colour_images, colou
 
 
 @pytest.mark.parametrize("num_workers", [1, 2])
-def test_workers_give_the_same_model(num_workers, on_images, colour_images, colour_labels):
+def test_num_workers_does_not_change_model(num_workers, on_images, colour_images, colour_labels):
     expected = on_images(max_epochs=1).fit(colour_images, colour_labels)
     clf = on_images(max_epochs=1, num_workers=num_workers).fit(colour_images, colour_labels)
     assert_array_equal(clf.predict_proba(colour_images), expected.predict_proba(colour_images))
 
 
-def test_the_bundled_backbone_learns_digits_from_few_labels(digits):
+def test_bundled_backbone_learns_digits_from_few_labels(digits):
     X, y = digits
     clf = CLCEClassifier(image_size=64, max_epochs=12, batch_size=10, random_state=0)
     assert clf.fit(X[:30], y[:30]).score(X[30:], y[30:]) > 0.8
@@ -188,7 +182,9 @@ def batch_statistics(module):
     return {k: v.clone() for k, v in module.state_dict().items() if "running" in k}
 
 
-def test_a_frozen_backbone_does_not_move(on_images, tiny_backbone, colour_images, colour_labels):
+def test_frozen_backbone_keeps_weights_and_statistics(
+    on_images, tiny_backbone, colour_images, colour_labels
+):
     clf = on_images(trainable="head").fit(colour_images, colour_labels)
     for name, value in tiny_backbone.state_dict().items():
         assert torch.equal(clf.module_.backbone.state_dict()[name], value)
@@ -202,7 +198,7 @@ def test_a_frozen_backbone_does_not_move(on_images, tiny_backbone, colour_images
     assert all(not p.requires_grad for p in clf.module_.backbone.parameters())
 
 
-def test_a_frozen_backbone_runs_once_for_each_image(colour_images, colour_labels, tiny_backbone):
+def test_frozen_backbone_runs_once_per_image(colour_images, colour_labels, tiny_backbone):
     clf = CLCEClassifier(tiny_backbone, trainable="head", max_epochs=7, random_state=0)
     seen = []
     tiny_backbone.register_forward_hook(lambda _, images, __: seen.append(len(images[0])))
@@ -211,13 +207,15 @@ def test_a_frozen_backbone_runs_once_for_each_image(colour_images, colour_labels
     assert counted == len(colour_images)
 
 
-def test_a_trained_backbone_does_move(on_images, tiny_backbone, colour_images, colour_labels):
+def test_trained_backbone_changes_every_weight(
+    on_images, tiny_backbone, colour_images, colour_labels
+):
     clf = on_images().fit(colour_images, colour_labels)
     trained, original = clf.module_.backbone.state_dict(), tiny_backbone.state_dict()
     assert not any(torch.equal(trained[k], v) for k, v in original.items())
 
 
-def test_a_second_fit_starts_again(on_images, tiny_backbone, colour_images, colour_labels):
+def test_second_fit_starts_from_scratch(on_images, tiny_backbone, colour_images, colour_labels):
     before = {k: v.clone() for k, v in tiny_backbone.state_dict().items()}
     clf = on_images().fit(colour_images, colour_labels)
     once = clf.predict_proba(colour_images)
@@ -229,7 +227,7 @@ def test_a_second_fit_starts_again(on_images, tiny_backbone, colour_images, colo
     ("trainable", "projection_dim", "width"),
     [("all", "auto", 16), ("head", "auto", 128), ("all", 7, 7), ("head", None, 16)],
 )
-def test_width_of_the_embedding(
+def test_transform_gives_embeddings_of_expected_width(
     on_images, trainable, projection_dim, width, colour_images, colour_labels
 ):
     clf = on_images(trainable=trainable, projection_dim=projection_dim)
@@ -242,7 +240,7 @@ def test_width_of_the_embedding(
     assert len(names) == width
 
 
-def test_embeddings_feed_another_estimator(on_images, colour_images, colour_labels):
+def test_transform_works_in_pipeline_and_set_output(on_images, colour_images, colour_labels):
     pipeline = make_pipeline(on_images(), KNeighborsClassifier(1)).fit(colour_images, colour_labels)
     assert pipeline.score(colour_images, colour_labels) == 1
     frame = on_images().set_output(transform="pandas").fit(colour_images, colour_labels)
@@ -250,7 +248,7 @@ def test_embeddings_feed_another_estimator(on_images, colour_images, colour_labe
 
 
 @pytest.mark.parametrize("class_weight", ["balanced", {"few": 9.0}])
-def test_class_weight_is_sample_weight(class_weight, features):
+def test_class_weight_equals_sample_weight(class_weight, features):
     X, codes = features
     rows = np.concatenate([np.flatnonzero(codes == 0), np.flatnonzero(codes == 1)[:4]])
     X, y = X[rows], np.where(codes[rows] == 0, "many", "few")
@@ -262,8 +260,8 @@ def test_class_weight_is_sample_weight(class_weight, features):
     assert not np.allclose(unweighted.fit(X, y).predict_proba(X), expected, rtol=0.01)
 
 
-def test_integer_weights_are_repeated_rows_where_they_can_be(features):
-    """Full batches and plain cross-entropy: nothing but rounding is left between them."""
+def test_integer_sample_weights_match_repeated_rows(features):
+    """With full batches and plain cross-entropy they differ by rounding only."""
     X, codes = features
     weights = np.arange(60) % 4
     clf = head(weight=0.0, batch_size=1000, max_epochs=5)
@@ -272,7 +270,7 @@ def test_integer_weights_are_repeated_rows_where_they_can_be(features):
     assert_allclose(weighted, repeated, rtol=5e-3, atol=1e-6)
 
 
-def test_rows_of_weight_zero_teach_nothing(features):
+def test_zero_weight_samples_are_not_learned(features):
     X, codes = features
     wrong = codes.copy()
     wrong[::2] = (wrong[::2] + 1) % 3
@@ -280,7 +278,7 @@ def test_rows_of_weight_zero_teach_nothing(features):
     assert clf.score(X, codes) > 0.95
 
 
-def test_sample_weight_is_routed_as_metadata(features):
+def test_sample_weight_is_routed_by_meta_estimators(features):
     X, codes = features
     weights = np.where(codes == 0, 5.0, 1.0)
     with config_context(enable_metadata_routing=True):
@@ -297,7 +295,7 @@ def test_sample_weight_is_routed_as_metadata(features):
     assert_array_equal(search.best_estimator_.predict_proba(X), expected)
 
 
-def test_nothing_is_printed_unless_asked_for(on_images, colour_images, colour_labels, capfd):
+def test_default_verbosity_prints_nothing(on_images, colour_images, colour_labels, capfd):
     clf = on_images().fit(colour_images, colour_labels)
     clf.partial_fit(colour_images, colour_labels).predict(colour_images)
     assert capfd.readouterr() == ("", "")
@@ -311,7 +309,7 @@ class CountEpochs(Callback):
         self.epochs += 1
 
 
-def test_skorch_takes_callbacks_and_parameters(features):
+def test_callbacks_and_skorch_params_reach_skorch(features):
     X, codes = features
     counter = CountEpochs()
     params = {"optimizer": torch.optim.SGD, "optimizer__momentum": 0.9}
@@ -328,12 +326,12 @@ def test_skorch_takes_callbacks_and_parameters(features):
         ({"optimiser": torch.optim.SGD}, (TypeError, ValueError), "optimiser"),
     ],
 )
-def test_bad_skorch_params(params, error, message, features):
+def test_bad_skorch_params_are_rejected(params, error, message, features):
     with pytest.raises(error, match=message):
         head(skorch_params=params).fit(*features)
 
 
-def test_pickle_holds_the_network_once_and_still_trains(on_images, colour_images, colour_labels):
+def test_pickle_holds_network_once_and_can_refit(on_images, colour_images, colour_labels):
     clf = on_images(batch_size=12).fit(colour_images, colour_labels)
     copy = pickle.loads(pickle.dumps(clf))
     assert_array_equal(copy.predict_proba(colour_images), clf.predict_proba(colour_images))
@@ -342,7 +340,7 @@ def test_pickle_holds_the_network_once_and_still_trains(on_images, colour_images
     assert_array_equal(again.predict_proba(colour_images), clf.predict_proba(colour_images))
 
 
-def test_pickle_does_not_repeat_a_large_module():
+def test_pickle_holds_large_module_once():
     wide = nn.Sequential(nn.AdaptiveAvgPool2d(8), nn.Flatten(), nn.Linear(192, 5000))
     X = np.random.default_rng(0).random((4, 8, 8, 3))
     clf = CLCEClassifier(wide, trainable="head", projection_dim=None, max_epochs=1, random_state=0)
@@ -354,7 +352,7 @@ def test_pickle_does_not_repeat_a_large_module():
 @pytest.mark.cuda
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 @pytest.mark.parametrize("trainable", ["all", "head"])
-def test_cuda_is_used_and_a_pickle_comes_back(on_images, trainable, colour_images, colour_labels):
+def test_cuda_fit_survives_pickle(on_images, trainable, colour_images, colour_labels):
     clf = on_images(trainable=trainable).fit(colour_images, colour_labels)
     assert next(clf.module_.parameters()).device.type == "cuda"
     copy = pickle.loads(pickle.dumps(clf))

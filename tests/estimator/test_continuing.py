@@ -1,4 +1,4 @@
-"""Going on from a fit: partial_fit and warm_start."""
+"""Continuing a fit: partial_fit and warm_start."""
 
 import copy
 import pickle
@@ -26,14 +26,14 @@ def test_partial_fit_learns_from_parts(clouds):
     assert set(clf.history_[:, "lr"]) == {0.01}
 
 
-def test_partial_fit_needs_no_row_of_each_class_in_each_call(clouds):
+def test_partial_fit_accepts_calls_with_missing_classes(clouds):
     X, codes = clouds
     clf = head().partial_fit(X, codes, classes=[0, 1, 2, 3])
     clf.partial_fit(X[codes == 1], codes[codes == 1])
     assert clf.predict_proba(X).shape == (60, 4)
 
 
-def test_partial_fit_goes_on_after_fit_and_after_a_pickle(clouds):
+def test_partial_fit_continues_after_fit_and_pickle(clouds):
     X, codes = clouds
     clf = head().fit(X, codes)
     before = weights_of(clf)
@@ -45,7 +45,7 @@ def test_partial_fit_goes_on_after_fit_and_after_a_pickle(clouds):
 
 
 @pytest.mark.parametrize("name", ["temperature", "weight", "hardness", "label_smoothing"])
-def test_changed_parameters_take_effect(name, clouds):
+def test_partial_fit_applies_changed_criterion_parameters(name, clouds):
     X, codes = clouds
     clf = head().partial_fit(X, codes, classes=[0, 1, 2])
     other = copy.deepcopy(clf).set_params(**{name: 0.9})
@@ -55,7 +55,7 @@ def test_changed_parameters_take_effect(name, clouds):
     assert not same_weights(weights_of(clf), weights_of(other))
 
 
-def test_a_changed_learning_rate_takes_effect(clouds):
+def test_partial_fit_applies_changed_learning_rate(clouds):
     X, codes = clouds
     clf = head().partial_fit(X, codes, classes=[0, 1, 2])
     before = weights_of(clf)
@@ -70,7 +70,7 @@ def test_a_changed_learning_rate_takes_effect(clouds):
         ([0, 1, 2], [0, 1, 2, 3], "is not the same as on last call"),
     ],
 )
-def test_partial_fit_refuses_and_changes_nothing(y, classes, message, clouds):
+def test_partial_fit_error_changes_nothing(y, classes, message, clouds):
     X, codes = clouds
     clf = head().partial_fit(X, codes, classes=[0, 1, 2])
     before = clf.predict_proba(X)
@@ -80,19 +80,17 @@ def test_partial_fit_refuses_and_changes_nothing(y, classes, message, clouds):
     assert_array_equal(clf.classes_, [0, 1, 2])
 
 
-def test_partial_fit_sets_no_rows_aside(clouds):
+def test_partial_fit_rejects_early_stopping(clouds):
     with pytest.raises(ValueError, match="partial_fit does not support early_stopping=True"):
         head(early_stopping=True).partial_fit(*clouds, classes=[0, 1, 2])
 
 
-def test_first_partial_fit_needs_classes(clouds):
+def test_first_partial_fit_requires_classes(clouds):
     with pytest.raises(ValueError, match="classes must be passed on the first call"):
         head().partial_fit(*clouds)
 
 
-def test_an_error_in_the_middle_of_partial_fit_changes_nothing(
-    tiny_backbone, colour_images, colour_labels
-):
+def test_partial_fit_error_mid_epoch_changes_nothing(tiny_backbone, colour_images, colour_labels):
     clf = CLCEClassifier(tiny_backbone, batch_size=4, max_epochs=1, augment=None, random_state=0)
     clf.fit(colour_images, colour_labels)
     before = weights_of(clf)
@@ -103,7 +101,7 @@ def test_an_error_in_the_middle_of_partial_fit_changes_nothing(
     assert same_weights(before, weights_of(clf))
 
 
-def test_warm_start_goes_on(clouds):
+def test_warm_start_continues_training(clouds):
     X, codes = clouds
     clf = head(warm_start=True, max_epochs=2).fit(X, codes)
     first = weights_of(clf)
@@ -114,7 +112,7 @@ def test_warm_start_goes_on(clouds):
         clf.fit(X, codes + 1)
 
 
-def test_pickles_hold_optimizer_state_only_for_a_warm_start(clouds):
+def test_pickle_holds_optimizer_state_only_for_warm_start(clouds):
     X, codes = clouds
     sizes = {
         warm: len(pickle.dumps(head(warm_start=warm, projection_dim=200).fit(X, codes)))
@@ -128,7 +126,7 @@ def test_pickles_hold_optimizer_state_only_for_a_warm_start(clouds):
 
 @pytest.mark.filterwarnings("ignore:The number of unique classes")
 @pytest.mark.parametrize("n_classes", [3, 20, 100])
-def test_numbers_and_text_are_never_the_same_label(n_classes):
+def test_numbers_and_strings_are_distinct_labels(n_classes):
     X, codes = np.eye(n_classes), np.arange(n_classes)
     for y, other in ((codes, codes.astype(str)), (codes.astype(str), codes)):
         clf = head(max_epochs=1, weight=0.0).fit(X, y)
@@ -140,7 +138,7 @@ def test_numbers_and_text_are_never_the_same_label(n_classes):
 
 
 @pytest.mark.parametrize("dtype", ["Int64", "boolean"])
-def test_nullable_columns_keep_their_kind(dtype, clouds):
+def test_nullable_label_columns_keep_their_dtype(dtype, clouds):
     X, codes = clouds
     y = pd.Series(codes % 2).astype(dtype)
     for labels in (y, y.to_frame()):

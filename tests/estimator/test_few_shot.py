@@ -1,4 +1,4 @@
-"""Episodes: the same for all, honest intervals, one pass of a frozen backbone."""
+"""few_shot_score: equal episodes for all estimators, intervals, one pass of a frozen backbone."""
 
 import numpy as np
 import pytest
@@ -9,16 +9,16 @@ from sklearn.datasets import load_digits
 from sklearn.linear_model import LogisticRegression
 from sklearn.neighbors import KNeighborsClassifier
 from sklearn.pipeline import make_pipeline
-from torch import nn
 
 from sklearn_clce import BackboneFeatures, CLCEClassifier, few_shot_score
 from sklearn_clce.features import FeatureStore
+from small_backbones import Counting
 
 SHORT = {"n_way": 3, "k_shot": 2, "n_queries": 4, "n_episodes": 6, "random_state": 0}
 
 
 class Recorder(ClassifierMixin, BaseEstimator):
-    """Remembers what it was fitted on and asked for; knows the label, which is X."""
+    """Records its support and queries; predicts the label, which X holds."""
 
     seen = []
 
@@ -36,23 +36,9 @@ class Recorder(ClassifierMixin, BaseEstimator):
         return np.where(np.isin(labels, self.wrong), -1, labels)
 
 
-class Counting(nn.Module):
-    """Counts the images that it has seen, over all copies of it."""
-
-    seen = 0
-
-    def __init__(self):
-        super().__init__()
-        self.pool = nn.AdaptiveAvgPool2d(4)
-
-    def forward(self, images):
-        Counting.seen += len(images)
-        return self.pool(images).flatten(1)
-
-
 @pytest.fixture
 def numbered():
-    """Row numbers and labels of 5 classes with 8 rows each, and the labels."""
+    """Indices and labels of 5 classes with 8 samples each, and the labels."""
     y = np.arange(40) % 5
     return np.column_stack([np.arange(40), y]), y
 
@@ -63,12 +49,6 @@ def episodes():
     return lambda: Recorder.seen
 
 
-@pytest.fixture
-def count():
-    Counting.seen = 0
-    return lambda: Counting.seen
-
-
 @pytest.fixture(scope="module")
 def pictures():
     data = load_digits(n_class=4)
@@ -76,7 +56,7 @@ def pictures():
     return data.images[rows] / 16, data.target[rows]
 
 
-def test_an_episode_holds_the_asked_for_images_of_each_class(numbered, episodes):
+def test_episode_has_requested_images_per_class(numbered, episodes):
     X, y = numbered
     few_shot_score(Recorder(), X, y, **SHORT)
     assert len(episodes()) == 6
@@ -91,7 +71,7 @@ def test_an_episode_holds_the_asked_for_images_of_each_class(numbered, episodes)
     assert len({tuple(episode["support"]) for episode in episodes()}) > 1
 
 
-def test_the_score_is_the_share_of_right_queries(numbered):
+def test_score_is_share_of_correct_queries(numbered):
     X, y = numbered
     assert_array_equal(few_shot_score(Recorder(), X, y, **SHORT).scores, np.ones(6))
     wrong = few_shot_score(Recorder(wrong=[0]), X, y, **SHORT)
@@ -100,7 +80,7 @@ def test_the_score_is_the_share_of_right_queries(numbered):
     assert_array_equal(all_classes.scores, np.full(6, 0.8))
 
 
-def test_estimators_meet_the_same_episodes(numbered, episodes):
+def test_episodes_are_equal_for_all_estimators(numbered, episodes):
     X, y = numbered
     few_shot_score(Recorder(), X, y, **SHORT)
     few_shot_score(Recorder(wrong=[1]), X, y, **SHORT)
@@ -115,7 +95,7 @@ def test_estimators_meet_the_same_episodes(numbered, episodes):
     )
 
 
-def test_classes_are_those_of_a_split(numbered, episodes):
+def test_classes_parameter_restricts_episodes(numbered, episodes):
     X, y = numbered
     names = np.array(["ape", "bee", "cat", "dog", "elk"])[y]
     few_shot_score(Recorder(), X, names, **SHORT, classes=["elk", "ape", "bee"])
@@ -123,7 +103,7 @@ def test_classes_are_those_of_a_split(numbered, episodes):
         assert set(episode["labels"]) == {"elk", "ape", "bee"}
 
 
-def test_interval_is_students(numbered):
+def test_interval_is_students_t(numbered):
     X, y = numbered
     score = few_shot_score(Recorder(wrong=[0]), X, y, **SHORT)
     expected = stats.t.interval(0.95, 5, loc=score.scores.mean(), scale=stats.sem(score.scores))
@@ -133,7 +113,7 @@ def test_interval_is_students(numbered):
     assert repr(score).endswith("3-way 2-shot, 6 episodes)")
 
 
-def test_several_processes_give_the_same_scores(pictures):
+def test_n_jobs_does_not_change_scores(pictures):
     X, y = pictures
     clf = KNeighborsClassifier(1)
     X = X.reshape(len(X), -1)
@@ -153,7 +133,7 @@ def test_several_processes_give_the_same_scores(pictures):
     ],
     ids=["pipeline", "head"],
 )
-def test_a_frozen_backbone_runs_once_for_each_image(make, pictures, count, episodes):
+def test_frozen_backbone_runs_once_per_image(make, pictures, count, episodes):
     X, y = pictures
     options = SHORT | {"n_episodes": 12}
     rows = np.column_stack([np.arange(len(y)), y])
@@ -162,13 +142,13 @@ def test_a_frozen_backbone_runs_once_for_each_image(make, pictures, count, episo
     classifier = make(Counting())
     few_shot_score(classifier, X, y, **options)
     in_all_episodes = 12 * 3 * (2 + 4)
-    assert len(met) <= count() <= len(met) + 1 < in_all_episodes  # one tells the features' width
+    assert len(met) <= count() <= len(met) + 1 < in_all_episodes  # one gives the width of features
     for part in [classifier, *classifier.get_params().values()]:
         if isinstance(part, (BackboneFeatures, CLCEClassifier)):
             assert part.memory is None
 
 
-def test_a_folder_of_the_user_is_used(pictures, count, tmp_path):
+def test_memory_folder_of_user_is_reused(pictures, count, tmp_path):
     X, y = pictures
     classifier = make_pipeline(
         BackboneFeatures(Counting(), memory=tmp_path), KNeighborsClassifier(1)
@@ -180,7 +160,7 @@ def test_a_folder_of_the_user_is_used(pictures, count, tmp_path):
     assert FeatureStore(tmp_path).path.exists()
 
 
-def test_paths_are_drawn_from(pictures, tmp_path):
+def test_file_paths_are_accepted(pictures, tmp_path):
     from PIL import Image
 
     X, y = pictures
@@ -193,7 +173,7 @@ def test_paths_are_drawn_from(pictures, tmp_path):
 
 
 @pytest.mark.parametrize("kind", ["h5py", "zarr"])
-def test_arrays_on_disk_are_drawn_from(kind, pictures, tmp_path):
+def test_arrays_on_disk_are_accepted(kind, pictures, tmp_path):
     library = pytest.importorskip(kind)
     X, y = pictures
     stored = (
@@ -217,13 +197,13 @@ def test_arrays_on_disk_are_drawn_from(kind, pictures, tmp_path):
         ({"classes": [0, 1, 9]}, r"classes holds labels that are not in y: \[9\]"),
     ],
 )
-def test_errors_name_what_is_required(numbered, changed, message):
+def test_bad_parameters_are_rejected_with_remedy(numbered, changed, message):
     X, y = numbered
     with pytest.raises(ValueError, match=message):
         few_shot_score(Recorder(), X, y, **SHORT | changed)
 
 
-def test_rows_and_labels_must_agree(numbered):
+def test_bad_lengths_and_estimators_are_rejected(numbered):
     X, y = numbered
     with pytest.raises(ValueError, match="inconsistent numbers of samples"):
         few_shot_score(Recorder(), X, y[:-1], **SHORT)

@@ -1,4 +1,4 @@
-"""Fits give what they gave when they were frozen."""
+"""Small fits give the results that were frozen."""
 
 import json
 

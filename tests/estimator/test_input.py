@@ -1,4 +1,4 @@
-"""What a fit takes, and that what it refuses changes nothing."""
+"""Input that fit and predict accept; rejected input changes nothing."""
 
 from functools import partial
 
@@ -14,15 +14,8 @@ from image_kinds import KINDS
 from sklearn_clce import BackboneFeatures, CLCEClassifier
 
 
-@pytest.fixture
-def on_images(tiny_backbone):
-    return partial(
-        CLCEClassifier, tiny_backbone, max_epochs=2, batch_size=6, image_size=16, random_state=0
-    )
-
-
 @pytest.mark.parametrize("kind", KINDS)
-def test_every_kind_of_image_gives_the_same_predictions(
+def test_image_kinds_give_equal_predictions(
     kind, on_images, colour_images, colour_labels, tmp_path
 ):
     expected = on_images().fit(colour_images, colour_labels)
@@ -40,7 +33,7 @@ SPLIT = [kind for kind in KINDS if not kind.startswith(("zarr", "datasets"))]
 
 
 @pytest.mark.parametrize("kind", SPLIT)
-def test_every_kind_of_image_survives_cross_validation(
+def test_image_kinds_survive_cross_validation(
     kind, on_images, colour_images, colour_labels, tmp_path
 ):
     X = KINDS[kind](colour_images, tmp_path)
@@ -50,7 +43,7 @@ def test_every_kind_of_image_survives_cross_validation(
     assert_array_equal(scores, expected)
 
 
-def test_flattened_images(on_images, colour_images, colour_labels):
+def test_flattened_images_match_image_arrays(on_images, colour_images, colour_labels):
     flat = pd.DataFrame(colour_images.reshape(12, -1)).rename(columns=str)
     clf = on_images(image_shape=(16, 20, 3)).fit(flat, colour_labels)
     expected = on_images().fit(colour_images, colour_labels)
@@ -61,13 +54,13 @@ def test_flattened_images(on_images, colour_images, colour_labels):
     assert not hasattr(clf, "feature_names_in_")
 
 
-def test_refitting_on_another_kind_forgets_the_columns(on_images, colour_images, colour_labels):
+def test_refit_on_arrays_forgets_columns(on_images, colour_images, colour_labels):
     clf = on_images(image_shape=(16, 20, 3)).fit(colour_images.reshape(12, -1), colour_labels)
     assert clf.fit(colour_images, colour_labels) is clf
     assert not hasattr(clf, "n_features_in_")
 
 
-def as_it_was(clf, X):
+def state_of(clf, X):
     return clf.predict_proba(X), dict(vars(clf))
 
 
@@ -89,18 +82,16 @@ BAD_FIT = {
 
 
 @pytest.mark.parametrize("case", BAD_FIT)
-def test_bad_input_gives_one_error_and_changes_nothing(
-    case, on_images, colour_images, colour_labels
-):
+def test_bad_input_raises_and_changes_nothing(case, on_images, colour_images, colour_labels):
     X = colour_images / 255
     spoil, params, message = BAD_FIT[case]
     clf = on_images().fit(X, colour_labels)
     good_params = clf.get_params(deep=False)
-    before, attributes = as_it_was(clf, X)
+    before, attributes = state_of(clf, X)
     with pytest.raises((ValueError, FileNotFoundError), match=message):
         clf.set_params(**params).fit(spoil(X), colour_labels)
     clf.set_params(**good_params)
-    after, attributes_after = as_it_was(clf, X)
+    after, attributes_after = state_of(clf, X)
     assert_array_equal(after, before)
     assert attributes_after == attributes
 
@@ -115,7 +106,7 @@ def test_bad_input_gives_one_error_and_changes_nothing(
         (np.eye(12, dtype=int), "y should be a 1d array"),
     ],
 )
-def test_bad_labels(y, message, on_images, colour_images):
+def test_bad_labels_are_rejected(y, message, on_images, colour_images):
     clf = on_images()
     with pytest.raises(ValueError, match=message):
         clf.fit(colour_images, y)
@@ -126,27 +117,25 @@ def test_bad_labels(y, message, on_images, colour_images):
     ("weights", "message"),
     [([-1] * 12, "Negative values"), ([0] * 12, "[Zz]ero"), ([1] * 11, "sample_weight")],
 )
-def test_bad_weights(weights, message, on_images, colour_images, colour_labels):
+def test_bad_sample_weights_are_rejected(weights, message, on_images, colour_images, colour_labels):
     with pytest.raises(ValueError, match=message):
         on_images().fit(colour_images, colour_labels, sample_weight=weights)
 
 
-def test_an_unreadable_file_in_the_middle_of_a_fit_changes_nothing(
-    on_images, colour_images, colour_labels, tmp_path
-):
+def test_unreadable_file_changes_nothing(on_images, colour_images, colour_labels, tmp_path):
     clf = on_images().fit(colour_images, colour_labels)
-    before, attributes = as_it_was(clf, colour_images)
+    before, attributes = state_of(clf, colour_images)
     paths = KINDS["list of paths"](colour_images, tmp_path)
     (tmp_path / "9.png").write_bytes(b"broken")
     for call in (partial(clf.fit, y=colour_labels), clf.predict):
         with pytest.raises(ValueError, match=r"X\[9\]: '.*9.png' can't be read as an image"):
             call(paths)
-    after, attributes_after = as_it_was(clf, colour_images)
+    after, attributes_after = state_of(clf, colour_images)
     assert_array_equal(after, before)
     assert attributes_after == attributes
 
 
-def test_bad_input_to_predict(on_images, colour_images, colour_labels):
+def test_bad_input_to_predict_is_rejected(on_images, colour_images, colour_labels):
     clf = on_images(image_shape=(16, 20, 3)).fit(colour_images.reshape(12, -1), colour_labels)
     with pytest.raises(ValueError, match=r"takes 960 pixels, but X has 959 features"):
         clf.predict(colour_images.reshape(12, -1)[:, 1:])
@@ -154,7 +143,7 @@ def test_bad_input_to_predict(on_images, colour_images, colour_labels):
         clf.predict(np.full((2, 16, 20, 3), np.nan))
 
 
-def test_unknown_parameter():
+def test_unknown_parameter_is_rejected():
     misspelt = "temprature"  # codespell:ignore
     with pytest.raises(TypeError, match=misspelt):
         CLCEClassifier(**{misspelt: 1})
@@ -164,7 +153,7 @@ def test_unknown_parameter():
 
 @pytest.mark.parametrize("trainable", ["all", "head"])
 @pytest.mark.parametrize("n_channels", [4, 5])
-def test_bands_reach_the_backbone_and_the_file(trainable, n_channels, tmp_path):
+def test_bands_reach_backbone_and_model_file(trainable, n_channels, tmp_path):
     X = np.random.default_rng(0).random((8, n_channels, 12, 12))
     clf = CLCEClassifier(
         "resnet10t",
@@ -184,15 +173,13 @@ def test_bands_reach_the_backbone_and_the_file(trainable, n_channels, tmp_path):
         loaded.predict(X[0])
 
 
-def test_pretrained_weights_are_adapted_to_bands():
+def test_pretrained_weights_adapt_to_bands():
     images = np.random.default_rng(0).random((2, 16, 16, 5))
     assert BackboneFeatures(image_size=64, device="cpu").transform(images).shape == (2, 1280)
 
 
 @pytest.mark.parametrize("kind", ["array", "paths"])
-def test_a_classifier_of_colour_knows_one_picture(
-    kind, on_images, colour_images, colour_labels, tmp_path
-):
+def test_single_colour_image_is_rejected(kind, on_images, colour_images, colour_labels, tmp_path):
     X = colour_images if kind == "array" else KINDS["list of paths"](colour_images, tmp_path)
     clf = on_images(max_epochs=1).fit(X, colour_labels)
     picture = torch.from_numpy(colour_images[0])
@@ -203,7 +190,7 @@ def test_a_classifier_of_colour_knows_one_picture(
 
 
 @pytest.mark.parametrize("kind", ["classifier", "features"])
-def test_colour_is_seen_where_the_first_image_is_grey(
+def test_colour_is_detected_after_grey_first_image(
     kind, on_images, tiny_backbone, colour_images, colour_labels
 ):
     X = [colour_images[0, :, :, 0], *colour_images[1:]]
@@ -216,11 +203,11 @@ def test_colour_is_seen_where_the_first_image_is_grey(
     with pytest.raises(ValueError, match=r"is one picture: hand in X\[None\]"):
         use(one)
     assert len(use(one[None])) == 1
-    assert len(BackboneFeatures(tiny_backbone).transform(one)) == 3  # grey, for all it knows
+    assert len(BackboneFeatures(tiny_backbone).transform(one)) == 3  # unfitted: three grey images
 
 
 @pytest.mark.parametrize("view", ["reversed", "reversed columns", "field"])
-def test_features_lie_in_memory_as_they_like(view, clouds):
+def test_features_of_any_memory_layout_are_accepted(view, clouds):
     X, y = np.ascontiguousarray(clouds[0], np.float32), clouds[1]
     fields = np.zeros(len(X), [("odd", "i1"), ("x", "f4", X.shape[1])])
     fields["x"] = X
@@ -241,7 +228,7 @@ TENSORS = {
 
 @pytest.mark.parametrize("kind", TENSORS)
 @pytest.mark.parametrize("dispatch", [False, True])
-def test_tensors_are_features_labels_and_weights(kind, dispatch, clouds, monkeypatch):
+def test_tensors_work_as_features_labels_and_weights(kind, dispatch, clouds, monkeypatch):
     monkeypatch.setenv("SCIPY_ARRAY_API", "1")
     X, y = clouds
     X, y = torch.from_numpy(X).bfloat16().float(), torch.from_numpy(y)
@@ -256,7 +243,7 @@ def test_tensors_are_features_labels_and_weights(kind, dispatch, clouds, monkeyp
         assert_array_equal(clf.predict_proba(made(X)), expected)
 
 
-def test_rows_of_flattened_images_may_be_tensors(on_images, colour_images, colour_labels):
+def test_flattened_images_accept_list_of_tensors(on_images, colour_images, colour_labels):
     clf = on_images(image_shape=(16, 20, 3))
     rows = colour_images.reshape(12, -1)
     expected = clf.fit(rows, colour_labels).predict_proba(rows)

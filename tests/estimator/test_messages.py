@@ -1,4 +1,4 @@
-"""What is said where something else was meant: the mistakes that people make."""
+"""Error messages and warnings for common mistakes."""
 
 import io
 import pickle
@@ -12,10 +12,12 @@ import pytest
 import torch
 from PIL import Image
 from sklearn.exceptions import DataConversionWarning
+from sklearn.model_selection import GridSearchCV
+from sklearn.pipeline import make_pipeline
 from torch.utils.data import TensorDataset
 
 from sklearn_clce import BackboneFeatures, CLCEClassifier
-from sklearn_clce._checks import suggestion
+from sklearn_clce._checks import ALIASES, suggestion
 from sklearn_clce.backbones import _hub, backbone_aliases, load_backbone
 from small_fits import head
 
@@ -31,7 +33,7 @@ def fitted(clouds):
     ids=str,
 )
 @pytest.mark.parametrize("kind", [list, pd.Series, lambda y: np.array(y, object)])
-def test_a_missing_label_is_named_by_its_place(clouds, missing, shown, kind):
+def test_missing_label_is_reported_with_index(clouds, missing, shown, kind):
     X, _ = clouds
     y = ["a", "b"] * (len(X) // 2)
     y[3] = y[8] = missing
@@ -41,7 +43,7 @@ def test_a_missing_label_is_named_by_its_place(clouds, missing, shown, kind):
         head().fit(X, kind(y))
 
 
-def test_a_missing_number_among_numbers_is_named_by_its_place(clouds):
+def test_missing_numeric_label_is_reported_with_index(clouds):
     X, y = clouds
     y = y.astype(float)
     y[5] = np.nan
@@ -60,36 +62,36 @@ SWAPPED = {
 
 
 @pytest.mark.parametrize("kind", SWAPPED)
-def test_swapped_images_and_labels(kind, photos, tmp_path):
+def test_swapped_images_and_labels_are_reported(kind, photos, tmp_path):
     paths = [str(tmp_path / f"{number}.png") for number in range(2)]
     for path in paths:
         Image.fromarray(photos[0]).save(path)
     images, labels = SWAPPED[kind](photos, paths)
     clf = CLCEClassifier(trainable="head")
-    with pytest.raises(ValueError, match=r"X and y are swapped.*fit\(X, y\) takes the pictures"):
+    with pytest.raises(ValueError, match=r"X and y are swapped.*fit\(X, y\) takes the images"):
         clf.fit(labels, images)
     with pytest.raises(ValueError, match="X and y are swapped"):
         clf.partial_fit(labels, images, classes=[0, 1])
 
 
-def test_what_x_holds_is_told_as_it_was_given():
+def test_swapped_labels_are_quoted_as_given():
     with pytest.raises(ValueError, match="and X holds 'cat'; fit"):
         CLCEClassifier().fit(np.array(["cat", "dog"]), np.zeros((2, 8, 8)))
 
 
-def test_swapped_features_and_labels(clouds):
+def test_swapped_features_and_labels_are_reported(clouds):
     X, y = clouds
     with pytest.raises(ValueError, match="X and y are swapped"):
         head().fit(y, X)
 
 
-def test_an_address_is_not_a_file():
+def test_url_is_rejected_with_remedy():
     with pytest.raises(FileNotFoundError, match=r"X\[0\].*an address is not read: download"):
         BackboneFeatures().transform(["https://example.org/cat.jpg"])
 
 
 @pytest.mark.parametrize("X", [["a.png", "b.png"], np.zeros((2, 8, 8))], ids=["paths", "images"])
-def test_pictures_where_features_are_expected(X):
+def test_images_for_precomputed_backbone_are_rejected(X):
     with pytest.raises(
         ValueError, match=r"X holds (paths|images).*BackboneFeatures\(\) makes them"
     ):
@@ -106,12 +108,12 @@ def test_pictures_where_features_are_expected(X):
         ("res_net", "resnet"),
     ],
 )
-def test_the_nearest_backbone_comes_first(name, first):
+def test_nearest_backbone_is_suggested_first(name, first):
     with pytest.raises(ValueError, match=rf"is unknown\. Did you mean '{first}'"):
         load_backbone(name, pretrained=False)
 
 
-def test_of_names_equally_near_the_one_known_first_is_suggested_first():
+def test_suggestion_breaks_ties_by_known_order():
     assert suggestion("ab", ["abx", "aby", "abz", "abw"]) == " Did you mean 'abx', 'aby', 'abz'?"
     assert suggestion("ab", ["xyz"]) == ""
 
@@ -127,13 +129,13 @@ def test_of_names_equally_near_the_one_known_first_is_suggested_first():
         (BackboneFeatures, "imagesize", "image_size"),
     ],
 )
-def test_a_parameter_that_is_not_one_gets_the_nearest(estimator, name, meant):
+def test_unknown_parameter_gets_suggestion(estimator, name, meant):
     message = rf"{estimator.__name__}\({name}=\.\.\.\): .* Did you mean .*'{meant}'"
     with pytest.raises(TypeError, match=message):
         estimator(**{name: 3})
 
 
-def test_a_subclass_is_called_by_its_own_name():
+def test_unknown_parameter_message_names_subclass():
     class Mine(CLCEClassifier):
         pass
 
@@ -151,14 +153,14 @@ def test_a_subclass_is_called_by_its_own_name():
     ],
     ids=["joblib", "joblib, compressed", "pickle", "torch.save"],
 )
-def test_load_of_a_pickle_says_who_reads_it(fitted, tmp_path, write):
+def test_load_of_pickle_names_its_reader(fitted, tmp_path, write):
     write(fitted, tmp_path / "model.bin")
     with pytest.raises(ValueError, match=r"looks like a pickle.*joblib\.load.*trust who wrote it"):
         CLCEClassifier.load(tmp_path / "model.bin")
 
 
 @pytest.mark.parametrize("name", ["model.pkl", "model.JOBLIB", "model.pt"])
-def test_save_under_the_name_of_a_pickle_warns_and_writes(fitted, tmp_path, clouds, name):
+def test_save_with_pickle_suffix_warns_and_writes(fitted, tmp_path, clouds, name):
     with pytest.warns(UserWarning, match=rf"{name}': what is written is a safetensors file"):
         fitted.save(tmp_path / name)
     loaded = CLCEClassifier.load(tmp_path / name)
@@ -174,7 +176,7 @@ def test_memory_without_a_frozen_backbone_warns(
     assert not (tmp_path / "features").exists()
 
 
-def test_one_path_for_features_is_told(fitted):
+def test_path_given_as_features_is_rejected(fitted):
     with pytest.raises(ValueError, match=r"backbone='precomputed': X holds paths, such as 'a.jpg'"):
         fitted.predict("a.jpg")
 
@@ -186,7 +188,7 @@ def test_memory_without_a_backbone_warns(clouds, tmp_path):
     assert not (tmp_path / "features").exists()
 
 
-def test_a_side_of_a_few_pixels_warns():
+def test_tiny_image_size_warns():
     with pytest.warns(UserWarning, match=r"image_size=8: resnet10t .*made for 176 pixels"):
         load_backbone("resnet10t", pretrained=False, image_size=8)
 
@@ -205,7 +207,7 @@ def hub(monkeypatch):
     return address
 
 
-def test_weights_that_can_not_be_reached_are_asked_for_once_and_briefly(hub, monkeypatch):
+def test_unreachable_hub_is_asked_once(hub, monkeypatch):
     asked = []
     ask = _hub.urlopen
     monkeypatch.setattr(_hub, "urlopen", lambda *a, **k: asked.append(a) or ask(*a, **k))
@@ -217,7 +219,7 @@ def test_weights_that_can_not_be_reached_are_asked_for_once_and_briefly(hub, mon
     assert time.monotonic() - start < 20  # the hub's client alone takes 48 s for one of them
 
 
-def test_a_hub_that_says_nothing_is_given_up(hub, monkeypatch):
+def test_silent_hub_times_out(hub, monkeypatch):
     monkeypatch.setattr(_hub, "PATIENCE", 0.2)
     with socket.create_server(("127.0.0.1", 0)) as deaf:
         endpoint = f"http://127.0.0.1:{deaf.getsockname()[1]}"
@@ -226,14 +228,14 @@ def test_a_hub_that_says_nothing_is_given_up(hub, monkeypatch):
             assert not answers
 
 
-def test_every_alias_is_suggested_for_its_own_misspelling():
+def test_backbone_alias_is_suggested_for_its_misspelling():
     known = list(backbone_aliases())
     for alias in known:
         assert f"mean '{alias}'" in suggestion(f"{alias}x", known)
 
 
 @pytest.mark.parametrize("kind", ["bytes", "lists", "samples", "dataset"])
-def test_labels_in_a_column_are_no_pictures(kind, photos, tmp_path):
+def test_label_column_is_not_taken_for_images(kind, photos, tmp_path):
     buffer = io.BytesIO()
     Image.fromarray(photos[0]).resize((16, 16)).save(buffer, "PNG")
     small = np.asarray(Image.open(buffer))
@@ -248,7 +250,7 @@ def test_labels_in_a_column_are_no_pictures(kind, photos, tmp_path):
         assert len(clf.fit(X, np.array([[0], [1]] * 3)).classes_) == 2
 
 
-def test_a_label_may_have_the_name_of_a_file(clouds, tmp_path, monkeypatch):
+def test_label_may_equal_a_file_name(clouds, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "cat").write_text("x")
     X, _ = clouds
@@ -260,7 +262,7 @@ def test_a_label_may_have_the_name_of_a_file(clouds, tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("missing", [None, np.nan, pd.NA], ids=str)
 @pytest.mark.parametrize("kind", [pd.DataFrame, lambda y: np.array(y, object)[:, None]])
-def test_a_missing_label_in_a_column_is_named_by_its_place(clouds, missing, kind):
+def test_missing_label_in_column_is_reported_with_index(clouds, missing, kind):
     X, _ = clouds
     y = ["a", "b"] * (len(X) // 2)
     y[3] = missing
@@ -268,11 +270,60 @@ def test_a_missing_label_in_a_column_is_named_by_its_place(clouds, missing, kind
         head().fit(X, kind(y))
 
 
-def test_a_class_that_is_missing_is_named_by_its_place(clouds):
+def test_missing_class_is_reported_with_index(clouds):
     with pytest.raises(ValueError, match=r"classes\[0\]=None"):
         head().partial_fit(*clouds, classes=[None, 0, 1])
 
 
-def test_a_share_that_is_no_number(fitted, clouds):
+def test_contamination_that_is_not_a_number_is_rejected(fitted, clouds):
     with pytest.raises(ValueError, match="contamination='auto': a share"):
         fitted.calibrate_offset(clouds[0], contamination="auto")
+
+
+@pytest.mark.parametrize("estimator", [CLCEClassifier, BackboneFeatures])
+@pytest.mark.parametrize("alias", ALIASES)
+def test_alias_suggests_its_parameter(alias, estimator):
+    meant = ALIASES[alias]
+    if meant.split("=")[0] not in estimator().get_params():
+        meant = None
+    for error, call in [
+        (TypeError, lambda: estimator(**{alias: 1})),
+        (ValueError, lambda: estimator().set_params(**{alias: 1})),
+    ]:
+        with pytest.raises(error) as caught:
+            call()
+        assert (f"Did you mean {meant!r}?" in str(caught.value)) == (meant is not None)
+
+
+def test_aliases_are_not_parameters_and_name_some():
+    known = CLCEClassifier().get_params()
+    assert not known.keys() & ALIASES.keys()
+    assert {meant.split("=")[0] for meant in ALIASES.values()} <= known.keys()
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("lr", r"Invalid parameter 'lr' for estimator CLCEClassifier\(\)\. .*'learning_rate'\?"),
+        ("optimizer", r"mean 'skorch_params={\"optimizer\": \.\.\.}'\?"),
+        ("learningrate", r"mean 'learning_rate'\? Valid parameters are: \['augment', "),
+        ("lr__x", r"Invalid parameter 'lr__x' for"),
+        ("zebra", r"Invalid parameter 'zebra' for estimator CLCEClassifier\(\)\. Valid param"),
+    ],
+)
+def test_set_params_suggests_parameters_and_sets_none(name, message):
+    clf = CLCEClassifier()
+    with pytest.raises(ValueError, match=message):
+        clf.set_params(weight=0.1, **{name: 3})
+    assert clf.weight == 0.5
+
+
+def test_pipeline_and_grid_search_suggest_parameters(clouds):
+    pipeline = make_pipeline(BackboneFeatures(), head())
+    with pytest.raises(ValueError, match="mean 'max_epochs'"):
+        pipeline.set_params(clceclassifier__epochs=3)
+    with pytest.raises(ValueError, match="mean 'image_size'"):
+        pipeline.set_params(backbonefeatures__img_size=32)
+    for estimator, grid in [(head(), {"lr": [0.1]}), (pipeline, {"clceclassifier__lr": [0.1]})]:
+        with pytest.raises(ValueError, match=r"(?s)Invalid parameter 'lr' .* mean 'learning_rate'"):
+            GridSearchCV(estimator, grid, cv=2).fit(*clouds)

@@ -1,4 +1,4 @@
-"""Classes that come later: columns, order, and all that goes on from there."""
+"""add_classes: columns, order of classes, and what follows on the grown classifier."""
 
 import pickle
 
@@ -18,7 +18,7 @@ from small_fits import head, same_weights, weights_of
 
 @pytest.fixture(scope="module")
 def clouds_of_five():
-    """Five clouds of 30 samples; their names are not in the order of their numbers."""
+    """Five clouds of 30 samples; their names are not in the order of their codes."""
     rng = np.random.default_rng(0)
     codes = np.arange(150) % 5
     X = rng.normal(size=(150, 8)) + 4 * np.eye(5, 8)[codes]
@@ -38,7 +38,7 @@ def fitted(old_and_new):
     return head().fit(X, y)
 
 
-def test_new_classes_are_told_from_old_ones(fitted, old_and_new):
+def test_new_classes_are_distinguished_from_old_ones(fitted, old_and_new):
     X, y, X_new, y_new = old_and_new
     assert fitted.add_classes(X_new[:10], y_new[:10]) is fitted
     assert_array_equal(fitted.classes_, ["a", "c", "m", "p", "x"])
@@ -46,7 +46,7 @@ def test_new_classes_are_told_from_old_ones(fitted, old_and_new):
     assert fitted.score(X, y) > 0.9
 
 
-def test_columns_of_old_classes_are_what_they_were(fitted, old_and_new):
+def test_old_columns_and_embeddings_are_unchanged(fitted, old_and_new):
     X, _, X_new, y_new = old_and_new
     before, embeddings = fitted.decision_function(X), fitted.transform(X)
     fitted.add_classes(X_new, y_new)
@@ -55,7 +55,7 @@ def test_columns_of_old_classes_are_what_they_were(fitted, old_and_new):
     assert fitted.predict_proba(X).shape == (len(X), 5)
 
 
-def test_one_class_after_the_other(fitted, old_and_new):
+def test_classes_can_be_added_one_by_one(fitted, old_and_new):
     X, y, X_new, y_new = old_and_new
     for label in ("p", "a"):
         fitted.add_classes(X_new[y_new == label], y_new[y_new == label])
@@ -63,7 +63,7 @@ def test_one_class_after_the_other(fitted, old_and_new):
     assert fitted.score(np.concatenate([X, X_new]), np.concatenate([y, y_new])) > 0.9
 
 
-def test_two_classes_become_three(clouds):
+def test_binary_classifier_becomes_multiclass(clouds):
     X, y = clouds
     clf = head().fit(X[y > 0], y[y > 0])
     assert clf.decision_function(X).ndim == 1
@@ -72,14 +72,14 @@ def test_two_classes_become_three(clouds):
     assert_array_equal(clf.classes_, [0, 1, 2])
 
 
-def test_one_picture_of_a_class_will_do(fitted, old_and_new):
+def test_class_of_one_image_can_be_added(fitted, old_and_new):
     X, y, X_new, y_new = old_and_new
     fitted.add_classes(X_new[:1], y_new[:1])
     assert fitted.score(X, y) > 0.8
     assert fitted.predict(X_new[:1]) == y_new[:1]
 
 
-def test_it_goes_on_from_there(old_and_new, tmp_path):
+def test_grown_classifier_pickles_saves_and_trains(old_and_new, tmp_path):
     X, y, X_new, y_new = old_and_new
     clf = head(warm_start=True).fit(X, y).add_classes(X_new, y_new)
     assert_same_model(pickle.loads(pickle.dumps(clf)), clf, X)
@@ -95,7 +95,7 @@ def test_it_goes_on_from_there(old_and_new, tmp_path):
     assert_array_equal(clone(clf).set_params(warm_start=False).fit(X, y).classes_, ["c", "m", "x"])
 
 
-def test_a_checkpoint_tells_the_grown_classifier_from_the_one_before(old_and_new, tmp_path):
+def test_checkpoint_of_grown_classifier_differs_from_older(old_and_new, tmp_path):
     X, y, X_new, y_new = old_and_new
     clf = head(warm_start=True, checkpoint=tmp_path).fit(X, y).add_classes(X_new, y_new)
     everything = np.concatenate([X, X_new]), np.concatenate([y, y_new])
@@ -104,7 +104,7 @@ def test_a_checkpoint_tells_the_grown_classifier_from_the_one_before(old_and_new
     assert same_weights(weights_of(again.fit(*everything)), weights_of(clf))
 
 
-def test_partial_fit_from_the_first_call_on(old_and_new):
+def test_add_classes_works_after_partial_fit(old_and_new):
     X, y, X_new, y_new = old_and_new
     clf = head().partial_fit(X[y != "x"], y[y != "x"], classes=["c", "m", "x"])  # no x yet
     clf.add_classes(X_new, y_new).partial_fit(X, y)
@@ -113,7 +113,9 @@ def test_partial_fit_from_the_first_call_on(old_and_new):
 
 @pytest.mark.parametrize("trainable", ["all", "head"])
 @pytest.mark.parametrize("projection_dim", [None, 4])
-def test_images(trainable, projection_dim, colour_images, colour_labels, tmp_path):
+def test_image_classifier_gains_a_class(
+    trainable, projection_dim, colour_images, colour_labels, tmp_path
+):
     clf = tiny(trainable=trainable, projection_dim=projection_dim)
     clf.fit(colour_images, colour_labels)
     before = clf.decision_function(colour_images)
@@ -126,7 +128,7 @@ def test_images(trainable, projection_dim, colour_images, colour_labels, tmp_pat
     clf.partial_fit(inverted, ["inverted"] * 4)
 
 
-def test_torch_draws_as_if_nothing_had_been(fitted, old_and_new):
+def test_torch_generator_is_unchanged(fitted, old_and_new):
     torch.manual_seed(3)
     expected = torch.rand(1)
     torch.manual_seed(3)
@@ -134,7 +136,7 @@ def test_torch_draws_as_if_nothing_had_been(fitted, old_and_new):
     assert torch.rand(1) == expected
 
 
-def test_the_same_pictures_make_the_same_columns(old_and_new):
+def test_add_classes_is_deterministic(old_and_new):
     X, y, X_new, y_new = old_and_new
     first, second = (head().fit(X, y).add_classes(X_new, y_new) for _ in range(2))
     assert same_weights(weights_of(first), weights_of(second))
@@ -153,7 +155,7 @@ WRONG = {
 
 
 @pytest.mark.parametrize("case", WRONG)
-def test_wrong_labels_leave_everything_as_it_was(case, clouds):
+def test_wrong_labels_change_nothing(case, clouds):
     X, _ = clouds
     old, new, message = WRONG[case]
     clf = head(max_epochs=1).fit(X, list(old) * 30)
@@ -174,7 +176,7 @@ def test_wrong_labels_leave_everything_as_it_was(case, clouds):
         (np.array(["a", "b"], object), ["c", "c"], object),
     ],
 )
-def test_labels_of_one_kind_come_together(old, new, dtype, clouds):
+def test_labels_of_one_kind_are_merged(old, new, dtype, clouds):
     X, _ = clouds
     clf = head(max_epochs=1).fit(X, np.tile(old, 30)).add_classes(X[:2], new)
     assert clf.classes_.dtype == dtype
@@ -182,7 +184,7 @@ def test_labels_of_one_kind_come_together(old, new, dtype, clouds):
     assert set(clf.predict(X)) <= set(clf.classes_)
 
 
-def test_mistakes(fitted, old_and_new):
+def test_invalid_calls_are_rejected(fitted, old_and_new):
     _, _, X_new, y_new = old_and_new
     with pytest.raises(NotFittedError):
         CLCEClassifier("precomputed").add_classes(X_new, y_new)
@@ -195,7 +197,7 @@ def test_mistakes(fitted, old_and_new):
     assert len(fitted.classes_) == 3
 
 
-def test_new_columns_are_those_of_the_least_loss():
+def test_new_columns_classify_and_ignore_class_order():
     generator = torch.Generator().manual_seed(0)
     weight, bias = 4 * torch.eye(3, 5).double(), torch.zeros(3).double()
     labels = torch.tensor([0, 0, 0, 1, 1, 1])
@@ -203,7 +205,7 @@ def test_new_columns_are_those_of_the_least_loss():
     read[:, 3:] += torch.eye(2)[labels]
     old = torch.arange(3)
     first = new_columns(weight, bias, old, weight / 4, read, labels)
-    # names of the new classes in another order: the same columns in another order
+    # new classes named in another order give the same columns in that order
     second = new_columns(weight, bias, old, weight / 4, read, 1 - labels)
     assert_allclose(first[0], second[0].flip(0), atol=1e-3)
     assert_allclose(first[1], second[1].flip(0), atol=1e-3)
@@ -212,7 +214,7 @@ def test_new_columns_are_those_of_the_least_loss():
     assert logits.argmax(dim=1).tolist() == [0, 1, 2, 3, 3, 3, 4, 4, 4]
 
 
-def test_many_old_classes_and_new_pictures_fit_into_memory(monkeypatch):
+def test_new_columns_are_computed_in_parts(monkeypatch):
     monkeypatch.setattr("sklearn_clce._head.new_columns.MAX_LOGITS", 50)
     weight = 5 * torch.eye(5).double()
     read = torch.randn(40, 5, generator=torch.Generator().manual_seed(0)).double() - 3

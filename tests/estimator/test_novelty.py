@@ -1,4 +1,4 @@
-"""A score for how much a picture is like the training pictures, and its threshold."""
+"""score_samples and calibrate_offset: how similar images are to the training images."""
 
 import pickle
 
@@ -38,7 +38,7 @@ def fitted(known):
     return head().fit(X, y)
 
 
-def test_samples_of_an_unknown_class_have_lower_scores(fitted, known):
+def test_unknown_class_has_lower_scores(fitted, known):
     *_, X_rest, X_other = known
     scores = fitted.score_samples(np.concatenate([X_rest, X_other]))
     assert scores.shape == (len(X_rest) + len(X_other),)
@@ -46,7 +46,7 @@ def test_samples_of_an_unknown_class_have_lower_scores(fitted, known):
 
 
 @pytest.mark.parametrize("weight", [0.0, 0.5])
-def test_what_is_far_away_is_never_like_the_training_samples(weight, known):
+def test_distant_samples_have_lowest_scores(weight, known):
     X, y, X_rest, _ = known
     clf = head(weight=weight).fit(X, y)
     directions = np.random.default_rng(1).normal(size=(50, X.shape[1]))
@@ -54,7 +54,7 @@ def test_what_is_far_away_is_never_like_the_training_samples(weight, known):
     assert clf.score_samples(far).max() < clf.score_samples(X_rest).min()
 
 
-def test_the_score_is_energy_less_distance_by_hand():
+def test_score_is_energy_less_distance():
     module = Head([2], 3, projection_dim=1)
     read = torch.tensor([[0.0, 0.0, 9.0], [2.0, 0.0, 9.0], [0.0, 4.0, 9.0]])
     labels, weights = torch.tensor([0, 0, 1]), torch.ones(3)
@@ -65,21 +65,21 @@ def test_the_score_is_energy_less_distance_by_hand():
     assert_allclose(module.novelty_scores(point, logits + 7), [energy - 4 / 4], rtol=1e-6)
 
 
-def test_scores_do_not_depend_on_the_batch(fitted, known):
+def test_scores_are_independent_of_batch(fitted, known):
     X = known[2]
     together = fitted.score_samples(X)
     one_by_one = np.concatenate([fitted.score_samples(X[[index]]) for index in range(8)])
     assert_allclose(one_by_one, together[:8], rtol=1e-6)
 
 
-def test_images_are_scored(colour_images, colour_labels):
+def test_image_classifiers_give_finite_scores(colour_images, colour_labels):
     for clf in (tiny(), tiny(trainable="head"), tiny(projection_dim=None)):
         scores = clf.fit(colour_images, colour_labels).score_samples(colour_images)
         assert scores.shape == (12,)
         assert np.isfinite(scores).all()
 
 
-def test_the_threshold_keeps_the_share_that_it_says(fitted, known):
+def test_offset_is_quantile_of_scores(fitted, known):
     X_rest = known[2]  # 90
     fitted.calibrate_offset(X_rest, contamination=0.1)
     scores = np.sort(fitted.score_samples(X_rest))
@@ -88,7 +88,7 @@ def test_the_threshold_keeps_the_share_that_it_says(fitted, known):
     assert fitted.offset_ == scores[3]
 
 
-def test_training_samples_would_put_the_threshold_too_high():
+def test_offset_from_training_samples_is_too_high():
     rng = np.random.default_rng(0)
     labels = np.arange(100) % 2
     X = rng.normal(size=(100, 50)) + labels[:, None]
@@ -97,7 +97,7 @@ def test_training_samples_would_put_the_threshold_too_high():
     assert of_training > clf.calibrate_offset(X[20:], 0.2).offset_
 
 
-def test_scores_of_folds_set_a_threshold_too(known):
+def test_offset_can_be_set_from_cross_validated_scores(known):
     X, y, X_rest, X_other = known
     folds = StratifiedKFold(3).split(X, y)
     clf = head()
@@ -109,18 +109,18 @@ def test_scores_of_folds_set_a_threshold_too(known):
 
 
 @pytest.mark.parametrize("contamination", [0, 1, -0.1, 1.5, True, float("nan")])
-def test_a_share_out_of_range(contamination, fitted, known):
+def test_contamination_out_of_range_is_rejected(contamination, fitted, known):
     with pytest.raises(ValueError, match=r"contamination=.*a share in \(0, 1\).*such as 0.05"):
         fitted.calibrate_offset(known[2], contamination)
 
 
-def test_too_few_pictures_for_a_share(fitted, known):
+def test_too_few_samples_for_contamination_are_rejected(fitted, known):
     with pytest.raises(ValueError, match=r"contamination=0.05: X holds 18 pictures.* 19 are req"):
         fitted.calibrate_offset(known[2][:18])
     fitted.calibrate_offset(known[2][:19])
 
 
-def test_before_anything_is_fitted_or_calibrated(known, fitted):
+def test_unfitted_or_uncalibrated_access_is_rejected(known, fitted):
     for method in ("score_samples", "calibrate_offset"):
         with pytest.raises(NotFittedError):
             getattr(CLCEClassifier("precomputed"), method)(known[0])
@@ -129,7 +129,7 @@ def test_before_anything_is_fitted_or_calibrated(known, fitted):
         fitted.offset_  # noqa: B018
 
 
-def test_the_threshold_outlives_what_changes_little(fitted, known, tmp_path):
+def test_offset_survives_everything_but_refit(fitted, known, tmp_path):
     X, y, X_rest, X_other = known
     offset = fitted.calibrate_offset(X_rest).offset_
     assert pickle.loads(pickle.dumps(fitted)).offset_ == offset
@@ -142,7 +142,7 @@ def test_the_threshold_outlives_what_changes_little(fitted, known, tmp_path):
     assert not hasattr(fitted.fit(X, y), "offset_")
 
 
-def test_a_new_class_is_like_the_training_samples_from_then_on(fitted, known):
+def test_added_class_gets_higher_scores(fitted, known):
     *_, X_rest, X_other = known
     before = fitted.score_samples(X_other[10:]), fitted.score_samples(X_rest)
     fitted.add_classes(X_other[:10], [3] * 10)
@@ -150,7 +150,7 @@ def test_a_new_class_is_like_the_training_samples_from_then_on(fitted, known):
     assert abs(fitted.score_samples(X_rest).mean() - before[1].mean()) < 1
 
 
-def test_weights_of_samples_count_in_the_means():
+def test_sample_weights_count_in_class_means():
     module = Head([1], 2, projection_dim=None)
     read, labels = torch.tensor([[0.0], [4.0], [1.0]]), torch.tensor([0, 0, 1])
     module.add_class_means(read, labels, torch.tensor([3.0, 1.0, 1.0]))
@@ -163,7 +163,7 @@ def test_weights_of_samples_count_in_the_means():
     assert_allclose(module.class_means[:, 0], [1, 0])
 
 
-def test_later_calls_outweigh_the_first():
+def test_class_means_follow_later_calls():
     module = Head([1], 2, projection_dim=None)
     many, labels = torch.zeros(1000, 1), torch.zeros(1000, dtype=torch.long)
     module.add_class_means(many, labels, torch.ones(1000))
@@ -172,7 +172,7 @@ def test_later_calls_outweigh_the_first():
     assert module.class_means[0, 0] > 0.9
 
 
-def test_pictures_of_a_large_class_are_chosen_from_all_of_it():
+def test_samples_of_large_class_are_spread_over_it():
     labels = np.array([0] * 1000 + [1] * 3)
     few = Target(np.arange(2), labels, np.ones(1003)).evenly_per_class(20)
     assert len(few) == 23
@@ -189,7 +189,7 @@ def test_pictures_of_a_large_class_are_chosen_from_all_of_it():
         ("class_counts", None),
     ],
 )
-def test_means_of_other_classes_are_not_loaded(name, spoil, fitted, tmp_path):
+def test_load_rejects_inconsistent_class_means(name, spoil, fitted, tmp_path):
     path = tmp_path / "model.safetensors"
     fitted.save(path)
     model, tensors = read_model_file(path)

@@ -1,4 +1,4 @@
-"""Pickles: for processes of one's own; and weights from strangers, which are none."""
+"""Pickles of fitted classifiers, and untrusted weight files that must run no code."""
 
 import io
 import os
@@ -16,6 +16,7 @@ from numpy.testing import assert_allclose, assert_array_equal
 from sklearn.model_selection import cross_validate
 
 from model_files import (
+    Malicious,
     assert_same_model,
     on_features,
     saved_and_loaded,
@@ -28,7 +29,7 @@ from sklearn_clce import CLCEClassifier
 FOLDER = Path(__file__).parents[1]
 
 
-def test_a_pickle_is_hardly_larger_than_the_parameters(colour_images, colour_labels):
+def test_pickle_is_hardly_larger_than_parameters(colour_images, colour_labels):
     clf = CLCEClassifier(
         image_size=32, max_epochs=1, early_stopping=True, validation_fraction=0.2, random_state=0
     )
@@ -40,25 +41,25 @@ def test_a_pickle_is_hardly_larger_than_the_parameters(colour_images, colour_lab
     assert file.tell() <= 1.05 * size
     file.seek(0)
     assert_same_model(joblib.load(file), clf, colour_images)
-    assert clf.net_.optimizer_.state  # it is still there, in this process
+    assert clf.net_.optimizer_.state  # pickling has not removed it here
 
 
-def test_a_pickle_holds_no_training_data():
+def test_pickle_holds_no_training_data():
     rng = np.random.default_rng(0)
     X, y = rng.normal(size=(4000, 50)).astype(np.float32), rng.integers(0, 2, size=4000)
     clf = on_features(max_epochs=1, early_stopping=True, validation_fraction=0.5, projection_dim=4)
     assert len(pickle.dumps(clf.fit(X, y))) < 60_000
 
 
-def test_estimators_of_a_cross_validation_come_back():
+def test_cross_validated_estimators_survive_pickle():
     X, y = vectors(), np.arange(12) % 2
     result = cross_validate(on_features(), X, y, cv=2, return_estimator=True)
     for clf in result["estimator"]:
         assert_same_model(pickle.loads(pickle.dumps(clf)), clf, X)
 
 
-def test_a_pickle_of_a_gpu_loads_without_one(colour_images, colour_labels, monkeypatch):
-    """The pickle says of each tensor that it lies on a GPU; there need not be one to write it."""
+def test_gpu_pickle_loads_without_gpu(colour_images, colour_labels, monkeypatch):
+    """Every tensor is pickled as if on a GPU; writing such a pickle needs none."""
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
     clf = tiny().fit(colour_images, colour_labels)
     expected = clf.predict_proba(colour_images)
@@ -83,7 +84,7 @@ def test_a_pickle_of_a_gpu_loads_without_one(colour_images, colour_labels, monke
 
 @pytest.mark.cuda
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
-def test_between_gpu_and_cpu(colour_images, colour_labels, tmp_path):
+def test_model_moves_between_gpu_and_cpu(colour_images, colour_labels, tmp_path):
     clf = tiny(device="cuda", precision="float32").fit(colour_images, colour_labels)
     loaded = saved_and_loaded(clf, tmp_path, device="cpu")
     assert {parameter.device.type for parameter in loaded.module_.parameters()} == {"cpu"}
@@ -107,18 +108,12 @@ def test_between_gpu_and_cpu(colour_images, colour_labels, tmp_path):
     assert without.stdout.strip() == "{'cpu'}", without.stderr
 
 
-class Malicious:
-    def __init__(self, path):
-        self.path = path
-
-    def __reduce__(self):
-        return open, (str(self.path), "w")
-
-
 @pytest.mark.parametrize("name", ["w.pth", "w.safetensors", "w.pt", "w.bin", "w.npz"])
 @pytest.mark.parametrize("writer", [torch.save, pickle.dump])
 @pytest.mark.parametrize("trainable", ["all", "head"])
-def test_pretrained_runs_nothing(trainable, writer, name, colour_images, colour_labels, tmp_path):
+def test_pretrained_file_executes_no_code(
+    trainable, writer, name, colour_images, colour_labels, tmp_path
+):
     with open(tmp_path / name, "wb") as file:
         writer({"state_dict": {"weight": Malicious(tmp_path / "touched")}}, file)
     clf = vit().fit(colour_images, colour_labels)

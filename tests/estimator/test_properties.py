@@ -1,4 +1,4 @@
-"""Whatever is handed in: a correct result or a documented error, and after an error no change."""
+"""Any input gives a correct result or a documented error, which changes nothing."""
 
 import copy
 import warnings
@@ -73,7 +73,7 @@ def label_arrays(draw, n, sound):
 
 @st.composite
 def vectors(draw, sound):
-    """Draw something like feature vectors; sound ones are as wide as those of the fit."""
+    """Draw feature vectors, or almost; sound ones are as wide as those of the fit."""
     n = draw(st.integers(2 if sound else 0, 7))
     if sound:
         return draw(filled(draw(st.one_of(float_dtypes, int_dtypes)), (n, 3), wild=False))
@@ -84,7 +84,7 @@ def vectors(draw, sound):
 
 @st.composite
 def images(draw, sound):
-    """Draw something like images: arrays of one size, or lists of anything."""
+    """Draw images, or almost: arrays of one size, or lists of anything."""
     n, side = draw(st.integers(2 if sound else 0, 5)), draw(st.integers(1 if sound else 0, 5))
     shapes = [(side, 4), (side, 4, 3), (3, side, 5), (side, 4, 1), (side, 2, 4)]
     if sound:
@@ -155,12 +155,12 @@ def on_images(request):
 
 
 def check_call(clf, call, X_before):
-    """Call a method of a copy: it gives what is right, or a documented error and no change."""
+    """Call a method of a copy: a correct result, or a documented error and no change."""
     method, X, options, sound = call
     before = clf.predict_proba(X_before)
     clf = copy.copy(clf)
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # as users see them; errors are what is looked at here
+        warnings.simplefilter("ignore")  # only errors are tested here
         try:
             result = getattr(clf, method)(X, **options)
         except DOCUMENTED as error:
@@ -191,11 +191,11 @@ def check_result(clf, method, X, options, result):
 
 @many
 @given(call=calls(vectors))
-def test_feature_vectors(call, on_vectors):
+def test_any_call_on_features_succeeds_or_changes_nothing(call, on_vectors):
     check_call(on_vectors, call, VECTORS)
 
 
 @many
 @given(call=calls(images))
-def test_images(call, on_images):
+def test_any_call_on_images_succeeds_or_changes_nothing(call, on_images):
     check_call(on_images, call, IMAGES)

@@ -1,4 +1,4 @@
-"""A grid search over a frozen backbone costs one pass, in one process or on a cluster."""
+"""A search over a frozen backbone costs one pass, in one process or on a cluster."""
 
 import copy
 
@@ -8,25 +8,11 @@ import pytest
 from numpy.testing import assert_array_equal
 from sklearn.datasets import load_digits
 from sklearn.model_selection import GridSearchCV, cross_val_predict
-from torch import nn
 
 from sklearn_clce import CLCEClassifier
+from small_backbones import Counting
 
 GRID = {"temperature": [0.05, 0.1, 0.5], "weight": [0.0, 0.3, 0.6, 0.9]}
-
-
-class Counting(nn.Module):
-    """Counts the images that it has seen, over all copies of it."""
-
-    seen = 0
-
-    def __init__(self):
-        super().__init__()
-        self.pool = nn.AdaptiveAvgPool2d(4)
-
-    def forward(self, images):
-        Counting.seen += len(images)
-        return self.pool(images).flatten(1)
 
 
 @pytest.fixture(scope="module")
@@ -40,13 +26,7 @@ def head(memory, **params):
     return CLCEClassifier(Counting(), memory=memory, **defaults | params)
 
 
-@pytest.fixture
-def count():
-    Counting.seen = 0
-    return lambda: Counting.seen
-
-
-def test_twelve_candidates_in_five_folds_run_the_backbone_once_an_image(images, count, tmp_path):
+def test_grid_search_runs_frozen_backbone_once_per_image(images, count, tmp_path):
     X, y = images
     first = GridSearchCV(head(tmp_path), GRID, cv=5).fit(X, y)
     assert count() == 200
@@ -55,7 +35,7 @@ def test_twelve_candidates_in_five_folds_run_the_backbone_once_an_image(images, 
     assert len(first.cv_results_["params"]) == len(second.cv_results_["params"]) == 12
 
 
-def test_scores_with_and_without_the_store_are_identical(images, count, tmp_path):
+def test_feature_store_does_not_change_scores(images, count, tmp_path):
     X, y = images
     with_store = GridSearchCV(head(tmp_path), GRID, cv=5).fit(X, y).cv_results_
     without = GridSearchCV(head(None), GRID, cv=5).fit(X, y).cv_results_
@@ -65,7 +45,7 @@ def test_scores_with_and_without_the_store_are_identical(images, count, tmp_path
         assert_array_equal(with_store[name], without[name])
 
 
-def test_any_other_fold_is_a_hit(images, count, tmp_path):
+def test_feature_store_serves_any_fold(images, count, tmp_path):
     X, y = images
     head(joblib.Memory(tmp_path, verbose=0)).fit(X, y)
     cross_val_predict(head(tmp_path), X, y, cv=3)
@@ -73,7 +53,7 @@ def test_any_other_fold_is_a_hit(images, count, tmp_path):
     assert count() == 200
 
 
-def test_predict_of_new_images_runs_only_on_them(images, count, tmp_path):
+def test_predict_runs_backbone_only_on_new_images(images, count, tmp_path):
     X, y = images
     clf = head(tmp_path).fit(X[:150], y[:150])
     clf.predict(X)
@@ -83,14 +63,14 @@ def test_predict_of_new_images_runs_only_on_them(images, count, tmp_path):
     assert count() == 200
 
 
-def test_an_augmented_head_is_an_explicit_choice(images, count, tmp_path):
+def test_augmented_head_runs_backbone_every_epoch(images, count, tmp_path):
     X, y = images
     augmented = head(tmp_path, augment=lambda batch: batch.flip(-1), max_epochs=3)
     augmented.fit(X, y)
     assert count() == 200 + 3 * 200
 
 
-def test_clones_do_not_load_weights_again(monkeypatch, images):
+def test_clones_share_loaded_weights(monkeypatch, images):
     X, y = images
     loaded = []
     from sklearn_clce.backbones import _frozen
@@ -103,7 +83,7 @@ def test_clones_do_not_load_weights_again(monkeypatch, images):
     assert len(loaded) == 1
 
 
-def test_two_jobs_share_a_folder(images, tmp_path):
+def test_two_jobs_share_a_feature_store(images, tmp_path):
     X, y = images
     search = GridSearchCV(head(tmp_path), {"weight": [0.0, 0.5]}, cv=3, n_jobs=2).fit(X, y)
     expected = GridSearchCV(head(None), {"weight": [0.0, 0.5]}, cv=3).fit(X, y)
@@ -113,7 +93,7 @@ def test_two_jobs_share_a_folder(images, tmp_path):
 
 
 @pytest.mark.filterwarnings("default")
-def test_a_dask_cluster_shares_a_folder(images, tmp_path):
+def test_dask_cluster_shares_a_feature_store(images, tmp_path):
     distributed = pytest.importorskip("distributed")
     X, y = images
     expected = GridSearchCV(head(None), {"weight": [0.0, 0.5]}, cv=3).fit(X, y)

@@ -1,4 +1,4 @@
-"""Where a head starts: the scale of features, and a classifier of closed form."""
+"""How a head starts: the scale of features, and a classifier in closed form."""
 
 import numpy as np
 import pytest
@@ -43,7 +43,7 @@ def started(features, labels, weights=None, n_classes=10):
 
 
 @pytest.mark.parametrize("shift", [0, -8])  # never negative, and both signs
-def test_all_features_have_one_scale_whatever_their_deviation(shift):
+def test_features_share_one_scale(shift):
     standardize = adapted(DIGITS + shift)
     assert len(standardize.scale.unique()) == 1
     length = standardize(DIGITS + shift).square().sum(dim=1).mean().sqrt()
@@ -53,7 +53,7 @@ def test_all_features_have_one_scale_whatever_their_deviation(shift):
     )
 
 
-def test_the_root_is_taken_of_features_that_are_never_negative():
+def test_root_is_taken_of_non_negative_features():
     assert adapted(DIGITS - 1).floor is None
     standardize = adapted(DIGITS)
     steps = standardize(torch.tensor([[0.0], [1.0], [4.0], [9.0]]).expand(4, 64)).diff(dim=0)
@@ -61,7 +61,7 @@ def test_the_root_is_taken_of_features_that_are_never_negative():
     assert standardize(torch.full((1, 64), -5.0)).isfinite().all()
 
 
-def test_lower_blocks_have_a_scale_each_and_no_root():
+def test_lower_blocks_have_own_scale_without_root():
     blocks = torch.cat([100 * DIGITS[:, :8] - 3, DIGITS[:, 8:20] / 1000], dim=1)
     standardize = Standardize(64, 8, 12)
     assert standardize.adapt(torch.cat([DIGITS, blocks], dim=1), torch.ones(len(DIGITS)))
@@ -81,14 +81,14 @@ def test_lower_blocks_have_a_scale_each_and_no_root():
     torch.testing.assert_close(inverse[:, :64], DIGITS, rtol=1e-3, atol=1e-3)
 
 
-def test_a_block_that_never_differs_is_left_as_it_is():
+def test_constant_block_keeps_unit_scale():
     standardize = Standardize(64, 3)
     assert standardize.adapt(nn.functional.pad(DIGITS, (0, 3), value=7.0), torch.ones(len(DIGITS)))
     assert standardize.scale[64:].tolist() == [1, 1, 1]
     assert standardize(nn.functional.pad(DIGITS, (0, 3), value=7.0))[:, 64:].abs().max() < 1e-5
 
 
-def test_features_below_0_that_come_later_are_told_apart():
+def test_later_negative_features_stay_distinct():
     standardize = adapted(DIGITS)
     X = torch.linspace(-9, 9, 13)[:, None].expand(13, 64)
     assert (standardize(X).diff(dim=0) > 0).all()
@@ -104,7 +104,7 @@ def test_features_below_0_that_come_later_are_told_apart():
 
 
 @pytest.mark.parametrize("shift", [0, -8])
-def test_the_inverse_leads_back_to_the_features(shift):
+def test_inverse_restores_features(shift):
     for seen in (DIGITS, DIGITS + shift):
         standardize = adapted(seen)
         X = DIGITS + shift
@@ -116,7 +116,7 @@ def test_the_inverse_leads_back_to_the_features(shift):
 @pytest.mark.parametrize("unit", [1e-4, 1.0, 1e4])
 @pytest.mark.parametrize("shift", [0, -8])
 @pytest.mark.parametrize("n_first", [1, 2])
-def test_a_first_call_that_tells_no_scale_settles_none(n_first, shift, unit, tmp_path):
+def test_first_call_without_scale_is_not_final(n_first, shift, unit, tmp_path):
     X, y = (DIGITS.numpy() + shift) * unit, LABELS
     first = np.repeat(X[:1], n_first, axis=0), y[[0] * n_first]
     for labels in (first[1], np.arange(n_first)):  # of one class, or of two
@@ -127,7 +127,7 @@ def test_a_first_call_that_tells_no_scale_settles_none(n_first, shift, unit, tmp
         assert clf.partial_fit(X[:200], y[:200]).score(X[200:500], y[200:500]) > 0.8
 
 
-def test_the_scale_of_one_class_is_not_that_of_all():
+def test_scale_of_one_class_is_not_final():
     X, y = DIGITS.numpy(), LABELS
     copies = X[[0, 0]] * [[1], [1 + 1e-4]]
     clf = CLCEClassifier("precomputed", weight=0.0, random_state=0)
@@ -143,7 +143,7 @@ def test_the_scale_of_one_class_is_not_that_of_all():
 
 
 @pytest.mark.parametrize("way", ["an earlier file", "weights of one class", "weights of nine"])
-def test_what_has_started_never_starts_again(way):
+def test_started_head_never_starts_again(way):
     X, y = DIGITS.numpy(), LABELS
     clf = CLCEClassifier("precomputed", weight=0.0, warm_start=True, random_state=0)
     clf.set_params(max_epochs=2).fit(X[:200], y[:200])
@@ -158,7 +158,7 @@ def test_what_has_started_never_starts_again(way):
     np.testing.assert_allclose(clf.predict_proba(X[200:500]), before, atol=1e-3)
 
 
-def test_classes_that_were_added_do_not_start_a_head():
+def test_added_classes_do_not_start_head():
     X, y = DIGITS.numpy() * 1e4, LABELS
     clf = CLCEClassifier("precomputed", weight=0.0, random_state=0)
     clf.partial_fit(X[[0, 0]] * [[1], [1.0001]], y[[0, 0]], classes=np.arange(9))
@@ -166,7 +166,7 @@ def test_classes_that_were_added_do_not_start_a_head():
     assert clf.partial_fit(X[:200], y[:200]).score(X[200:500], y[200:500]) > 0.8
 
 
-def test_where_the_loss_does_not_reach_the_classifier_it_is_fitted_at_the_end():
+def test_classifier_without_cross_entropy_is_fitted_at_end():
     X = (DIGITS.numpy() / 16).reshape(-1, 8, 8)
     backbone = nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU(), nn.Flatten())
     clf = CLCEClassifier(backbone, weight=1.0, max_epochs=2, random_state=0)
@@ -175,28 +175,28 @@ def test_where_the_loss_does_not_reach_the_classifier_it_is_fitted_at_the_end():
         clone(clf).partial_fit(X[:200], LABELS[:200], classes=np.arange(10))
 
 
-def test_a_root_can_be_trained_through_at_zero():
+def test_root_has_finite_gradient_at_zero():
     features = torch.zeros(1, 64, requires_grad=True)
     adapted(DIGITS)(features).sum().backward()
     assert features.grad.isfinite().all()
 
 
 @pytest.mark.parametrize("value", [0.0, 3.0, 37.0, -3.0])
-def test_features_that_are_all_the_same_become_zero(value):
+def test_constant_features_become_zero(value):
     features = torch.full((6, 4), value)
-    assert adapted(features)(features).abs().max() < 1e-5  # but for rounding
+    assert adapted(features)(features).abs().max() < 1e-5  # up to rounding
     assert not started(features, [0, 1, 2] * 2, n_classes=3).classifier.weight.any()
 
 
 @pytest.mark.parametrize("factor", [1e-3, 1e3])
 @pytest.mark.parametrize("shift", [0, -8])
-def test_the_unit_of_the_features_does_not_matter(factor, shift):
+def test_start_is_independent_of_feature_unit(factor, shift):
     features, labels = DIGITS[:60] + shift, LABELS[:60]
     logits = [started(f, labels)(f)[0] for f in (features, features * factor)]
     torch.testing.assert_close(*logits, rtol=1e-3, atol=1e-3)
 
 
-def test_the_start_beats_zeros_and_generalises():
+def test_start_generalises_better_than_zeros():
     module = started(DIGITS[:100], LABELS[:100])
     with torch.no_grad():
         logits, _ = module(DIGITS[100:])
@@ -205,7 +205,7 @@ def test_the_start_beats_zeros_and_generalises():
     assert cross_entropy(logits, labels) < 1 < np.log(10)
 
 
-def test_the_discriminant_points_from_mean_to_mean_and_turns_from_where_classes_vary():
+def test_discriminant_joins_means_and_avoids_within_class_variance():
     # two classes at -1 and 1 on the first axis; the second varies within both
     features = torch.tensor([[-1.0, 2], [-1, -2], [1, 2], [1, -2]]).double()
     labels, weights = torch.tensor([0, 0, 1, 1]), torch.ones(4).double()
@@ -218,7 +218,7 @@ def test_the_discriminant_points_from_mean_to_mean_and_turns_from_where_classes_
     assert toward[0] > 0 > toward[1]
 
 
-def test_a_search_starts_once_in_each_fold(monkeypatch):
+def test_grid_search_starts_once_per_fold(monkeypatch):
     calls = []
 
     def counted(*args):
@@ -232,7 +232,7 @@ def test_a_search_starts_once_in_each_fold(monkeypatch):
     assert len(calls) == 12
 
 
-def test_starts_that_are_kept_take_little_memory():
+def test_cache_of_starts_is_bounded():
     size = 8 * (10 * 64 + 10)  # of a classifier: weight and bias in float64
     calls = []
 
@@ -252,7 +252,7 @@ def test_starts_that_are_kept_take_little_memory():
 
 
 @pytest.mark.parametrize("changed", ["features", "labels", "weights", "n_classes"])
-def test_a_start_is_that_of_its_own_samples(changed):
+def test_start_depends_on_its_samples(changed):
     sample = {"features": DIGITS[:60], "labels": LABELS[:60] % 3, "weights": np.ones(60)}
     before = started(**sample, n_classes=3).classifier.weight
     if changed == "features":
@@ -267,7 +267,7 @@ def test_a_start_is_that_of_its_own_samples(changed):
     assert after.shape != before.shape or not torch.equal(before, after)
 
 
-def test_the_share_of_a_class_counts():
+def test_class_share_shifts_start():
     features = torch.cat([torch.zeros(9, 2), torch.ones(1, 2)]) + torch.randn(10, 2) * 0.01
     module = started(features, [0] * 9 + [1], n_classes=2)
     with torch.no_grad():
@@ -275,13 +275,13 @@ def test_the_share_of_a_class_counts():
     assert logits.argmax() == 0
 
 
-def test_samples_that_weigh_nothing_say_nothing():
+def test_zero_weight_samples_are_ignored():
     weights = np.r_[np.ones(60), np.zeros(20)]
     mine, theirs = (started(DIGITS[:n], LABELS[:n], w) for n, w in ((60, None), (80, weights)))
     torch.testing.assert_close(mine.classifier.weight, theirs.classifier.weight)
 
 
-def test_copies_and_weights_are_the_same_and_order_does_not_matter():
+def test_start_equates_copies_and_weights_in_any_order():
     weights, order = np.arange(60) % 4, np.random.default_rng(0).permutation(60)
     features, labels = DIGITS[:60], LABELS[:60]
     copies = started(
@@ -294,13 +294,13 @@ def test_copies_and_weights_are_the_same_and_order_does_not_matter():
     torch.testing.assert_close(moved.classifier.weight, started(features, labels).classifier.weight)
 
 
-def test_one_class_leaves_the_classifier_at_zero():
+def test_single_class_leaves_classifier_at_zero():
     only = LABELS == 3
     assert not started(DIGITS[only], LABELS[only], n_classes=11).classifier.weight.any()
 
 
 @pytest.mark.parametrize("absent", [0, 4, 10])
-def test_a_class_without_samples_does_not_change_how_the_others_start(absent):
+def test_absent_class_does_not_change_other_classes(absent):
     others = [code for code in range(11) if code != absent]
     labels = np.array(others)[LABELS]
     weights = np.ones(len(labels))
@@ -320,7 +320,7 @@ def test_a_class_without_samples_does_not_change_how_the_others_start(absent):
     )
 
 
-def test_a_class_that_weighs_nothing_costs_the_others_nothing():
+def test_zero_weight_class_does_not_cost_accuracy():
     X, y = DIGITS[:400].numpy(), LABELS[:400]
     X_test, y_test = DIGITS[400:].numpy()[LABELS[400:] != 3], LABELS[400:][LABELS[400:] != 3]
     clf = CLCEClassifier("precomputed", max_epochs=3, random_state=0)
@@ -329,12 +329,12 @@ def test_a_class_that_weighs_nothing_costs_the_others_nothing():
     in_parts = CLCEClassifier("precomputed", random_state=0)
     in_parts.partial_fit(X[y != 3], y[y != 3], classes=np.arange(10))
     assert in_parts.score(X_test, y_test) > without - 0.02
-    in_parts.partial_fit(X, y)  # the class that was still to come starts as those did
+    in_parts.partial_fit(X, y)  # the missing class starts as the others did
     assert in_parts.score(DIGITS[400:].numpy(), LABELS[400:]) > without - 0.03
 
 
 @pytest.mark.parametrize("frozen", [True, False])
-def test_classes_may_come_one_by_one(frozen):
+def test_partial_fit_learns_classes_one_by_one(frozen):
     X, y = DIGITS[:200].numpy(), LABELS[:200]
     settings = {"random_state": 0, "max_epochs": 1, "learning_rate": 1e-5}
     if frozen:
@@ -348,7 +348,7 @@ def test_classes_may_come_one_by_one(frozen):
     assert clf.score(X[old], y[old]) > 0.8
 
 
-def test_samples_that_were_all_right_leave_doubt():
+def test_separable_start_is_not_overconfident():
     features = torch.cat([torch.randn(6, 3), torch.randn(6, 3) + 100])
     with torch.no_grad():
         logits, _ = started(features, [0] * 6 + [1] * 6, n_classes=2)(features)
@@ -357,7 +357,7 @@ def test_samples_that_were_all_right_leave_doubt():
     assert sure.median() < 0.9999
 
 
-def test_one_sample_of_each_class_is_enough():
+def test_one_sample_per_class_is_enough():
     first = [np.flatnonzero(label == LABELS)[0] for label in range(10)]
     with torch.no_grad():
         logits, _ = started(DIGITS[first], LABELS[first])(DIGITS[first])
@@ -368,7 +368,7 @@ TINY_RATE = {"image_size": 32, "max_epochs": 1, "random_state": 0, "learning_rat
 FEW, FEW_LABELS = DIGITS.reshape(-1, 8, 8).numpy()[:20] / 16, LABELS[:20]
 
 
-def test_a_pretrained_backbone_that_trains_starts_from_a_head_on_its_features():
+def test_finetuned_backbone_starts_from_head_on_features():
     tuned = CLCEClassifier(**TINY_RATE).partial_fit(FEW, FEW_LABELS % 2, [0, 1])
     features = BackboneFeatures(image_size=32).fit_transform(FEW)
     settings = {name: value for name, value in TINY_RATE.items() if name != "image_size"}
@@ -381,7 +381,7 @@ def test_a_pretrained_backbone_that_trains_starts_from_a_head_on_its_features():
 
 
 @pytest.mark.parametrize("n_classes", [2, 3])
-def test_a_classifier_that_trained_with_its_backbone_ends_at_the_mean_of_itself_and_a_regression(
+def test_finetuned_classifier_is_averaged_with_regression(
     n_classes,
 ):
     y = FEW_LABELS % n_classes
@@ -397,13 +397,13 @@ def test_a_classifier_that_trained_with_its_backbone_ends_at_the_mean_of_itself_
     assert abs(after - before).max() > 0.1
 
 
-def test_a_fit_that_goes_on_from_its_checkpoint_ends_at_the_same_classifier(tmp_path):
+def test_resumed_fit_ends_at_equal_classifier(tmp_path):
     settings = TINY_RATE | {"checkpoint": tmp_path, "learning_rate": 1e-3}
     first, again = (CLCEClassifier(**settings).fit(FEW, FEW_LABELS % 2) for _ in range(2))
     np.testing.assert_array_equal(first.decision_function(FEW), again.decision_function(FEW))
 
 
-def test_what_early_stopping_scored_is_what_it_gives_back():
+def test_early_stopping_returns_the_scored_classifier():
     settings = TINY_RATE | {"early_stopping": True, "learning_rate": 1e-3}
     clf = CLCEClassifier(**settings, scoring="neg_log_loss")
     clf.fit(FEW, FEW_LABELS % 2, X_val=FEW, y_val=FEW_LABELS % 2)
@@ -411,7 +411,7 @@ def test_what_early_stopping_scored_is_what_it_gives_back():
     assert -clf.best_validation_score_ == pytest.approx(loss, rel=1e-4)
 
 
-def test_a_backbone_without_pretrained_weights_starts_at_zero():
+def test_random_backbone_starts_at_zero():
     X, y = DIGITS.reshape(-1, 8, 8).numpy()[:8] / 16, LABELS[:8] % 2
     settings = {"image_size": 32, "max_epochs": 1, "random_state": 0, "learning_rate": 1e-9}
     clf = CLCEClassifier(pretrained=False, **settings).fit(X, y)
@@ -420,18 +420,18 @@ def test_a_backbone_without_pretrained_weights_starts_at_zero():
     assert not clf.module_.pretrained
 
 
-def test_samples_that_are_alike_but_for_their_labels_can_be_fitted():
+def test_identical_samples_with_different_labels_can_be_fitted():
     X = np.full((4, 3), 37.0)
     clf = CLCEClassifier("precomputed", max_epochs=1, random_state=0).fit(X, ["a", "b"] * 2)
     np.testing.assert_allclose(clf.predict_proba(X), 0.5, atol=0.01)
 
 
-def test_places_count_those_of_the_class_before():
+def test_rank_within_class_counts_earlier_samples():
     labels, weights = torch.tensor([0, 1, 0, 0, 1]), torch.tensor([1, 1, 0, 1, 1])
     assert rank_within_class(labels, weights).tolist() == [0, 0, 1, 1, 1]
 
 
-def test_a_root_is_saved(tmp_path):
+def test_root_is_saved(tmp_path):
     clf = CLCEClassifier("precomputed", max_epochs=1, random_state=0)
     clf.fit(DIGITS[:60].numpy(), LABELS[:60]).save(tmp_path / "clf.safetensors")
     loaded = CLCEClassifier.load(tmp_path / "clf.safetensors")

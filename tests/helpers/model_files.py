@@ -26,6 +26,16 @@ def tiny(**params):
     )
 
 
+class Malicious:
+    """Creates a file when it is unpickled."""
+
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        return open, (str(self.path), "w")
+
+
 def vectors():
     return np.random.default_rng(0).normal(size=(12, 4)).astype(np.float32)
 

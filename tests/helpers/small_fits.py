@@ -1,4 +1,4 @@
-"""Small fits, and what a test reads of them."""
+"""Small fits, their weights, and callbacks that watch or stop them."""
 
 import torch
 from skorch.callbacks import Callback
@@ -32,7 +32,7 @@ class Recorder(Callback):
 
 
 class StopAfter(Callback):
-    """Press Ctrl-C when some epochs are over."""
+    """Press Ctrl-C after some epochs."""
 
     def __init__(self, epochs):
         self.epochs = epochs

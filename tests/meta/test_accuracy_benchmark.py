@@ -1,4 +1,4 @@
-"""The accuracy benchmark: what it computes, that it resumes, and that its page tells the truth."""
+"""The accuracy benchmark: metrics, data, runs, and resuming."""
 
 import io
 import json
@@ -57,7 +57,7 @@ def line_of(configuration, accuracy, **metrics):
     }
 
 
-def test_calibration_error_of_a_hand_example():
+def test_calibration_error_matches_hand_example():
     classes = np.array(["cat", "dog"])
     probabilities = np.array([[0.9, 0.1], [0.8, 0.2], [0.3, 0.7], [0.45, 0.55]])
     y = np.array(["cat", "dog", "dog", "dog"])
@@ -72,7 +72,7 @@ def test_calibration_error_of_a_hand_example():
     assert calibration_error(classes, classes[::-1], sure) == 1
 
 
-def test_classification_metrics_of_a_hand_example():
+def test_classification_metrics_match_hand_example():
     classes, y = np.array([3, 5]), np.array([3, 5, 5])
     probabilities = np.array([[0.5, 0.5], [0.75, 0.25], [0.25, 0.75]], dtype=np.float32)
     metrics = classification_metrics(classes, y, probabilities)
@@ -80,7 +80,7 @@ def test_classification_metrics_of_a_hand_example():
     assert metrics["log_loss"] == pytest.approx(-np.log([0.5, 0.25, 0.75]).mean())
 
 
-def test_embedding_metrics_of_angles():
+def test_embedding_metrics_match_angles():
     def at(*degrees):
         return np.column_stack([np.cos(np.radians(degrees)), np.sin(np.radians(degrees))])
 
@@ -91,19 +91,19 @@ def test_embedding_metrics_of_angles():
     assert metrics["recall_at_1"] == 0.5  # 5 and 12 find each other; 50 and 70 are of two classes
 
 
-def test_equal_runs_have_equal_configurations():
+def test_configurations_of_equal_runs_are_equal():
     plain = configure(data="digits", method="ce", max_epochs=3, weight_decay=0.1)
     assert plain == configure(data="digits", method="ce", weight_decay=0.1, max_epochs=3)
     assert plain.key != replace(plain, seed=1).key
     assert plain.key != configure(data="digits", method="ce").key
     floors = product(data=["digits"], method=["logistic"], max_epochs=[1, 2])
     assert len(floors) == 1
-    assert floors[0].recipe is None  # a change of our defaults leaves it as it is
+    assert floors[0].recipe is None  # it doesn't depend on our defaults
     assert from_record(json.loads(json.dumps(asdict(plain)))) == plain
 
 
 @pytest.mark.parametrize("name", GROUPS)
-def test_a_group_compares_methods_on_the_same_draws(name):
+def test_group_compares_methods_on_equal_splits(name):
     runs = GROUPS[name].runs()
     assert len(set(runs)) == len(runs)
     by_method = {}
@@ -114,7 +114,7 @@ def test_a_group_compares_methods_on_the_same_draws(name):
     assert {one.seed for one in GROUPS[name].runs(2)} == {0, 1}
 
 
-def test_the_league_is_played_on_all_sets_with_at_most_seven_classes():
+def test_league_covers_all_sets_with_seven_classes():
     runs = GROUPS["league"].runs()
     assert {one.data for one in runs} == set(SETS)
     assert max(one.n_classes for one in runs) == 7
@@ -123,13 +123,13 @@ def test_the_league_is_played_on_all_sets_with_at_most_seven_classes():
 
 @pytest.fixture
 def collection():
-    """Images that hold their own row, 5 classes with 6 rows each."""
+    """Images that hold their own index, 5 classes with 6 images each."""
     labels = np.repeat(np.arange(5), 6)
     images = np.arange(30, dtype=np.uint8)[:, None, None]
     return Collection("rows", 5, lambda folder: (images, labels, images + 100, labels))
 
 
-def test_a_seed_fixes_classes_and_images(collection):
+def test_seed_fixes_classes_and_images(collection):
     first = draw(collection, n_classes=3, shots=4, seed=1)
     for one, other in zip(first, draw(collection, n_classes=3, shots=4, seed=1), strict=True):
         assert_array_equal(one, other)
@@ -148,7 +148,7 @@ def test_a_seed_fixes_classes_and_images(collection):
 
 @pytest.fixture
 def offline(monkeypatch):
-    """Nothing is set, and torchvision reaches no network."""
+    """No folder is set, and torchvision can't download."""
 
     def download(root, **options):
         raise OSError("no route to host")
@@ -158,7 +158,7 @@ def offline(monkeypatch):
         monkeypatch.setattr(datasets, name, download)
 
 
-def test_photographs_are_their_central_squares(tmp_path):
+def test_photographs_are_cropped_to_central_squares(tmp_path):
     files = []
     for number in range(4):
         file = io.BytesIO()
@@ -181,7 +181,7 @@ def test_photographs_are_their_central_squares(tmp_path):
 
 
 @pytest.mark.parametrize("name", SETS)
-def test_pictures_that_nothing_brings_say_where_they_were_looked_for(name, tmp_path, offline):
+def test_missing_photograph_sets_name_searched_folders(name, tmp_path, offline):
     with pytest.raises(FileNotFoundError, match=f"give --data FOLDER or set {VARIABLE}"):
         COLLECTIONS[name].load(None)
     with pytest.raises(FileNotFoundError, match=re.escape(str(tmp_path))):
@@ -189,14 +189,14 @@ def test_pictures_that_nothing_brings_say_where_they_were_looked_for(name, tmp_p
 
 
 @pytest.mark.parametrize("name", ["cifar100", "caltech101", "omniglot", "cifar_fs", "fc100"])
-def test_missing_pictures_say_where_they_were_looked_for(name, tmp_path, offline):
+def test_missing_downloads_name_searched_folders(name, tmp_path, offline):
     with pytest.raises(FileNotFoundError, match=f"give --data FOLDER or set {VARIABLE}"):
         COLLECTIONS[name].load(None)
     with pytest.raises(FileNotFoundError, match=f"{re.escape(str(tmp_path))} .*no route to host"):
         COLLECTIONS[name].load(tmp_path)
 
 
-def test_torchvision_brings_cifar100_and_its_few_shot_classes(tmp_path, monkeypatch):
+def test_torchvision_provides_cifar100_and_few_shot_classes(tmp_path, monkeypatch):
     left_out = set(" ".join(CIFAR_FS + FC100).split())
     names = sorted(left_out | {f"class_{number:02}" for number in range(100 - len(left_out))})
 
@@ -220,7 +220,7 @@ def test_torchvision_brings_cifar100_and_its_few_shot_classes(tmp_path, monkeypa
         assert not set(y_base) & set(y_new)
 
 
-def test_torchvision_brings_photographs_and_drawings(tmp_path, monkeypatch):
+def test_torchvision_provides_caltech101_and_omniglot(tmp_path, monkeypatch):
     class Caltech101:
         y = [0] * 90 + [1] * 33
 
@@ -256,7 +256,7 @@ def test_torchvision_brings_photographs_and_drawings(tmp_path, monkeypatch):
     assert (x_train[:, 0, 0] % 20).max() < 10 <= (x_test[:, 0, 0] % 20).min()
 
 
-def test_images_are_resized_to_what_preprocessing_resizes_to():
+def test_images_are_resized_as_in_preprocessing():
     config = BackboneConfig("any", image_size=28, crop_pct=0.875)
     colour = np.full((2, 8, 8, 3), 7, dtype=np.uint8)
     assert resize_once(colour, config).shape == (2, 32, 32, 3)
@@ -264,7 +264,7 @@ def test_images_are_resized_to_what_preprocessing_resizes_to():
     assert resize_once(colour[..., 0], config).shape == (2, 32, 32)
 
 
-def test_a_run_measures_everything():
+def test_run_measures_everything():
     line = measure(configure(**BRIEF, seed=1), Surroundings())
     assert "error" not in line
     json.dumps(line)
@@ -276,7 +276,7 @@ def test_a_run_measures_everything():
     assert again["metrics"] == line["metrics"]
 
 
-def test_a_vote_is_of_the_default_and_a_head():
+def test_vote_combines_default_and_head():
     one = configure(**TINY, method=VOTE)
     assert one.recipe is not None
     model = make_model(one, Surroundings())
@@ -292,7 +292,7 @@ def test_a_vote_is_of_the_default_and_a_head():
 
 
 @pytest.mark.parametrize("method", FROZEN)
-def test_what_a_user_would_do_instead(method):
+def test_frozen_baselines_are_measured(method):
     line = measure(configure(**TINY | {"shots": 6}, method=method), Surroundings())
     assert line["metrics"]["accuracy"] > 0.8
     assert line["budget"] == {}
@@ -300,7 +300,7 @@ def test_what_a_user_would_do_instead(method):
 
 @pytest.fixture(scope="module")
 def small_start():
-    """A small timm backbone and how it wants its images; images of two colours and their labels."""
+    """A small timm backbone with its configuration; images of two colours and their labels."""
     backbone, config = load_backbone("resnet10t", pretrained=False, image_size=32)
     images = np.zeros((24, 36, 36, 3), dtype=np.uint8)  # one batch for each script
     images[::2, ..., 0] = images[1::2, ..., 2] = 250
@@ -311,7 +311,7 @@ def small_start():
 @pytest.mark.parametrize(
     "script", [BeitScript, pytest.param(FastaiLearner, marks=pytest.mark.slow)]
 )
-def test_scripts_learn_and_name_their_budget(script, small_start, monkeypatch):
+def test_scripts_learn_and_report_budget(script, small_start, monkeypatch):
     if script is FastaiLearner:
         pytest.importorskip("fastai")
     monkeypatch.setattr("benchmarks.accuracy.beit_script.EPOCHS", 12)
@@ -329,7 +329,7 @@ def test_scripts_learn_and_name_their_budget(script, small_start, monkeypatch):
         torch.testing.assert_close(value, before[name])
 
 
-def test_the_rate_warms_up_and_falls_to_its_least():
+def test_script_rate_warms_up_and_decays():
     assert rate_of(0, n_batches=3) == pytest.approx(LEAST_RATE)
     assert rate_of(3 * WARM_UP, n_batches=3) == pytest.approx(RATE)
     rates = [rate_of(step, n_batches=3) for step in range(3 * EPOCHS)]
@@ -337,7 +337,7 @@ def test_the_rate_warms_up_and_falls_to_its_least():
     assert LEAST_RATE < rates[-1] < RATE / 100
 
 
-def test_a_head_on_features_is_what_the_classifier_makes_of_the_images(tmp_path):
+def test_head_on_features_matches_classifier_on_images(tmp_path):
     surroundings = Surroundings(features=str(tmp_path))
     run = configure(**BRIEF, task="head", seed=1)
     line = measure(run, surroundings)
@@ -357,7 +357,7 @@ def test_a_head_on_features_is_what_the_classifier_makes_of_the_images(tmp_path)
     assert set(floor["metrics"]) == set(line["metrics"]) > {"recall_at_1", "class_mean_accuracy"}
 
 
-def test_new_classes_are_learned_from_features_and_embeddings(monkeypatch):
+def test_new_classes_are_measured_on_features_and_embeddings(monkeypatch):
     images = draw(COLLECTIONS["digits"], n_classes=9, shots=8, seed=0)[0]
     labels = np.repeat(np.arange(9), 8)
     old, new = labels < 4, labels >= 4
@@ -391,7 +391,7 @@ def test_heads_on_the_same_features_share_a_process():
 
 @pytest.fixture
 def session(monkeypatch, tmp_path):
-    """The command with two configurations, whose runs are made up; the second seed fails first."""
+    """The command with two made-up runs; that of the second seed fails at first."""
     tiny = Group("Tiny", "About it.", (configure(**TINY),), draws=2)
     runs = tiny.runs()
     monkeypatch.setattr(command, "GROUPS", {"tiny": tiny})
@@ -417,7 +417,7 @@ def session(monkeypatch, tmp_path):
     return SimpleNamespace(start=start, broken=broken, file=file, runs=runs)
 
 
-def test_finished_runs_are_skipped_and_failed_ones_retried(session, capsys):
+def test_finished_runs_are_skipped_and_failed_retried(session, capsys):
     assert session.start("--plan") == []
     assert not session.file.exists()
     assert session.start() == [0, 1]
@@ -433,7 +433,7 @@ def test_finished_runs_are_skipped_and_failed_ones_retried(session, capsys):
     assert failed(lines) == {}
 
 
-def test_one_process_computes_on_a_gpu(session, monkeypatch):
+def test_gpu_allows_one_job(session, monkeypatch):
     monkeypatch.setattr(
         "sklearn_clce._system.resolve_device", lambda device: SimpleNamespace(type="cuda")
     )
@@ -443,7 +443,7 @@ def test_one_process_computes_on_a_gpu(session, monkeypatch):
 
 
 @pytest.mark.parametrize(("device", "start"), [("cuda", "spawn"), ("cpu", "forkserver")])
-def test_no_run_on_a_gpu_is_a_fork(monkeypatch, device, start):
+def test_gpu_runs_are_spawned(monkeypatch, device, start):
     if start not in multiprocessing.get_all_start_methods():
         pytest.skip(f"this system has no {start}")
     monkeypatch.setattr(processes, "resolve_device", lambda _: SimpleNamespace(type=device))
@@ -451,7 +451,7 @@ def test_no_run_on_a_gpu_is_a_fork(monkeypatch, device, start):
     assert context.get_start_method() == start
 
 
-def test_only_what_was_asked_for_is_run(session):
+def test_command_options_select_runs(session):
     assert session.start("--draws", "1") == [0]
     assert session.start("--sets", "omniglot") == []
     assert session.start("--methods", "ce", "logistic") == []
@@ -459,7 +459,7 @@ def test_only_what_was_asked_for_is_run(session):
     assert session.start("--draws", "3", "--methods", "clce", "--sets", "digits") == [1, 2]
 
 
-def test_an_estimate_is_the_time_of_runs_like_it():
+def test_time_estimate_uses_similar_runs():
     done = [line_of(configure(**TINY, seed=seed), 0.5) for seed in (0, 1)]
     like, larger = configure(**TINY, seed=5), configure(**TINY | {"shots": 12})
     other = configure(**TINY, method="ce")
@@ -468,7 +468,7 @@ def test_an_estimate_is_the_time_of_runs_like_it():
     assert command.duration(3900) == "1 h 05 min"
 
 
-def test_a_line_that_a_crash_has_cut_is_measured_again(tmp_path):
+def test_truncated_line_is_measured_again(tmp_path):
     file = tmp_path / "results.jsonl"
     first, second = (line_of(configure(**TINY, seed=seed), 0.5) for seed in (0, 1))
     append(file, first)
@@ -482,13 +482,13 @@ def test_a_line_that_a_crash_has_cut_is_measured_again(tmp_path):
         read_lines(file)
 
 
-def test_a_run_that_fails_says_why(offline):
+def test_failed_run_records_error(offline):
     line = measure(configure(data="omniglot"), Surroundings())
     assert line["error"].startswith("FileNotFoundError: omniglot_242.npz: no folder of data is set")
     assert "metrics" not in line
 
 
-def test_a_killed_process_is_a_failed_run():
+def test_killed_process_is_a_failed_run():
     from multiprocessing import Pipe
     from queue import Queue
 

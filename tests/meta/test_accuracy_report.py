@@ -1,4 +1,4 @@
-"""The page of results tells the truth about the lines that it is made from."""
+"""The results page matches the result lines that it is made from."""
 
 import csv
 import json
@@ -52,7 +52,7 @@ def line_of(run, accuracy, **changes):
 
 
 def lines_of(*groups, gain=lambda run: 0.0, draws=3):
-    """Make up whole groups: accuracy by method, and by draw alike for all of them."""
+    """Make up whole groups: accuracy by method, plus the same for each split."""
     runs = dict.fromkeys(run for name in groups for run in GROUPS[name].runs(draws))
     return [
         line_of(run, ACCURACIES.get(run.method, 0.5) + gain(run) + 0.02 * (run.seed % 3))
@@ -61,11 +61,11 @@ def lines_of(*groups, gain=lambda run: 0.0, draws=3):
 
 
 def lead_on(name, points):
-    """Give CLCE so many more points on a set."""
+    """Give CLCE some more points on a set."""
     return lambda run: points / 100 * (run.data == name and run.method == "clce")
 
 
-def test_interval_is_scipys():
+def test_interval_matches_scipy():
     values = [61.0, 58.0, 66.0, 63.0]
     found = estimate(values)
     low, high = stats.t.interval(0.95, 3, loc=np.mean(values), scale=stats.sem(values))
@@ -86,7 +86,7 @@ def found_of(table):
     return pd.DataFrame(rows, columns=columns).set_index([*CASE, "seed"])["points"]
 
 
-def test_the_mean_over_sets_counts_each_set_once():
+def test_mean_over_sets_counts_each_set_once():
     found = found_of([("a", "x", 0, 1), ("a", "y", 0, 3), ("b", "x", 0, 6), ("c", "x", 0, 7)])
     assert over_sets(found) == estimate([2.0, 6.0, 7.0])
     assert best_and_worst(found)[0][0] == "c"
@@ -94,14 +94,14 @@ def test_the_mean_over_sets_counts_each_set_once():
     assert (worst, value.mean) == ("a", 2.0)
 
 
-def test_sets_that_agree_by_chance_do_not_narrow_the_interval():
+def test_interval_is_not_narrowed_by_agreeing_sets():
     draws = [-1.0, 0.0, 1.3]
     found = found_of([(name, "x", seed, draws[seed]) for name in "abcd" for seed in range(3)])
     assert over_sets(found).mean == pytest.approx(0.1)
     assert over_sets(found).half == pytest.approx(estimate(draws).half / 2)  # of four
 
 
-def test_differences_are_paired_by_draw():
+def test_differences_are_paired_by_split():
     lines = lines_of("league", gain=lambda run: 0.2 * (run.seed == 1))
     league = select(frame_of(lines), "league")
     lead = differences(league, "clce", "ce")
@@ -110,10 +110,10 @@ def test_differences_are_paired_by_draw():
     lost = next(one for one in lines if one["configuration"]["method"] == "ce")
     rest = [one for one in lines if one is not lost]
     lead = differences(select(frame_of(rest), "league"), "clce", "ce")
-    assert len(lead) == 3 * len(SETS) - 1  # a draw that one of them lacks is in neither
+    assert len(lead) == 3 * len(SETS) - 1  # a split that one of them lacks is left out
 
 
-def test_a_gpu_is_timed_by_the_clock_and_others_share_the_batch_size():
+def test_gpu_frame_uses_wall_time_and_batch_size():
     lines = [
         line | {"fit_processor_seconds": 99.0, "machine": MACHINE | {"gpu": "a loom"}}
         for line in lines_of("large", draws=1)
@@ -125,7 +125,7 @@ def test_a_gpu_is_timed_by_the_clock_and_others_share_the_batch_size():
     assert set(frame_of(lines_of("league", draws=1))["batch_size"]) == {0}
 
 
-def test_other_training_is_held_against_set_by_set():
+def test_other_methods_are_compared_set_by_set():
     lines = lines_of("league", gain=lead_on("waste", 10))
     tables = page(lines).split("Points that CLCE is ahead, set by set")[1:]
     of_ours, of_others = (table.strip().splitlines() for table in tables)
@@ -136,7 +136,7 @@ def test_other_training_is_held_against_set_by_set():
     assert rows["waste"].startswith("**+26.0 ± 0.0**")
 
 
-def test_lines_of_another_recipe_are_history():
+def test_lines_of_other_recipe_are_ignored():
     lines = lines_of("league", draws=1)
     frame = frame_of(lines)
     for line in lines:
@@ -146,11 +146,11 @@ def test_lines_of_another_recipe_are_history():
 
 
 def words_of(frame):
-    """Say by name which goals are met."""
+    """Return by name whether goals are met."""
     return {goal.what: goal.word for goal in goals_of(frame)}
 
 
-def test_goals_are_held_against_the_numbers():
+def test_goals_are_checked_against_results():
     words = words_of(frame_of(lines_of("league", "head")))
     assert words["CLCEClassifier() minus LogisticRegression(), 10 a class: mean"] == "met"
     assert words["CLCE minus weight=0, fine-tuned: mean"] == "met"
@@ -170,7 +170,7 @@ def test_goals_are_held_against_the_numbers():
     assert words_of(frame_of(slow))["time of the default fit, of that of its epochs"] == "MISSED"
 
 
-def test_a_doubtful_worst_set_is_no_missed_goal():
+def test_uncertain_worst_set_meets_goal():
     def gain(run):
         draw = (-0.15, 0.05, 0.0)[run.seed]
         return (draw - 0.02) * (run.data == "waste" and run.method == "clce")
@@ -182,7 +182,7 @@ def test_a_doubtful_worst_set_is_no_missed_goal():
     assert words_of(few)["CLCE minus weight=0, fine-tuned: worst set"] == "MISSED"
 
 
-def test_the_page_begins_with_three_sentences():
+def test_page_begins_with_three_sentences():
     text = page(lines_of("league", "head", gain=lead_on("hands", 4)), ["league"])
     first, second, third = re.findall(r"^- (.*)$", text[: text.index("**League")], re.M)
     assert "A head on frozen features minus ``LogisticRegression()``: +6.4 ± 0.8 on" in first
@@ -197,14 +197,14 @@ def test_the_page_begins_with_three_sentences():
     assert "Goals" not in text
 
 
-def test_differences_beyond_doubt_are_bold():
+def test_significant_differences_are_bold():
     text = page(lines_of("league", gain=lead_on("waste", -2)))
     assert "waste,**+4.0 ± 0.0**,+0.0 ± 0.0," in text
     assert "satellite,**+6.0 ± 0.0**,**+2.0 ± 0.0**," in text
     assert '"the same, weight=0",76.0,0.240,60,12' in text
 
 
-def test_the_better_script_is_that_of_the_same_sets():
+def test_scripts_are_ranked_on_shared_sets():
     lines = [
         line
         for line in lines_of("league", gain=lambda run: 0.3 * (run.data == "hands"))
@@ -218,7 +218,7 @@ def test_the_better_script_is_that_of_the_same_sets():
     assert "minus script of BEiT: +26.0 on 1 sets" in page(alone)
 
 
-def test_who_has_fewer_draws_is_marked():
+def test_methods_with_fewer_splits_are_marked():
     def kept(configuration):
         method, data, seed = (configuration[name] for name in ("method", "data", "seed"))
         n_draws = {"fastai": 1, "script": data == "hands", "ce": 3 - (data == "waste")}
@@ -232,7 +232,7 @@ def test_who_has_fewer_draws_is_marked():
     assert "draw)" not in page(lines_of("league", draws=1))  # so have all of them
 
 
-def test_each_case_of_a_group_has_a_row():
+def test_group_table_has_a_row_per_case():
     text = page(lines_of("head", "batch_size", "lite"))
     for case in ("vit_tiny, 15 a class", "efficientnet_lite0, 2 a class"):
         assert f'"{case}",78.0,**+6.0 ± 0.0**,**+2.0 ± 0.0**' in text
@@ -240,7 +240,7 @@ def test_each_case_of_a_group_has_a_row():
     assert "efficientnet_lite2,78.0,**+6.0 ± 0.0**" in text
 
 
-def test_new_classes_are_compared_with_features_of_the_backbone_as_it_was():
+def test_new_classes_are_compared_with_pretrained_features():
     lines = []
     for run in GROUPS["new_classes"].runs(3):
         spaces = ["features"] if run.method == "logistic" else ["features", "embedding"]
@@ -256,7 +256,7 @@ def test_new_classes_are_compared_with_features_of_the_backbone_as_it_was():
     assert '"the same, weight=0",embedding,regression 5 shot,+20.0' in text
 
 
-def test_tables_are_narrow():
+def test_tables_have_at_most_five_columns():
     text = page(lines_of(*GROUPS, draws=1))
     tables = re.findall(r"\.\. csv-table::.*\n.*\n\n((?:   .*\n)+)", text)
     assert len(tables) > 8
@@ -267,7 +267,7 @@ def test_tables_are_narrow():
 
 
 @pytest.mark.parametrize("n_lines", [0, 1, 7, 40])
-def test_partial_results_make_a_page(n_lines, tmp_path):
+def test_page_is_written_from_partial_results(n_lines, tmp_path):
     lines = lines_of("league", "new_classes")[:n_lines]
     lost = {"configuration": asdict(GROUPS["head"].runs()[0]), "error": "MemoryError: none left"}
     write_report([*lines, lost], tmp_path)
@@ -278,7 +278,7 @@ def test_partial_results_make_a_page(n_lines, tmp_path):
     assert ("an abacus" in text) == (n_lines > 0)
 
 
-def test_the_mean_is_drawn_below_every_set_also_one_that_lacks_a_method(tmp_path):
+def test_plot_shows_mean_below_every_set(tmp_path):
     lines = [
         line
         for line in lines_of("many_classes", draws=1)
@@ -290,7 +290,7 @@ def test_the_mean_is_drawn_below_every_set_also_one_that_lacks_a_method(tmp_path
     assert drawn.index("CIFAR-100") < drawn.index("Omniglot") < drawn.index(">mean<")
 
 
-def test_the_report_writes_page_plots_goals_and_every_run(tmp_path):
+def test_report_writes_page_plots_goals_and_runs(tmp_path):
     lines = lines_of("league", "head", "batch_size", "lite", draws=1)
     write_report(lines, tmp_path)
     drawn = {path.stem for path in (tmp_path / FOLDER).glob("*.svg")}
@@ -301,7 +301,7 @@ def test_the_report_writes_page_plots_goals_and_every_run(tmp_path):
     assert "met" in (tmp_path / FOLDER / "goals.inc").read_text()
 
 
-def test_a_plot_is_the_same_for_the_same_lines(tmp_path):
+def test_plot_is_reproducible(tmp_path):
     runs = select(frame_of(lines_of("league", draws=1)), "league")
     assert all(plot_group("league", runs, tmp_path / name) for name in ("first", "second"))
     first = (tmp_path / "first").read_bytes()
@@ -309,7 +309,7 @@ def test_a_plot_is_the_same_for_the_same_lines(tmp_path):
     assert (tmp_path / "second").read_bytes() == first
 
 
-def test_the_committed_page_is_that_of_the_committed_lines(tmp_path):
+def test_committed_page_matches_committed_results(tmp_path):
     write_report(read_lines(RESULTS), tmp_path)
     for name in (PAGE, f"{FOLDER}/goals.inc"):
         assert (DOCS / name).read_text() == (tmp_path / name).read_text(), (

@@ -1,4 +1,4 @@
-"""The benchmark of CUDA devices: tried without one, told as it was, carried to one."""
+"""The benchmark of CUDA devices: run without a device, reported, packed for one."""
 
 import json
 import sys
@@ -29,7 +29,7 @@ CPU = torch.device("cpu")
 
 @pytest.fixture
 def measured_page(monkeypatch):
-    """What the extension of the documentation makes of a folder."""
+    """The function of the documentation's extension that turns a folder into a page."""
     monkeypatch.syspath_prepend(ROOT / "docs" / "_ext")
     import measured
 
@@ -41,7 +41,7 @@ MESSY = "1 is *not\n  2\n\n  - {'cpu'} ``"
 
 @pytest.fixture
 def example():
-    """Made-up results of a card, good but for what is said of them."""
+    """Made-up results of a GPU."""
     speed = {"backbone": "beit", "weights": "random", "precision": "bfloat16"}
     speed |= {"images_per_second": 512.0, "speed_against_loop": 0.97, "pipeline_share": 0.4}
     row = {"n": 2048, "ms": {"criterion": 2.0, "matrix": 2.0}, "peak_mib": {"criterion": 90.0}}
@@ -73,7 +73,7 @@ def example():
     }
 
 
-def test_goals_take_the_worst_row_and_only_large_batches(example):
+def test_goals_use_worst_row_of_large_batches(example):
     found = {goal.text: (goal.value, goal.met) for goal in goals(example)}
     assert found == {
         "tests marked cuda that fail": (1, False),
@@ -87,7 +87,7 @@ def test_goals_take_the_worst_row_and_only_large_batches(example):
     }
 
 
-def test_the_page_names_the_card_and_shows_every_section(example):
+def test_page_names_gpu_and_shows_every_section(example):
     written = page(example)
     assert "a card with 80.0 GiB, driver 580.1, CUDA 13.0" in written
     assert "on 2026-01-02 by ``python -m benchmarks.cuda --quick``" in written
@@ -97,24 +97,24 @@ def test_the_page_names_the_card_and_shows_every_section(example):
 
 
 def read(written):
-    """Read a page as Sphinx does, which takes warnings for errors."""
+    """Parse a page as Sphinx does, with warnings as errors."""
     document = str(publish_doctree(written, settings_overrides={"warning_stream": False}))
     assert "system_message" not in document
     return document
 
 
-def test_a_table_in_a_terminal_and_on_the_page(example):
+def test_table_prints_in_terminal_and_page(example):
     goal_table = next(iter(tables(example)))
     assert len({len(line) for line in text(goal_table).splitlines()[1:]}) == 1
     assert 'bare products, from 2,048 rows on",1.75,at most 1.5,missed' in directive(goal_table)
 
 
-def test_without_a_measurement_the_page_says_so_in_a_line(measured_page, tmp_path):
+def test_page_without_measurement_is_one_line(measured_page, tmp_path):
     assert measured_page(tmp_path).startswith("Not measured yet: ``python -m")
     assert measured_page(tmp_path).count("\n") == 1
 
 
-def test_committed_results_can_be_read(measured_page):
+def test_committed_results_are_on_the_page(measured_page):
     folder = ROOT / "benchmarks" / "results"
     text = measured_page(folder)
     read(text)
@@ -122,9 +122,7 @@ def test_committed_results_can_be_read(measured_page):
         assert json.loads(file.read_text())["machine"]["gpu"] in text
 
 
-def test_sections_are_measured_and_one_that_fails_stops_no_other(
-    monkeypatch, measured_page, tmp_path, capsys
-):
+def test_failed_section_does_not_stop_others(monkeypatch, measured_page, tmp_path, capsys):
     plan = replace(make_plan(CPU, quick=True), criterion_sizes=(8, 16))
     monkeypatch.setitem(command.SECTIONS, "head_grid", lambda plan: {}["grid"])
     file = tmp_path / "cuda.json"
@@ -146,7 +144,7 @@ def test_sections_are_measured_and_one_that_fails_stops_no_other(
     assert "KeyError" in capsys.readouterr().err
 
 
-def test_without_a_device_the_command_says_how_to_try_it(monkeypatch, capsys):
+def test_command_without_device_names_cpu_option(monkeypatch, capsys):
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
     with pytest.raises(SystemExit):
         command.main([])
@@ -154,7 +152,7 @@ def test_without_a_device_the_command_says_how_to_try_it(monkeypatch, capsys):
 
 
 @pytest.mark.slow
-def test_the_whole_command_on_a_cpu(measured_page, tmp_path):
+def test_command_runs_on_cpu(measured_page, tmp_path):
     file = tmp_path / "cuda.json"
     assert command.main(["--device", "cpu", "--quick", "--json", str(file)]) == 0
     sections = json.loads(file.read_text())["sections"]
@@ -181,18 +179,18 @@ def wait(modes):
         warnings.warn(MESSAGE, stacklevel=2)
 
 
-def test_waits_are_counted_where_they_come_from(modes):
+def test_waits_are_counted_by_source_line(modes):
     def work():
         wait(modes)
         for _ in range(3):
             wait(modes)
 
     assert sorted(waits(work).values()) == [1, 3]
-    assert all(place.startswith("tests/test_cuda_benchmark.py:") for place in waits(work))
+    assert all(place.startswith("meta/test_cuda_benchmark.py:") for place in waits(work))
     assert modes[-1] == "default"
 
 
-def test_waits_are_those_of_steps(modes, monkeypatch):
+def test_waits_are_counted_within_steps(modes, monkeypatch):
     transform = Standardize.forward
 
     def waiting(self, features):
@@ -210,13 +208,13 @@ def test_waits_are_those_of_steps(modes, monkeypatch):
     assert modes[-1] == "default"
 
 
-def test_a_failed_fit_is_watched_no_longer(modes):
+def test_failed_fit_resets_sync_debug_mode(modes):
     with pytest.raises(ZeroDivisionError):
         waits(lambda: 1 / 0)
     assert modes == ["default", "warn", "default"]
 
 
-def test_outcomes_of_tests():
+def test_outcomes_of_marked_tests_are_counted():
     cases = ElementTree.fromstring(
         "<suite><testcase classname='a' name='b'/><testcase name='c'><skipped/></testcase>"
         "<testcase classname='d' name='e'><failure message='no'/></testcase></suite>"
@@ -227,7 +225,7 @@ def test_outcomes_of_tests():
 
 @pytest.fixture
 def index(monkeypatch):
-    """An index of packages, each with what it asks for, and what was fetched from it."""
+    """A package index with requirements; returns the names fetched from it."""
     packages = {"skorch": ["numpy", "tqdm>=4"], "tqdm": ["colorama; sys_platform == 'win32'"]}
     fetched = []
 
@@ -246,7 +244,7 @@ def index(monkeypatch):
     return fetched
 
 
-def test_wheels_are_what_the_machine_lacks(index, tmp_path, capsys):
+def test_wheels_are_those_missing_on_the_machine(index, tmp_path, capsys):
     wheels.main([str(tmp_path / "wheels"), "--has", "torch", "numpy"])
     assert index == ["ours", "skorch", "tqdm"]
     assert len(list((tmp_path / "wheels").glob("*.whl"))) == 3
@@ -255,15 +253,15 @@ def test_wheels_are_what_the_machine_lacks(index, tmp_path, capsys):
     assert "the folder is not empty; choose another one" in capsys.readouterr().err
 
 
-def test_wheels_beyond_the_limit_are_refused(index, tmp_path):
+def test_wheels_beyond_limit_are_rejected(index, tmp_path):
     with pytest.raises(SystemExit, match=r"MiB are more than --limit 0.001: name more"):
         wheels.main([str(tmp_path / "wheels"), "--limit", "0.001"])
     assert not (tmp_path / "wheels").exists()
 
 
-def test_what_the_marked_tests_import_is_in_the_folder():
+def test_wheels_cover_imports_of_marked_tests():
     names = {one.name for one in wheels.roots()}
-    assert "fastai" not in names  # which the benchmarks of accuracy alone use
+    assert "fastai" not in names  # which only the accuracy benchmark uses
     names |= set(wheels.HAS) | {"packaging"}
     of_import = {"PIL": "pillow", "sklearn": "scikit-learn"}
     here = {path.stem for path in (ROOT / "tests" / "helpers").glob("*.py")}

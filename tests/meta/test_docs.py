@@ -1,4 +1,4 @@
-"""The code on the pages of the documentation does what they say."""
+"""The code on the documentation pages runs and gives the output shown."""
 
 import doctest
 from pathlib import Path
@@ -16,7 +16,7 @@ SIDE = 160
 
 @pytest.fixture
 def folder_with_pictures(tmp_path, monkeypatch):
-    """Cut twelve pictures of each class out of scikit-learn's two, and a new one."""
+    """Cut twelve images of each class, and a new one, out of scikit-learn's two."""
     rng = np.random.default_rng(0)
     for label, photo in {"flower": "flower.jpg", "temple": "china.jpg"}.items():
         (tmp_path / "pictures" / label).mkdir(parents=True)
@@ -29,13 +29,13 @@ def folder_with_pictures(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
 
 
-def test_the_start_page_and_most_of_the_guide_hold_code():
+def test_start_page_and_guide_contain_code():
     assert "index.rst" in PAGES
     assert len(PAGES) >= 9
 
 
 @pytest.mark.parametrize("page", PAGES)
-def test_code_of_the_page_runs(page, folder_with_pictures):
+def test_page_code_runs(page, folder_with_pictures):
     result = doctest.testfile(
         str(DOCS / page), module_relative=False, encoding="utf-8", optionflags=doctest.ELLIPSIS
     )
@@ -43,7 +43,7 @@ def test_code_of_the_page_runs(page, folder_with_pictures):
     assert result.failed == 0
 
 
-def test_the_changelog_is_a_page(monkeypatch):
+def test_changelog_converts_to_rst(monkeypatch):
     monkeypatch.syspath_prepend(DOCS / "_ext")
     from changes import as_rst
 

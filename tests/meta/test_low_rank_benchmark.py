@@ -1,4 +1,4 @@
-"""What is measured of low-rank adaptation: memory of a step, accuracy on folders of pictures."""
+"""The low-rank benchmark: memory of a step, accuracy on folders of images."""
 
 import numpy as np
 import pytest
@@ -9,7 +9,7 @@ pytest.importorskip("resource")  # not on Windows
 from benchmarks import low_rank
 
 
-def test_accuracy_on_a_folder_of_pictures(tmp_path, capsys, monkeypatch):
+def test_accuracy_is_measured_on_image_folder(tmp_path, capsys, monkeypatch):
     rng = np.random.default_rng(0)
     for label in ("a", "b"):
         (tmp_path / label).mkdir()
@@ -27,7 +27,7 @@ def test_accuracy_on_a_folder_of_pictures(tmp_path, capsys, monkeypatch):
     assert all("(1 draws, 1 epochs)" in line for line in lines)
 
 
-def test_memory_of_a_step_and_what_trains(capsys, monkeypatch):
+def test_step_memory_is_measured(capsys, monkeypatch):
     monkeypatch.setattr(low_rank.torch, "set_num_threads", lambda number: None)
     low_rank.measure_step("test_vit", "lora", checkpointing=False)
     line = capsys.readouterr().out

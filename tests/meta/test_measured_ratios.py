@@ -1,4 +1,4 @@
-"""The performance page: its ratios come from files that the benchmarks wrote."""
+"""The performance page shows ratios from the files that the benchmarks wrote."""
 
 import json
 from pathlib import Path
@@ -19,7 +19,7 @@ def recorded(name, result, folder):
     (folder / f"{name}.json").write_text(json.dumps(content))
 
 
-def test_only_what_was_measured_is_shown(tmp_path):
+def test_page_shows_only_measured_ratios(tmp_path):
     assert page(tmp_path).startswith("Not measured yet: ``python -m benchmarks.record")
     recorded("import_time", {"ratio": 1.3, "goal": 1.2}, tmp_path)
     written = page(tmp_path)
@@ -30,7 +30,7 @@ def test_only_what_was_measured_is_shown(tmp_path):
     assert "system_message" not in str(document)
 
 
-def test_ratios_of_the_contrastive_term_by_batch_size(tmp_path):
+def test_loss_ratios_are_shown_by_batch_size(tmp_path):
     ratios = {"time_to_metric_learning": 0.5, "time_to_products": 2.0}
     sizes = [
         {"n": n, "ratios": {"hardness=1": ratios}, "goals": {**goals, "time_to_products": None}}
@@ -42,7 +42,7 @@ def test_ratios_of_the_contrastive_term_by_batch_size(tmp_path):
     assert "512 rows" not in written
 
 
-def test_ratios_of_reading_by_epoch_and_workers(tmp_path):
+def test_loading_ratios_are_shown_by_epoch_and_workers(tmp_path):
     speeds = {"first": {"ratio": 1.6, "goal": 1.5}, "later": {"ratio": 7.0, "goal": 8.0}}
     recorded("pipeline", {"workers=0": speeds, "photos": 300, "load": 0.1}, tmp_path)
     written = page(tmp_path)
@@ -50,7 +50,7 @@ def test_ratios_of_reading_by_epoch_and_workers(tmp_path):
     assert 'later epochs, 0 workers",7,at least 8,missed' in written
 
 
-def test_committed_ratios_can_be_shown():
+def test_committed_ratios_are_shown():
     folder = ROOT / "benchmarks" / "results"
     written = page(folder)
     modules = {name: (f"benchmarks/{name}.py", f"-m benchmarks.{name}") for name in RATIOS}
@@ -59,7 +59,7 @@ def test_committed_ratios_can_be_shown():
 
 
 @pytest.mark.slow
-def test_a_benchmark_is_recorded(tmp_path):
+def test_benchmark_is_recorded(tmp_path):
     file = recording.record("import_time", "--runs", "1", folder=tmp_path)
     assert json.loads(file.read_text())["command"] == "python benchmarks/import_time.py --runs 1"
     assert "import_time.py --runs 1" in page(tmp_path)

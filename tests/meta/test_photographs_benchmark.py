@@ -1,4 +1,4 @@
-"""What is measured on photographs while some classes are unknown, or come later."""
+"""Benchmarks on photographs of unknown classes and classes added later."""
 
 import io
 
@@ -19,7 +19,7 @@ DISTANCES = {"class means", "Mahalanobis", "neighbour"}
 
 
 def small(backbone="tiny", **params):
-    """Take the place of a classifier: a backbone of a few weights, and one epoch."""
+    """Replace CLCEClassifier: a tiny backbone and one epoch."""
     if backbone == "precomputed":
         return head(max_epochs=1, **params)
     return CLCEClassifier(TinyBackbone(), image_size=8, max_epochs=1, **params)
@@ -31,7 +31,7 @@ def small_features(*args, **params):
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    """Pictures of four colours under the name of textures, the first eight of each to train on."""
+    """Images of four colours in the file of a real set; the first eight of each train."""
     rng, files, labels = np.random.default_rng(0), [], np.arange(N_FILES) % 4
     for label in labels:
         picture = np.clip(COLOURS[label] + rng.integers(-40, 40, (8, 8, 3)), 0, 255)
@@ -50,7 +50,7 @@ def folder(tmp_path_factory):
 
 @pytest.fixture
 def printed(folder, capsys, monkeypatch):
-    """Return what a benchmark of small classifiers prints, in lines."""
+    """Return the lines that a benchmark of small classifiers prints."""
 
     def lines(module, *options):
         monkeypatch.setattr(module, "CLCEClassifier", small)
@@ -62,14 +62,14 @@ def printed(folder, capsys, monkeypatch):
     return lines
 
 
-def test_photographs_come_as_files_with_their_labels(folder):
+def test_photographs_have_files_and_labels(folder):
     files, y, train = photographs.photographs("dtd10", folder)
     assert Image.open(io.BytesIO(files[1])).size == (8, 8)
     assert_array_equal(y, np.arange(N_FILES) % 4)
     assert_array_equal(train, np.arange(N_FILES) < N_TRAINING)
 
 
-def test_pictures_are_drawn_of_the_classes_of_a_draw(folder):
+def test_images_are_sampled_from_known_classes(folder):
     _, y, train = photographs.photographs("dtd10", folder)
     known, unknown = photographs.draw_classes(y, seed=0)
     assert len(known) == 3
@@ -81,7 +81,7 @@ def test_pictures_are_drawn_of_the_classes_of_a_draw(folder):
 
 
 @pytest.mark.parametrize("way", ["--features", "--trained"])
-def test_scores_of_unknown_classes_with_a_frozen_backbone_and_a_trained_one(way, printed, tmp_path):
+def test_novelty_benchmark_prints_sorted_scores(way, printed, tmp_path):
     lines = printed(novelty, "--pictures", 8, way, *([tmp_path] if way == "--features" else []))
     titles = [line for line in lines if line.endswith("under the ROC curve")]
     assert titles == [
@@ -99,7 +99,7 @@ def test_scores_of_unknown_classes_with_a_frozen_backbone_and_a_trained_one(way,
         assert 0 <= means[-1] <= means[0] <= 1
 
 
-def test_a_new_class_comes_with_a_few_pictures(printed, tmp_path):
+def test_new_class_benchmark_prints_accuracies(printed, tmp_path):
     lines = printed(new_classes, "--features", tmp_path)
     titles = [line for line in lines if line.endswith(" of an old one")]
     assert [title.split()[0] for title in titles] == ["1", "5", "15"]
@@ -111,7 +111,7 @@ def test_a_new_class_comes_with_a_few_pictures(printed, tmp_path):
     assert all(0 <= float(cell) <= 100 for cell in cells[1:])
 
 
-def test_lower_blocks_stand_beside_the_last_features(printed, tmp_path, monkeypatch):
+def test_lower_blocks_benchmark_prints_differences(printed, tmp_path, monkeypatch):
     monkeypatch.setattr(lower_blocks, "BackboneFeatures", small_features)
     lines = printed(lower_blocks, "--features", tmp_path, "--pictures", 5)
     assert lines[0] == "efficientnet_lite0, points of accuracy"
@@ -120,7 +120,7 @@ def test_lower_blocks_stand_beside_the_last_features(printed, tmp_path, monkeypa
     assert all(-100 <= float(row[-1]) <= 100 for row in rows.values())
 
 
-def test_features_or_a_trained_backbone(printed):
+def test_benchmark_options_exclude_each_other(printed):
     for options in ([], ["--trained", "--features", "here"]):
         with pytest.raises(SystemExit):
             printed(novelty, *options)

@@ -1,4 +1,4 @@
-"""What stands around the code is true: workflows, hooks, templates, declared dependencies."""
+"""Project files are consistent: workflows, hooks, templates, declared dependencies."""
 
 import ast
 import re
@@ -39,7 +39,7 @@ def imported_modules(path):
             yield node.module.split(".")[0]
 
 
-def test_tests_import_helpers_and_what_their_extra_installs_and_no_test():
+def test_tests_import_only_helpers_and_declared_packages():
     helpers = {path.stem for path in TESTS if path.parent.name == "helpers"}
     extensions = {path.stem for path in (ROOT / "docs" / "_ext").glob("*.py")}
     own = helpers | extensions | {"sklearn_clce", "benchmarks"}
@@ -59,7 +59,7 @@ def test_requirements_have_a_lower_bound():
     assert [name for name in requirements if ">=" not in name] == []
 
 
-def test_every_version_of_python_that_is_named_is_tested_on_three_systems():
+def test_declared_python_versions_are_tested_on_three_systems():
     (matrix,) = [
         job["strategy"]["matrix"]
         for path in WORKFLOWS
@@ -74,7 +74,7 @@ def test_every_version_of_python_that_is_named_is_tested_on_three_systems():
 
 
 @pytest.mark.parametrize("path", WORKFLOWS, ids=lambda path: path.stem)
-def test_steps_of_a_workflow_name_what_is_there(path):
+def test_workflow_steps_name_existing_extras_and_files(path):
     steps = [step for job in parsed(path)["jobs"].values() for step in job["steps"]]
     assert all(("run" in step) != ("uses" in step) for step in steps)
     commands = "\n".join(step.get("run", "") for step in steps)
@@ -86,7 +86,7 @@ def test_steps_of_a_workflow_name_what_is_there(path):
     assert all((ROOT / name).exists() for name in files)
 
 
-def test_hooks_run_tools_of_the_tests():
+def test_hooks_use_test_tools():
     (repository,) = parsed(".pre-commit-config.yaml")["repos"]
     tools = tools_of_tests() | {"lint-imports"}  # the program of import-linter
     for hook in repository["hooks"]:
@@ -95,7 +95,7 @@ def test_hooks_run_tools_of_the_tests():
 
 
 @pytest.mark.parametrize("path", FORMS, ids=lambda path: path.stem)
-def test_a_form_for_issues_asks_something(path):
+def test_issue_form_asks_questions(path):
     form = parsed(path)
     assert form.keys() >= {"name", "description", "body"}
     questions = [part for part in form["body"] if part["type"] != "markdown"]
@@ -103,7 +103,7 @@ def test_a_form_for_issues_asks_something(path):
     assert all(part["attributes"]["label"] for part in questions)
 
 
-def test_the_citation_is_of_this_version():
+def test_citation_matches_version():
     citation, project = parsed("CITATION.cff"), PROJECT["project"]
     version = (ROOT / PROJECT["tool"]["hatch"]["version"]["path"]).read_text()
     assert f'__version__ = "{citation["version"]}"' in version
@@ -111,6 +111,6 @@ def test_the_citation_is_of_this_version():
     assert citation.keys() >= {"cff-version", "message", "authors", "references"}
 
 
-def test_what_a_source_distribution_takes_is_there():
+def test_sdist_includes_existing_files():
     included = PROJECT["tool"]["hatch"]["build"]["targets"]["sdist"]["include"]
     assert [name for name in included if not (ROOT / name).exists()] == []

@@ -1,4 +1,4 @@
-"""The README says what is so."""
+"""The README matches the package and continuous integration."""
 
 import re
 from pathlib import Path
@@ -9,12 +9,12 @@ ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text()
 
 
-def test_the_table_of_backbones_is_the_registry():
+def test_backbone_table_matches_registry():
     rows = re.findall(r"^\| `(\w+)`(?: \(bundled\))? \| `([\w.]+)` \|$", README, re.M)
     assert dict(rows) == backbone_aliases()
 
 
-def test_continuous_integration_runs_the_readmes_commands():
+def test_ci_runs_commands_of_readme():
     commands = re.findall(r"```console\n(.*?)\n```", README)
     assert len(commands) == 3
     script = (ROOT / ".ci" / "run").read_text().splitlines()

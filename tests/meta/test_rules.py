@@ -1,4 +1,4 @@
-"""The house rules: lint, format, direction of imports, docstrings, what an import pulls in."""
+"""House rules: lint, format, import directions, docstrings, import costs."""
 
 import inspect
 import re
@@ -14,7 +14,7 @@ import sklearn_clce
 
 ROOT = Path(__file__).parents[2]
 SCRIPTS = Path(sysconfig.get_path("scripts"))
-# Extended summary, See Also, Examples (ES01, SA01, EX01) and two of layout are not asked
+# Extended summary, See Also, Examples (ES01, SA01, EX01) and two on layout are not required
 # of every object; private sections such as References are numpydoc's own.
 NOT_ASKED = {"ES01", "SA01", "EX01", "GL01", "YD01"}
 
@@ -69,7 +69,7 @@ def test_public_object_has_an_example(name):
     assert ">>>" in getattr(sklearn_clce, name).__doc__
 
 
-def test_import_leaves_heavy_packages_alone():
+def test_import_does_not_load_heavy_packages():
     code = (
         "import sys, sklearn_clce;"
         "heavy = 'timm', 'torchvision', 'matplotlib', 'PIL.Image', 'onnx', 'onnxscript';"
@@ -80,7 +80,7 @@ def test_import_leaves_heavy_packages_alone():
 
 
 @pytest.mark.parametrize("name", ["CLCEClassifier", "BackboneFeatures"])
-def test_every_parameter_is_documented_in_order(name):
+def test_parameters_are_documented_in_order(name):
     estimator = getattr(sklearn_clce, name)
     documented = re.findall(r"^    (\w+) : ", estimator.__doc__.split("Attributes\n")[0], re.M)
     assert documented == list(inspect.signature(estimator).parameters)

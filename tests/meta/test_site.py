@@ -1,4 +1,4 @@
-"""The built documentation: its links lead somewhere, and a browser shows it without an error.
+"""The built documentation: its links resolve, and a browser shows it without errors.
 
 Skipped where it has not been built, ``make -C docs html``, or there is no Chromium.
 """
@@ -50,7 +50,7 @@ class Page(HTMLParser):
         self.references |= {attrs[key] for key in ("href", "src") if attrs.get(key)}
 
 
-def test_internal_links_lead_somewhere():
+def test_internal_links_resolve():
     pages = {path: Page(path) for path in HTML}
     assert len(pages) > 20
     broken = []
@@ -61,7 +61,7 @@ def test_internal_links_lead_somewhere():
                 continue
             target = (path.parent / unquote(parts.path)).resolve() if parts.path else path
             missing = not target.exists()
-            fragment = unquote(parts.fragment).split(":~:")[0]  # what follows is for the browser
+            fragment = unquote(parts.fragment).split(":~:")[0]  # a text fragment is for the browser
             if target in pages and fragment:
                 missing |= fragment not in pages[target].anchors
             if missing:
@@ -69,7 +69,7 @@ def test_internal_links_lead_somewhere():
     assert broken == []
 
 
-def test_nothing_is_loaded_from_elsewhere():
+def test_pages_load_no_external_resources():
     loaded = [
         f"{path.relative_to(SITE)}: {source}"
         for path in HTML
@@ -80,7 +80,7 @@ def test_nothing_is_loaded_from_elsewhere():
 
 
 class Sources(HTMLParser):
-    """Scripts, style sheets and pictures that a page loads."""
+    """Scripts, style sheets and images that a page loads."""
 
     def __init__(self, path):
         super().__init__()
@@ -120,7 +120,7 @@ def browser():
 
 @needs_browser
 @pytest.mark.parametrize(("width", "scheme"), [(1280, "light"), (1280, "dark"), (390, "light")])
-def test_pages_show_without_an_error_and_fit_their_width(address, browser, width, scheme):
+def test_pages_render_without_errors_and_fit_width(address, browser, width, scheme):
     for page in PAGES:
         browser.open(f"{address}/{page}", width=width, scheme=scheme)
         assert browser.errors == [], page
@@ -132,7 +132,7 @@ def test_pages_show_without_an_error_and_fit_their_width(address, browser, width
 
 @needs_browser
 @pytest.mark.parametrize("page", ["index.html", "backbones.html", "training.html", "faq.html"])
-def test_code_fits_beside_the_navigation(address, browser, page):
+def test_code_fits_next_to_navigation(address, browser, page):
     browser.open(f"{address}/{page}", width=1440)
     wide = "[...document.querySelectorAll('pre')].filter(e => e.scrollWidth > e.clientWidth + 1)"
     assert browser.evaluate(f"{wide}.map(e => e.textContent.slice(0, 80))") == []
@@ -142,7 +142,7 @@ def test_code_fits_beside_the_navigation(address, browser, page):
 @pytest.mark.parametrize(
     "name", ["CLCEClassifier", "BackboneFeatures", "ClassBalancedBatchSampler"]
 )
-def test_a_page_of_the_api_is_whole_on_a_phone(address, browser, name):
+def test_api_page_fits_phone_width(address, browser, name):
     browser.open(f"{address}/generated/sklearn_clce.{name}.html", width=390)
     title = "document.querySelector('h1')"
     assert browser.evaluate(f"{title}.scrollWidth <= {title}.clientWidth")
@@ -154,14 +154,14 @@ def test_a_page_of_the_api_is_whole_on_a_phone(address, browser, name):
 
 
 @needs_browser
-def test_the_list_of_the_api_is_whole_on_a_phone(address, browser):
+def test_api_list_fits_phone_width(address, browser):
     browser.open(f"{address}/api.html", width=390)
     cut = "[...document.querySelectorAll('table')].filter(e => e.parentElement.scrollWidth > 358)"
     assert browser.evaluate(f"{cut}.map(e => e.textContent.slice(0, 80))") == []
 
 
 @needs_browser
-def test_the_changelog_has_sections(address, browser):
+def test_changelog_has_sections(address, browser):
     browser.open(f"{address}/changelog.html")
     titles = browser.evaluate("[...document.querySelectorAll('h2')].map(e => e.textContent)")
     assert titles[0].startswith("Unreleased")
@@ -169,18 +169,18 @@ def test_the_changelog_has_sections(address, browser):
 
 
 @needs_browser
-def test_every_page_names_the_version(address, browser):
+def test_page_names_version(address, browser):
     browser.open(f"{address}/index.html")
     bar = browser.evaluate("document.querySelector('.navbar-brand').textContent")
     assert sklearn_clce.__version__ in bar
 
 
-def test_the_picture_of_an_estimator_leads_to_its_page():
+def test_estimator_diagram_links_to_its_page():
     page = SITE / "auto_examples" / "plot_pipeline_calibration.html"
     assert 'href="../generated/sklearn_clce.CLCEClassifier.html"' in page.read_text("utf-8")
 
 
-def test_notebooks_install_what_they_need_where_it_is_missing():
+def test_notebooks_install_missing_packages():
     notebooks = list(SITE.rglob("*.ipynb"))
     assert len(notebooks) > 8
     for path in notebooks:
@@ -189,7 +189,7 @@ def test_notebooks_install_what_they_need_where_it_is_missing():
 
 
 @needs_browser
-def test_limits_of_a_sum_stand_under_it(address, browser):
+def test_sum_limits_are_below_sign(address, browser):
     browser.open(f"{address}/criterion.html")
     below = (
         "(() => { const sum = [...document.querySelectorAll('div.math munder')]"
@@ -201,7 +201,7 @@ def test_limits_of_a_sum_stand_under_it(address, browser):
 
 
 @needs_browser
-def test_formulas_are_drawn_without_a_script(address, browser):
+def test_formulas_render_without_script(address, browser):
     browser.open(f"{address}/criterion.html")
     height = "document.querySelector('div.math mfrac').getBoundingClientRect().height"
     assert browser.evaluate(height) > 20

@@ -1,4 +1,4 @@
-"""The tables of figures in the guide are those of the committed measurements."""
+"""The tables in the guide match the committed measurements."""
 
 import json
 from pathlib import Path
@@ -14,11 +14,11 @@ TABLES = Path(__file__).parents[2] / "docs" / "tables"
 @pytest.mark.parametrize(
     ("benchmark", "name"), [(backbones, "backbones.csv"), (fit_time, "fit_time.csv")]
 )
-def test_a_table_is_that_of_its_measurements(benchmark, name, tmp_path):
+def test_table_matches_measurements(benchmark, name, tmp_path):
     benchmark.write_table(json.loads(benchmark.RESULTS.read_text()), tmp_path / name)
     assert (TABLES / name).read_text() == (tmp_path / name).read_text()
 
 
-def test_every_short_name_was_measured():
+def test_every_backbone_alias_is_measured():
     measured = json.loads(backbones.RESULTS.read_text())["backbones"]
     assert {row["backbone"] for row in measured} == set(backbone_aliases())

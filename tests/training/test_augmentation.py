@@ -14,7 +14,7 @@ from sklearn_clce.data import Augmentation, RandomCrops, is_grey
 from small_fits import Recorder, head
 
 
-def test_digits_are_never_mirrored():
+def test_grey_images_are_never_mirrored():
     """A bright left edge stays on the left."""
     images = torch.zeros(200, 3, 16, 16)
     images[..., :4] = 1
@@ -29,7 +29,7 @@ def test_digits_are_never_mirrored():
 
 
 @pytest.mark.parametrize("grey", [True, False])
-def test_augmented_images_stay_in_range_and_shape(grey):
+def test_augmented_images_keep_range_and_shape(grey):
     torch.manual_seed(0)
     images = torch.rand(5, 3, 16, 12)
     changed = Augmentation(grey)(images)
@@ -37,7 +37,7 @@ def test_augmented_images_stay_in_range_and_shape(grey):
     assert 0 <= changed.min() <= changed.max() <= 1
 
 
-def test_a_sample_of_weight_0_does_not_count_as_colour(colour_images, colour_labels):
+def test_zero_weight_sample_does_not_count_as_colour(colour_images, colour_labels):
     grey = np.repeat(colour_images.mean(axis=-1, keepdims=True).astype(np.uint8), 3, axis=-1)
     X = np.concatenate([grey, colour_images[:1]])
     y = np.r_[colour_labels, colour_labels[:1]]
@@ -49,7 +49,7 @@ def test_a_sample_of_weight_0_does_not_count_as_colour(colour_images, colour_lab
     np.testing.assert_array_equal(*proba)
 
 
-def test_grey_is_told_from_colour(colour_images, digits):
+def test_grey_is_distinguished_from_colour(colour_images, digits):
     assert not is_grey(torch.from_numpy(colour_images[0] / 255).permute(2, 0, 1))
     assert is_grey(torch.from_numpy(digits[0][:1]))
     assert is_grey(torch.from_numpy(digits[0][:1]).expand(3, 8, 8))
@@ -64,7 +64,9 @@ def test_grey_is_told_from_colour(colour_images, digits):
         ({"trainable": "head"}, None),
     ],
 )
-def test_auto_augmentation(params, expected, tiny_backbone, colour_images, colour_labels):
+def test_auto_augmentation_follows_images_and_trainable(
+    params, expected, tiny_backbone, colour_images, colour_labels
+):
     params = dict(params)
     X = colour_images[..., :1] if params.pop("grey", False) else colour_images
     clf = CLCEClassifier(tiny_backbone, max_epochs=1, **params).fit(X, colour_labels)
@@ -75,7 +77,7 @@ def test_auto_augmentation(params, expected, tiny_backbone, colour_images, colou
 
 @pytest.mark.parametrize("trainable", ["all", "head"])
 @pytest.mark.parametrize("n_views", [1, 3])
-def test_a_callable_sees_batches_of_images(
+def test_augment_callable_sees_batches_of_images(
     trainable, n_views, tiny_backbone, colour_images, colour_labels
 ):
     shapes = []
@@ -101,9 +103,7 @@ def test_a_callable_sees_batches_of_images(
     assert len(recorder.seen) == 4
 
 
-def test_a_module_may_augment_and_is_no_part_of_the_network(
-    tiny_backbone, colour_images, colour_labels
-):
+def test_augment_module_survives_pickle(tiny_backbone, colour_images, colour_labels):
     clf = CLCEClassifier(
         tiny_backbone, augment=RandomHorizontalFlip(p=1), max_epochs=1, random_state=0
     ).fit(colour_images, colour_labels)
@@ -114,7 +114,7 @@ def test_a_module_may_augment_and_is_no_part_of_the_network(
 
 
 def test_views_are_positives_of_each_other(tiny_backbone, colour_images):
-    """Each row a class of its own: only views give the contrastive term something to do."""
+    """Each sample is its own class, so that only views are positives."""
     fits = {}
     for n_views in (1, 2):
         clf = CLCEClassifier(
@@ -136,11 +136,13 @@ def test_views_are_positives_of_each_other(tiny_backbone, colour_images):
         ({"n_views": 2, "trainable": "head"}, "n_views=2: without augmentation"),
     ],
 )
-def test_views_that_would_be_the_same(params, message, tiny_backbone, colour_images, colour_labels):
+def test_views_without_augmentation_are_rejected(
+    params, message, tiny_backbone, colour_images, colour_labels
+):
     with pytest.raises(ValueError, match=message):
         CLCEClassifier(tiny_backbone, **params).fit(colour_images, colour_labels)
 
 
-def test_features_are_not_augmented(clouds):
+def test_augment_of_features_is_rejected(clouds):
     with pytest.raises(ValueError, match="augment: X holds features"):
         head(augment=torch.neg).fit(*clouds)

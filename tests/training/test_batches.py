@@ -1,4 +1,4 @@
-"""Batches of a fit: which samples share one."""
+"""Batches of a fit: samplers and batch sizes."""
 
 import numpy as np
 import pytest
@@ -21,26 +21,26 @@ def many_classes(n_classes=30, rows=4):
         ({"sampler": "balanced", "batch_size": 200}, "balanced"),
     ],
 )
-def test_sampler(params, expected):
+def test_sampler_is_chosen_by_parameters(params, expected):
     clf = head(**{"batch_size": 16, "max_epochs": 1} | params).fit(*many_classes())
     assert clf.plan_.sampler == expected
 
 
-def test_lonely_anchors_are_warned_of_once():
+def test_anchors_without_positive_warn_once():
     X, codes = many_classes()
     with pytest.warns(UserWarning, match="anchors have a positive.* sampler='balanced'") as caught:
         head(sampler="shuffle", batch_size=8).fit(X, codes)
     assert len(caught) == 1
 
 
-def test_no_last_batch_of_one_row(tiny_backbone, colour_images, colour_labels):
+def test_last_batch_never_has_one_row(tiny_backbone, colour_images, colour_labels):
     recorder = Recorder(lambda net, batch: len(batch[0]))
     clf = CLCEClassifier(tiny_backbone, batch_size=11, max_epochs=1, callbacks=[recorder])
     clf.fit(colour_images, colour_labels)
     assert recorder.seen == [6, 6]
 
 
-def test_a_batch_larger_than_the_data_still_trains(clouds):
+def test_batch_larger_than_data_trains(clouds):
     X, codes = clouds
     before = head(max_epochs=1, learning_rate=1e-12).fit(X, codes)
     after = head(max_epochs=1, batch_size=1000).fit(X, codes)

@@ -1,4 +1,4 @@
-"""Callbacks that users have: scikit-learn's over the epochs, and skorch's."""
+"""Callbacks of scikit-learn and skorch in a fit."""
 
 import numpy as np
 import pytest
@@ -21,7 +21,7 @@ SCORINGS = ["accuracy", "neg_log_loss", "f1_macro"]
 
 
 @pytest.mark.parametrize("early_stopping", [False, True])
-def test_scikit_learns_monitor_scores_the_training_data(early_stopping, clouds):
+def test_scoring_monitor_scores_training_data(early_stopping, clouds):
     callback = pytest.importorskip("sklearn.callback")
     X, codes = clouds
     y = np.array(["c", "a", "b"])[codes]
@@ -41,7 +41,7 @@ def test_scikit_learns_monitor_scores_the_training_data(early_stopping, clouds):
 
 
 @pytest.mark.parametrize("kind", ["list", "frame", "tensor", "images"])
-def test_the_monitor_takes_what_fit_takes(kind, clouds, digits):
+def test_scoring_monitor_accepts_every_input_kind(kind, clouds, digits):
     callback = pytest.importorskip("sklearn.callback")
     X, y = clouds
     backbone = "precomputed"
@@ -60,7 +60,7 @@ def test_the_monitor_takes_what_fit_takes(kind, clouds, digits):
 
 @pytest.mark.parametrize("scoring", SCORINGS)
 @pytest.mark.parametrize("n_classes", [2, 3])
-def test_skorch_scores_validation_data(scoring, n_classes, clouds):
+def test_skorch_scoring_uses_validation_data(scoring, n_classes, clouds):
     X, codes = (part[clouds[1] < n_classes] for part in clouds)
     aside = Recorder(lambda net, batch: net.state.validation)
     score = EpochScoring(scoring, lower_is_better=False)
@@ -87,7 +87,7 @@ def test_skorch_scores_validation_data(scoring, n_classes, clouds):
 @pytest.mark.parametrize(
     "params", [{}, {"micro_batch_size": 7}, {"n_views": 2}, {"precision": "bfloat16"}]
 )
-def test_skorch_scores_training_data(scoring, params, digits):
+def test_skorch_scoring_uses_training_data(scoring, params, digits):
     X, y = digits
     clf = CLCEClassifier(
         torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(192, 16)),
@@ -102,7 +102,7 @@ def test_skorch_scores_training_data(scoring, params, digits):
     assert clf.history_[-1, "it"] == pytest.approx(get_scorer(scoring)(clf, X, y), abs=tolerance)
 
 
-def test_a_score_of_ones_own(clouds):
+def test_custom_skorch_score_sees_label_indices(clouds):
     X, codes = clouds
 
     def labels_are_indices(net, X=None, y=None):
@@ -114,7 +114,7 @@ def test_a_score_of_ones_own(clouds):
     assert clf.history_[:, "labels_are_indices"] == clf.history_[:, "score"]
 
 
-def test_callbacks_see_labels_beside_samples(clouds):
+def test_callbacks_see_samples_with_their_labels(clouds):
     X, codes = clouds
     batches = Recorder(lambda net, batch: (batch[0][:, 0], batch[1]))
     head(callbacks=[batches], max_epochs=1).fit(X, codes)
@@ -123,7 +123,7 @@ def test_callbacks_see_labels_beside_samples(clouds):
         assert [label_of[value] for value in first.tolist()] == labels.tolist()
 
 
-def test_skorchs_early_stopping_ends_a_fit_and_is_no_interruption(clouds):
+def test_skorch_early_stopping_ends_fit_without_warning(clouds):
     stop = EarlyStopping(monitor="train_loss", patience=2, threshold=1e9, load_best=True)
     clf = head(callbacks=[stop], max_epochs=20).fit(*clouds)  # a warning would be an error
     assert clf.n_iter_ == 3
@@ -140,7 +140,7 @@ def test_skorchs_early_stopping_ends_a_fit_and_is_no_interruption(clouds):
     ],
     ids=lambda callback: type(callback).__name__,
 )
-def test_what_watches_a_validation_set_needs_one(callback, clouds):
+def test_validation_callbacks_require_a_validation_set(callback, clouds):
     clf = head(callbacks=[callback])
     with pytest.raises(ValueError, match=r"callbacks: .* watches 'valid_.* early_stopping=True"):
         clf.fit(*clouds)
@@ -148,12 +148,12 @@ def test_what_watches_a_validation_set_needs_one(callback, clouds):
         clf.partial_fit(*clouds, classes=[0, 1, 2])
 
 
-def test_what_is_no_callback_is_named(clouds):
+def test_invalid_callback_is_reported(clouds):
     with pytest.raises(TypeError, match=r"callbacks\[1\] is int: .* \(name, callback\)"):
         head(callbacks=[("stop", EarlyStopping("train_loss")), 3]).fit(*clouds)
 
 
-def test_skorchs_checkpoint_gives_the_best_weights_back(clouds, tmp_path):
+def test_skorch_checkpoint_restores_best_weights(clouds, tmp_path):
     kept = Checkpoint(monitor="valid_acc_best", dirname=tmp_path, load_best=True)
     params = {"early_stopping": True, "validation_fraction": 0.3, "max_epochs": 3}
     clf = head(callbacks=[kept], **params).fit(*clouds)
@@ -175,7 +175,7 @@ class Writer:
         pass
 
 
-def test_skorchs_logger_writes_both_terms_of_each_epoch(clouds):
+def test_tensorboard_logs_both_terms_each_epoch(clouds):
     writer = Writer()
     clf = head(max_epochs=2, callbacks=[TensorBoard(writer)]).fit(*clouds)
     terms = {f"Loss/train_{name}" for name in ("loss", "cross_entropy", "contrastive")}

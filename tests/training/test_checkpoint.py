@@ -1,4 +1,4 @@
-"""A fit that was killed ends, started again, with the parameters of one that was not."""
+"""A killed fit that is started again ends with the weights of an uninterrupted one."""
 
 import os
 import signal
@@ -19,7 +19,7 @@ from sklearn_clce._system import write_atomically
 
 
 class Recording(Callback):
-    """Record what is a figure of an epoch, and what is none."""
+    """Record a number and a matrix in each epoch."""
 
     def on_epoch_end(self, net, **kwargs):
         net.history.record("number", np.float32(3))
@@ -46,7 +46,7 @@ def uninterrupted(tmp_path_factory):
 @pytest.mark.parametrize(
     "moment", ["step:1", "epoch:2", "step:5", "writing:1", "writing:3", "renaming:4", "epoch:5"]
 )
-def test_killed_and_started_again_is_bit_for_bit_the_same(moment, uninterrupted, tmp_path):
+def test_killed_fit_resumes_bit_for_bit(moment, uninterrupted, tmp_path):
     folder, result = tmp_path / "checkpoint", tmp_path / "result.pt"
     killed = run(folder, result, moment)
     assert killed.returncode == -signal.SIGKILL
@@ -59,14 +59,14 @@ def test_killed_and_started_again_is_bit_for_bit_the_same(moment, uninterrupted,
     assert [path.name for path in folder.iterdir()] == ["checkpoint.pt"]
 
 
-def test_a_checkpoint_changes_nothing_but_the_disk(tmp_path):
+def test_checkpoint_does_not_change_result(tmp_path):
     X, y = data()
     with_checkpoint = classifier(tmp_path / "checkpoint").fit(X, y)
     without = classifier(None).fit(X, y)
     assert_array_equal(with_checkpoint.predict_proba(X), without.predict_proba(X))
 
 
-def test_a_finished_fit_is_given_back(tmp_path):
+def test_finished_fit_is_restored(tmp_path):
     X, y = data()
     first = classifier(tmp_path).fit(X, y)
     before = (tmp_path / "checkpoint.pt").stat().st_mtime_ns
@@ -76,14 +76,14 @@ def test_a_finished_fit_is_given_back(tmp_path):
     assert (tmp_path / "checkpoint.pt").stat().st_mtime_ns == before
 
 
-def test_a_fit_without_a_seed_goes_on_with_the_seed_that_it_drew(tmp_path):
+def test_unseeded_fit_is_restored(tmp_path):
     X, y = data()
     first = classifier(tmp_path, random_state=None).fit(X, y)
     second = classifier(tmp_path, random_state=None).fit(X, y)
     assert_array_equal(first.predict_proba(X), second.predict_proba(X))
 
 
-def test_a_head_is_checkpointed_without_its_backbone(tmp_path):
+def test_head_checkpoint_omits_backbone(tmp_path):
     X, y = data()
     heavy = nn.Sequential(nn.AdaptiveAvgPool2d(8), nn.Flatten(), nn.Linear(192, 2000))
     clf = CLCEClassifier(heavy, trainable="head", projection_dim=8, checkpoint=tmp_path)
@@ -112,7 +112,7 @@ def changed_data(X, y):
         ({}, lambda X, y: (X, y[::-1]), "y"),
     ],
 )
-def test_a_checkpoint_of_another_fit_is_refused(params, change, named, tmp_path):
+def test_checkpoint_of_another_fit_is_rejected(params, change, named, tmp_path):
     X, y = data()
     y[0] = "none"
     clf = classifier(tmp_path, max_epochs=1, early_stopping=False).fit(X, y)
@@ -124,7 +124,7 @@ def test_a_checkpoint_of_another_fit_is_refused(params, change, named, tmp_path)
 
 
 @pytest.mark.parametrize("patience", [2, 3])
-def test_a_fit_that_a_callback_ended_is_given_back(patience, tmp_path):
+def test_fit_ended_by_callback_is_restored(patience, tmp_path):
     X, y = data()
 
     def fit():
@@ -136,10 +136,10 @@ def test_a_fit_that_a_callback_ended_is_given_back(patience, tmp_path):
     assert first.n_iter_ == again.n_iter_ == patience + 1
     assert_array_equal(first.predict_proba(X), again.predict_proba(X))
     assert len(again.history_[:, "number"]) == patience + 1  # of the last epoch, too
-    assert again.history_[:, "matrix"] == [None] * (patience + 1)  # is no figure
+    assert again.history_[:, "matrix"] == [None] * (patience + 1)  # is not a number
 
 
-def test_without_a_schedule(tmp_path):
+def test_checkpoint_works_without_schedule(tmp_path):
     X, y = data()
     fits = [
         classifier(folder, max_epochs=2, skorch_params={"callbacks__lr_scheduler": None}).fit(X, y)
@@ -149,14 +149,14 @@ def test_without_a_schedule(tmp_path):
         assert_array_equal(clf.predict_proba(X), fits[0].predict_proba(X))
 
 
-def test_what_does_not_change_the_result_may_change(tmp_path):
+def test_checkpoint_ignores_parameters_without_effect_on_result(tmp_path):
     X, y = data()
     clf = classifier(tmp_path, max_epochs=1).fit(X, y)
     clf.set_params(num_workers=1, callbacks=[]).fit(X, y)
 
 
 @pytest.mark.parametrize("content", [b"", b"no checkpoint", None])
-def test_a_foreign_file_is_refused(content, tmp_path):
+def test_foreign_checkpoint_file_is_rejected(content, tmp_path):
     path = tmp_path / "checkpoint.pt"
     if content is None:
         torch.save({"weights": np.zeros(3)}, path)
@@ -168,7 +168,7 @@ def test_a_foreign_file_is_refused(content, tmp_path):
         classifier(tmp_path).fit(*data())
 
 
-def test_an_error_while_writing_leaves_the_old_file(tmp_path):
+def test_write_error_keeps_old_file(tmp_path):
     path = tmp_path / "file"
     write_atomically(path, lambda file: file.write(b"old"))
 

@@ -1,4 +1,4 @@
-"""Several processes train one model: as one process would, to rounding."""
+"""Several processes train the model that one process would, up to rounding."""
 
 import os
 import subprocess
@@ -20,7 +20,7 @@ COMMAND = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2", 
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
-    """Run the script in two processes over gloo; return what each found and what was printed."""
+    """Run the script in two processes over gloo; return their results and output."""
     if os.name != "posix":
         pytest.skip("torchrun over gloo")
     folder = tmp_path_factory.mktemp("run")
@@ -40,21 +40,21 @@ def run(tmp_path_factory):
         ("gradients_of_cross_entropy", {"weight": 0.0}),
     ],
 )
-def test_gradients_of_two_processes_are_those_of_the_whole_batch_in_one(run, name, parameters):
+def test_two_processes_match_whole_batch_gradients(run, name, parameters):
     expected = fits.first_gradients(**parameters)
     assert np.abs(expected).max() > 1e-3
     for found in run[0]:
         np.testing.assert_allclose(found[name], expected, rtol=1e-4, atol=1e-7)
 
 
-def test_gradients_in_a_loop_of_ones_own_are_those_of_the_whole_batch(run):
+def test_custom_loop_matches_whole_batch_gradients(run):
     expected = fits.own_loop()
     assert np.abs(expected).max() > 1e-3
     for found in run[0]:
         np.testing.assert_allclose(found["own_loop"], expected, rtol=1e-4, atol=1e-7)
 
 
-def test_a_loss_that_does_not_gather_sees_its_own_samples_and_says_so(run):
+def test_loss_without_gather_warns(run):
     together = label_aware_contrastive_loss(torch.eye(3).repeat(2, 1), torch.arange(6) % 3)
     for found in run[0]:
         np.testing.assert_allclose(found["losses"], [0, 0, together.item()], rtol=1e-6)
@@ -62,24 +62,24 @@ def test_a_loss_that_does_not_gather_sees_its_own_samples_and_says_so(run):
 
 
 @pytest.mark.parametrize("name", ["uneven_batches", "early_stopping", "scorer", "probabilities"])
-def test_a_whole_fit_of_two_processes_is_that_of_one(run, name):
+def test_two_process_fit_matches_single_process(run, name):
     expected = getattr(fits, name)()
     for found in run[0]:
         np.testing.assert_allclose(found[name], expected, rtol=1e-3, atol=1e-5)
 
 
 @pytest.mark.parametrize("name", ["uneven_batches", "unseeded", "resumed", "probabilities"])
-def test_all_processes_end_with_the_same_model(run, name):
+def test_processes_end_with_equal_models(run, name):
     first, second = (found[name] for found in run[0])
     np.testing.assert_array_equal(first, second)
 
 
-def test_a_fit_goes_on_from_its_checkpoint_as_if_it_had_not_stopped(run):
+def test_two_process_fit_resumes_from_checkpoint(run):
     resumed, whole = run[0][0]["resumed"]
     np.testing.assert_array_equal(resumed, whole)
 
 
-def test_each_image_runs_through_a_frozen_backbone_once_in_one_of_the_processes(run, tmp_path):
+def test_frozen_backbone_runs_once_per_image_across_processes(run, tmp_path):
     found = run[0]
     assert [int(part["n_images"]) for part in found] == [7, 6]
     (expected, _), _ = fits.frozen_features(tmp_path)
@@ -88,12 +88,12 @@ def test_each_image_runs_through_a_frozen_backbone_once_in_one_of_the_processes(
             np.testing.assert_allclose(features, expected, rtol=1e-5)
 
 
-def test_a_batch_that_can_not_be_shared_is_refused_in_every_process(run):
+def test_unshareable_batch_is_rejected_in_every_process(run):
     for found in run[0]:
         assert str(found["refused"]).startswith("a batch of 1 can't be shared by 2 processes")
 
 
-def test_one_process_prints_and_saves(run):
+def test_only_first_process_prints_and_saves(run):
     _, printed, complaints, saved = run
     assert saved == ["saved_by_0.safetensors"]
     assert printed.count("training 683 of 683 parameters") == 1
@@ -101,7 +101,7 @@ def test_one_process_prints_and_saves(run):
     assert printed.count("running the backbone on 13 of 13 images") == 1
 
 
-def test_processes_that_were_launched_and_not_joined_are_warned_of(monkeypatch):
+def test_uninitialised_process_group_warns(monkeypatch):
     monkeypatch.setenv("WORLD_SIZE", "2")
     clf = CLCEClassifier("precomputed", max_epochs=1)
     with pytest.warns(UserWarning, match=r"started 2 processes.*init_process_group"):
@@ -111,7 +111,7 @@ def test_processes_that_were_launched_and_not_joined_are_warned_of(monkeypatch):
 
 
 @pytest.mark.parametrize("n", [1, 2, 3])
-def test_shares_cover_the_rows_in_order(monkeypatch, n):
+def test_process_shares_cover_rows_in_order(monkeypatch, n):
     monkeypatch.setattr(processes, "n_processes", lambda: n)
     shares = []
     for rank in range(n):
@@ -121,7 +121,7 @@ def test_shares_cover_the_rows_in_order(monkeypatch, n):
     assert max(map(len, shares)) - min(map(len, shares)) <= 1
 
 
-def test_each_process_takes_its_own_gpu(monkeypatch):
+def test_process_takes_its_local_gpu(monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(processes, "n_processes", lambda: 2)
     monkeypatch.setattr(processes, "rank", lambda: 5)

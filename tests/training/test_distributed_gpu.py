@@ -1,4 +1,4 @@
-"""Worker processes take turns on a GPU; none is needed to test that."""
+"""Worker processes take turns on a GPU; these tests need none."""
 
 import multiprocessing
 import os
@@ -38,7 +38,7 @@ def take_turn(device, visible, started, turns):
 
 
 def overlap(*devices_and_visible):
-    """Tell how long two workers computed at the same time."""
+    """Return how long two workers computed at the same time."""
     context = multiprocessing.get_context("fork")
     started, turns = context.Barrier(2), context.Queue()
     workers = [
@@ -57,7 +57,7 @@ pytestmark = pytest.mark.skipif(os.name != "posix", reason="the tests need fork"
 
 
 @pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
-def test_two_workers_on_one_gpu_take_turns():
+def test_workers_on_one_gpu_take_turns():
     assert overlap(("cuda", "gpu-a"), ("cuda:0", "gpu-a")) < 0
 
 
@@ -70,18 +70,18 @@ def test_two_workers_on_one_gpu_take_turns():
     ],
 )
 @pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
-def test_workers_with_a_device_each_do_not_wait(pairs):
+def test_workers_on_separate_devices_do_not_wait(pairs):
     assert overlap(*pairs) > 0
 
 
-def test_the_main_process_takes_no_turns(monkeypatch, tmp_path):
+def test_main_process_takes_no_gpu_lock(monkeypatch, tmp_path):
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     with gpu_lock(torch.device("cuda")):
         assert list(tmp_path.iterdir()) == []
 
 
-def test_a_search_in_two_processes_over_one_gpu_scores_as_in_one(tmp_path):
-    """The GPU is simulated: whoever computes beside another process is out of memory."""
+def test_parallel_search_on_one_gpu_keeps_scores(tmp_path):
+    """The simulated GPU is out of memory when two processes compute at once."""
     helpers = Path(__file__).parents[1] / "helpers"
     environment = os.environ | {"TMPDIR": str(tmp_path), "OMP_NUM_THREADS": "1"}
     path = os.pathsep.join([str(helpers), os.environ.get("PYTHONPATH", "")])

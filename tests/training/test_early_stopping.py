@@ -1,4 +1,4 @@
-"""Early stopping: what is set aside, and which weights are kept."""
+"""Early stopping: the validation split and the weights that are kept."""
 
 import copy
 
@@ -10,7 +10,7 @@ from skorch.callbacks import Callback
 from small_fits import Recorder, head, same_weights, weights_of
 
 
-def test_early_stopping_gives_the_best_weights_back(clouds, tmp_path, monkeypatch):
+def test_early_stopping_restores_best_weights(clouds, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     X, codes = clouds
     y = np.array(["c", "a", "b"])[codes]
@@ -37,7 +37,7 @@ def test_early_stopping_gives_the_best_weights_back(clouds, tmp_path, monkeypatc
     assert list(tmp_path.iterdir()) == []
 
 
-def test_validation_rows_hold_every_class(clouds):
+def test_validation_split_is_stratified(clouds):
     X, codes = clouds
     recorder = Recorder(lambda net, batch: net.state.validation.targets.labels)
     clf = head(early_stopping=True, validation_fraction=0.2, max_epochs=1, callbacks=[recorder])
@@ -46,14 +46,14 @@ def test_validation_rows_hold_every_class(clouds):
     assert clf.net_.fit_state is None
 
 
-def test_without_early_stopping_there_are_no_validation_scores(clouds):
+def test_validation_scores_are_none_without_early_stopping(clouds):
     clf = head(max_epochs=2).fit(*clouds)
     assert clf.validation_scores_ is None
     assert clf.best_validation_score_ is None
     assert clf.n_iter_ == 2
 
 
-def test_too_few_rows_to_set_aside(clouds):
+def test_too_small_validation_fraction_is_rejected(clouds):
     X, codes = clouds
     with pytest.raises(ValueError, match=r"early_stopping=True with validation_fraction=0.01"):
         head(early_stopping=True, validation_fraction=0.01).fit(X, codes)

@@ -1,4 +1,4 @@
-"""A fit that breaks or is interrupted keeps what can be kept."""
+"""A fit that fails or is interrupted keeps its last good weights."""
 
 import numpy as np
 import pytest
@@ -26,7 +26,7 @@ class Breaking(nn.Module):
         return images.mean(dim=(2, 3)) * self.weight * broken
 
 
-def test_nan_stops_the_fit_and_keeps_the_last_good_weights(colour_images, colour_labels):
+def test_nan_loss_keeps_last_good_weights(colour_images, colour_labels):
     clf = CLCEClassifier(Breaking(step=6), batch_size=6, max_epochs=9, augment=None, random_state=0)
     with pytest.warns(ConvergenceWarning) as caught:
         clf.fit(colour_images, colour_labels)
@@ -44,14 +44,14 @@ def test_nan_stops_the_fit_and_keeps_the_last_good_weights(colour_images, colour
     assert np.isfinite(clf.predict_proba(colour_images)).all()
 
 
-def test_nan_in_the_first_epoch_is_an_error(colour_images, colour_labels):
+def test_nan_in_first_epoch_raises(colour_images, colour_labels):
     clf = CLCEClassifier(Breaking(step=1), batch_size=6, augment=None)
     with pytest.raises(ValueError, match=r"the loss is nan in epoch 1, step 1.* nothing is kept"):
         clf.fit(colour_images, colour_labels)
     assert not hasattr(clf, "classes_")
 
 
-def test_an_absurd_learning_rate_is_named(clouds):
+def test_excessive_learning_rate_is_reported(clouds):
     with pytest.raises(ValueError, match="learning_rate that is too high"):
         head(learning_rate=1e30, max_grad_norm=None).fit(*clouds)
 
@@ -90,7 +90,7 @@ def weights_are_finite(clf):
 @pytest.mark.parametrize("max_grad_norm", [None, 1.0])
 @pytest.mark.parametrize("early_stopping", [False, True])
 @pytest.mark.parametrize("step", [3, 4, 6])
-def test_a_gradient_that_breaks_in_the_last_step_of_an_epoch_is_not_kept(
+def test_non_finite_gradient_in_last_step_is_discarded(
     step, early_stopping, max_grad_norm, factor, colour_images, colour_labels, monkeypatch
 ):
     monkeypatch.setattr(FiniteLoss, "factor", factor)
@@ -103,7 +103,7 @@ def test_a_gradient_that_breaks_in_the_last_step_of_an_epoch_is_not_kept(
     assert clf.n_iter_ == (step - 1) // 2
 
 
-def test_a_checkpoint_holds_no_broken_weights(colour_images, colour_labels, tmp_path):
+def test_checkpoint_holds_only_finite_weights(colour_images, colour_labels, tmp_path):
     clf = finite_loss(4, checkpoint=tmp_path)
     with pytest.warns(ConvergenceWarning, match="keeps the weights of epoch 1"):
         clf.fit(colour_images, colour_labels)
@@ -114,7 +114,7 @@ def test_a_checkpoint_holds_no_broken_weights(colour_images, colour_labels, tmp_
 
 
 @pytest.mark.parametrize("step", [1, 2])
-def test_partial_fit_keeps_no_broken_weights(step, colour_images, colour_labels):
+def test_partial_fit_discards_non_finite_weights(step, colour_images, colour_labels):
     clf = finite_loss(step + 2).partial_fit(colour_images, colour_labels, ["left", "none"])
     before = weights_of(clf)
     with pytest.raises(ValueError, match=r"in epoch 1, step . *.* nothing is kept"):
@@ -132,13 +132,13 @@ class Leaping(torch.optim.SGD):
         return loss
 
 
-def test_weights_that_leave_the_range_of_float32_are_not_kept(clouds):
+def test_weights_beyond_float32_range_are_rejected(clouds):
     clf = head(max_epochs=1, batch_size=60, skorch_params={"optimizer": Leaping})
     with pytest.raises(ValueError, match="the weights are not finite after epoch 1"):
         clf.fit(*clouds)
 
 
-def test_an_interrupted_fit_keeps_no_broken_weights(colour_images, colour_labels):
+def test_interrupt_discards_non_finite_weights(colour_images, colour_labels):
     class Interrupt(StopAfter):
         def on_epoch_begin(self, net, **kwargs):
             if len(net.history_) > self.epochs:
@@ -153,7 +153,7 @@ def test_an_interrupted_fit_keeps_no_broken_weights(colour_images, colour_labels
 
 
 class Interrupted(torch.utils.data.Dataset):
-    """Pictures; at some read of one Ctrl-C is pressed."""
+    """Images; Ctrl-C is pressed at one of the reads."""
 
     def __init__(self, images, at):
         self.images, self.at, self.reads = images, at, 0
@@ -168,14 +168,14 @@ class Interrupted(torch.utils.data.Dataset):
         return self.images[index]
 
 
-def test_ctrl_c_in_the_pass_after_training_keeps_the_fit(colour_images, colour_labels):
+def test_interrupt_in_final_pass_keeps_fit(colour_images, colour_labels):
     def fit(at):
         X = Interrupted(colour_images, at)
         clf = CLCEClassifier(image_size=32, max_epochs=2, cache_size=0, num_workers=0)
         return clf.set_params(random_state=0).fit(X, colour_labels), X.reads
 
     whole, n_reads = fit(at=0)
-    for at in (n_reads - 11, n_reads):  # the last pass reads each picture once
+    for at in (n_reads - 11, n_reads):  # the last pass reads each image once
         with pytest.warns(ConvergenceWarning, match="in the pass that follows training"):
             clf, _ = fit(at)
         assert clf.n_iter_ == whole.n_iter_ == 2
@@ -186,7 +186,7 @@ def test_ctrl_c_in_the_pass_after_training_keeps_the_fit(colour_images, colour_l
         np.testing.assert_allclose(clf.predict_proba(colour_images), before, atol=1e-3)
 
 
-def test_who_presses_ctrl_c_waits_for_no_pass(colour_images, colour_labels):
+def test_interrupt_skips_final_pass(colour_images, colour_labels):
     X = Interrupted(colour_images, 0)
     clf = CLCEClassifier(image_size=32, max_epochs=9, cache_size=0, num_workers=0, random_state=0)
     with pytest.warns(ConvergenceWarning, match="keeps its weights of that moment"):
@@ -210,13 +210,13 @@ class StopAfterSteps(StopAfter):
         super().on_epoch_begin(net)
 
 
-def test_the_message_names_the_weights_that_are_kept(clouds):
+def test_interrupt_message_names_best_epoch_weights(clouds):
     clf = head(early_stopping=True, max_epochs=9, callbacks=[StopAfterSteps(3)])
     with pytest.warns(ConvergenceWarning, match="epoch with the best validation score"):
         clf.fit(*clouds)
 
 
-def test_a_mask_may_be_infinite(colour_images, colour_labels):
+def test_infinite_mask_buffer_is_allowed(colour_images, colour_labels):
     backbone = FiniteLoss(99)
     backbone.register_buffer("mask", torch.full((3,), -torch.inf))
     clf = finite_loss(99).set_params(backbone=backbone, max_epochs=1)

@@ -1,4 +1,4 @@
-"""float16: what the scaling of the loss skips is no divergence, and a fit of nothing else is."""
+"""float16: loss scaling may skip steps; a fit that only skips steps is an error."""
 
 import copy
 import pickle
@@ -54,9 +54,7 @@ def scale(clf):
     return clf.net_.scaling.scaler.get_scale()
 
 
-def test_the_network_runs_in_float16_and_weights_stay_in_float32(
-    tiny_backbone, colour_images, colour_labels
-):
+def test_network_runs_in_float16_with_float32_weights(tiny_backbone, colour_images, colour_labels):
     dtypes = []
     recorder = Recorder(lambda net, batch: dtypes.append(net.infer(batch[0])[0].dtype))
     clf = classifier(tiny_backbone, callbacks=[recorder]).fit(colour_images, colour_labels)
@@ -71,7 +69,7 @@ def test_the_network_runs_in_float16_and_weights_stay_in_float32(
 
 
 @pytest.mark.parametrize("params", [{}, {"micro_batch_size": 3}, {"max_grad_norm": None}])
-def test_gradients_are_those_without_the_scale(params, colour_images, colour_labels):
+def test_gradients_are_independent_of_loss_scale(params, colour_images, colour_labels):
     low = classifier(**params).fit(colour_images, colour_labels)
     full = classifier(precision="float32", **params).fit(colour_images, colour_labels)
     assert_allclose(norms(low), norms(full), rtol=0.02)
@@ -90,9 +88,7 @@ class Weights(Callback):
 
 @pytest.mark.parametrize("optimizer", ["fused", "SGD"])
 @pytest.mark.parametrize("steps", [{1}, {2, 3}, {6}])
-def test_a_skipped_step_changes_no_weight_and_is_no_divergence(
-    steps, optimizer, colour_images, colour_labels
-):
+def test_skipped_step_changes_no_weights(steps, optimizer, colour_images, colour_labels):
     watched = Weights()
     params = {} if optimizer == "fused" else {"skorch_params": {"optimizer": torch.optim.SGD}}
     clf = classifier(Overflowing(steps), callbacks=[watched], **params)
@@ -111,7 +107,7 @@ def test_a_skipped_step_changes_no_weight_and_is_no_divergence(
 
 
 @pytest.mark.parametrize(("max_epochs", "n_steps"), [(2, 4), (30, MAX_SKIPPED)])
-def test_a_fit_of_skipped_steps_is_an_error(max_epochs, n_steps, colour_images, colour_labels):
+def test_fit_of_only_skipped_steps_raises(max_epochs, n_steps, colour_images, colour_labels):
     clf = classifier(Overflowing(range(999)), max_epochs=max_epochs)
     message = f"overflow.* float16 .*{n_steps} steps.* precision='float32'.*nothing is kept"
     with pytest.raises(ValueError, match=message):
@@ -119,7 +115,7 @@ def test_a_fit_of_skipped_steps_is_an_error(max_epochs, n_steps, colour_images, 
     assert not hasattr(clf, "classes_")
 
 
-def test_steps_that_are_skipped_from_some_time_on_end_the_fit(colour_images, colour_labels):
+def test_run_of_skipped_steps_ends_fit(colour_images, colour_labels):
     clf = classifier(Overflowing(range(5, 999)), max_epochs=99)
     with pytest.warns(ConvergenceWarning, match=r"20 steps in a row .* until epoch 12, step 2"):
         clf.fit(colour_images, colour_labels)
@@ -137,13 +133,13 @@ class Stop(Callback):
         net.state.stopped = net.state.epochs_done == self.epochs
 
 
-def test_a_loss_that_is_not_finite_is_divergence(colour_images, colour_labels):
+def test_non_finite_loss_is_divergence(colour_images, colour_labels):
     clf = classifier(Overflowing(loss_at=1))
     with pytest.raises(ValueError, match=r"the loss is nan in epoch 1, step 1.*'float16', which"):
         clf.fit(colour_images, colour_labels)
 
 
-def test_a_checkpoint_holds_the_scale(colour_images, colour_labels, tmp_path):
+def test_checkpoint_restores_loss_scale(colour_images, colour_labels, tmp_path):
     class Crash(Callback):
         def on_epoch_begin(self, net, **kwargs):
             if net.state.epochs_done == 2:
@@ -155,14 +151,14 @@ def test_a_checkpoint_holds_the_scale(colour_images, colour_labels, tmp_path):
         clf.fit(colour_images, colour_labels)
     clf.set_params(callbacks=None, backbone=Overflowing({2, 3}))
     clf.backbone.n_steps = 0
-    resumed = Rest(whole)
+    resumed = NoMoreOverflow(whole)
     clf.set_params(callbacks=[resumed]).fit(colour_images, colour_labels)
     assert resumed.scales[0] == START / 4
     assert scale(clf) == scale(whole)
 
 
-class Rest(Callback):
-    """Lets no step overflow any more, and notes the scales."""
+class NoMoreOverflow(Callback):
+    """Records the scales; from now on no step overflows."""
 
     def __init__(self, whole):
         self.scales = []
@@ -173,7 +169,7 @@ class Rest(Callback):
 
 
 @pytest.mark.parametrize("copied", [lambda net: net, lambda net: pickle.loads(pickle.dumps(net))])
-def test_a_further_call_goes_on_with_the_scale(copied, colour_images, colour_labels):
+def test_partial_fit_continues_with_loss_scale(copied, colour_images, colour_labels):
     clf = classifier(Overflowing({1, 2}))
     clf.partial_fit(colour_images, colour_labels, classes=["left", "none"])
     assert scale(clf) == START / 4
@@ -186,7 +182,7 @@ def test_a_further_call_goes_on_with_the_scale(copied, colour_images, colour_lab
     assert clf.net_.scaling is None
 
 
-def test_calls_that_only_skip_find_the_scale_together(colour_images, colour_labels):
+def test_loss_scale_falls_across_skipped_calls(colour_images, colour_labels):
     clf = classifier(Overflowing(range(3, 999)))
     clf.partial_fit(colour_images, colour_labels, classes=["left", "none"])
     before = clf.predict_proba(colour_images)
@@ -201,7 +197,7 @@ def test_calls_that_only_skip_find_the_scale_together(colour_images, colour_labe
     assert (clf.predict_proba(colour_images) != before).any()
 
 
-def test_features_in_float16(tiny_backbone, colour_images, colour_labels):
+def test_features_in_float16_are_close_or_rejected(tiny_backbone, colour_images, colour_labels):
     full = BackboneFeatures(tiny_backbone, precision="float32").fit_transform(colour_images)
     half = BackboneFeatures(tiny_backbone, precision="float16").fit_transform(colour_images)
     assert half.dtype == np.float32
@@ -218,7 +214,7 @@ def test_features_in_float16(tiny_backbone, colour_images, colour_labels):
 
 
 @pytest.mark.parametrize(("has_bfloat16", "expected"), [(True, "bfloat16"), (False, "float16")])
-def test_auto_takes_what_the_gpu_has(has_bfloat16, expected, monkeypatch):
+def test_auto_precision_follows_gpu_support(has_bfloat16, expected, monkeypatch):
     asked = []
 
     @contextmanager
@@ -227,7 +223,7 @@ def test_auto_takes_what_the_gpu_has(has_bfloat16, expected, monkeypatch):
         yield
 
     def supported(including_emulation):
-        assert not including_emulation  # of which a T4 has one
+        assert not including_emulation  # which a T4 has
         return has_bfloat16
 
     monkeypatch.setattr("torch.cuda.device", current)

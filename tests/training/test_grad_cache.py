@@ -1,4 +1,4 @@
-"""A large batch, a few rows of the network at a time: the same gradient."""
+"""Micro-batches give the gradient of the whole batch."""
 
 import numpy as np
 import pytest
@@ -10,14 +10,14 @@ from sklearn_clce._network import backward_in_parts
 
 
 @pytest.mark.parametrize("size", [1, 4, 12, 13, 100])
-def test_the_gradient_is_that_of_the_whole_batch(size):
+def test_micro_batches_match_whole_batch_gradient(size):
     expected = first_gradients()
     np.testing.assert_allclose(
         first_gradients(micro_batch_size=size), expected, rtol=1e-4, atol=1e-7
     )
 
 
-def test_views_of_an_image_may_fall_into_different_parts():
+def test_views_may_be_split_across_micro_batches():
     views = {"augment": lambda images: images + 0.1 * torch.rand_like(images), "n_views": 2}
     expected = first_gradients(**views)
     np.testing.assert_allclose(
@@ -25,7 +25,7 @@ def test_views_of_an_image_may_fall_into_different_parts():
     )
 
 
-def test_both_passes_draw_the_same_random_numbers():
+def test_both_passes_use_equal_random_numbers():
     weights = torch.ones(3, requires_grad=True)
     masks = []
 
@@ -41,7 +41,7 @@ def test_both_passes_draw_the_same_random_numbers():
     torch.testing.assert_close(weights.grad, (batch * torch.cat(first)).sum(dim=0))
 
 
-def test_the_network_never_sees_more_rows_than_that():
+def test_network_sees_at_most_micro_batch_size_rows():
     class Backbone(PlainBackbone):
         most = 0
 
@@ -56,13 +56,13 @@ def test_the_network_never_sees_more_rows_than_that():
     assert Backbone.most == 3
 
 
-def test_batch_statistics_are_those_of_the_parts():
+def test_batch_statistics_are_per_micro_batch():
     whole = first_gradients(backbone=NormalizingBackbone)
     in_parts = first_gradients(backbone=NormalizingBackbone, micro_batch_size=4)
     assert np.abs(whole - in_parts).max() > 1e-3
 
 
-def test_memory_of_a_step_is_that_of_a_small_batch():
+def test_step_memory_is_that_of_micro_batch():
     layers = nn.Sequential(*(nn.Linear(64, 64) for _ in range(8)))
 
     def kept_for_backward(size):

@@ -1,4 +1,4 @@
-"""What a checkpoint is of: the same fit, and no other; one fit at a time; files that are sound."""
+"""Checkpoints: which fits are the same, one fit at a time, damaged files."""
 
 import errno
 import os
@@ -39,7 +39,7 @@ def pictures():
 
 
 def head(folder, **parameters):
-    """A head on features: an epoch takes a hundredth of a second."""
+    """Return a head on features; an epoch takes 10 ms."""
     return CLCEClassifier(
         "precomputed", checkpoint=folder, **{"max_epochs": 3, "random_state": 0} | parameters
     )
@@ -53,7 +53,7 @@ def small(folder, *layers, **parameters):
 
 
 class Shift:
-    """An augmentation of the user's."""
+    """A custom augmentation."""
 
     def __init__(self, by):
         self.by = by
@@ -78,7 +78,7 @@ class Shift:
         ),
     ],
 )
-def test_two_fits_that_differ_in_one_thing_are_not_the_same(tmp_path, pictures, one, other, named):
+def test_checkpoint_distinguishes_fits_by_one_difference(tmp_path, pictures, one, other, named):
     def classifier(change):
         if named == "backbone":
             return small(tmp_path, *change)
@@ -91,15 +91,15 @@ def test_two_fits_that_differ_in_one_thing_are_not_the_same(tmp_path, pictures, 
         classifier(other).fit(*pictures)
 
 
-def with_its_time(path, write):
-    """Change a file so that size and time of modification stay."""
+def change_unnoticed(path, write):
+    """Change a file and keep its size and modification time."""
     before = path.stat()
     write()
     os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
     assert path.stat().st_size == before.st_size
 
 
-def test_files_count_by_content(tmp_path, pictures):
+def test_image_files_are_compared_by_content(tmp_path, pictures):
     X, y = pictures
     folder = tmp_path / "pictures"
     folder.mkdir()
@@ -110,12 +110,12 @@ def test_files_count_by_content(tmp_path, pictures):
     moved = [shutil.copy(path, tmp_path / path.name) for path in paths]
     given_back = small(tmp_path / "checkpoint").fit(moved, y)
     assert_array_equal(given_back.predict_proba(X), first.predict_proba(X))
-    with_its_time(paths[3], lambda: Image.fromarray(255 - X[3]).save(paths[3]))
+    change_unnoticed(paths[3], lambda: Image.fromarray(255 - X[3]).save(paths[3]))
     with pytest.raises(ValueError, match="is of another fit: X differ"):
         small(tmp_path / "checkpoint").fit(paths, y)
 
 
-def test_weights_of_another_content_are_of_another_fit(tmp_path, pictures):
+def test_weights_file_is_compared_by_content(tmp_path, pictures):
     path = tmp_path / "weights.safetensors"
     weights = timm.create_model("test_resnet", num_classes=0).state_dict()
     clf = CLCEClassifier("test_resnet", pretrained=path, image_size=32, max_epochs=1)
@@ -123,12 +123,12 @@ def test_weights_of_another_content_are_of_another_fit(tmp_path, pictures):
     save_file(weights, path)
     clf.fit(*pictures)
     negated = {name: -value if value.ndim == 4 else value for name, value in weights.items()}
-    with_its_time(path, lambda: save_file(negated, path))
+    change_unnoticed(path, lambda: save_file(negated, path))
     with pytest.raises(ValueError, match="is of another fit: pretrained differ"):
         clf.fit(*pictures)
 
 
-def test_a_fit_that_can_not_be_described_is_not_kept(tmp_path, pictures):
+def test_undescribable_fit_is_not_checkpointed(tmp_path, pictures):
     def augment(images):
         return eval("images.flip(-1)")
 
@@ -138,7 +138,7 @@ def test_a_fit_that_can_not_be_described_is_not_kept(tmp_path, pictures):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_no_file_with_a_flipped_bit_is_accepted(tmp_path, iris):
+def test_damaged_checkpoint_is_rejected(tmp_path, iris):
     head(tmp_path).fit(*iris)
     path = tmp_path / "checkpoint.pt"
     content = path.read_bytes()
@@ -158,9 +158,7 @@ def test_no_file_with_a_flipped_bit_is_accepted(tmp_path, iris):
 
 
 @pytest.mark.parametrize("place", ["file", "file/below"])
-def test_a_folder_that_can_not_be_written_to_is_refused_before_the_first_epoch(
-    tmp_path, iris, place
-):
+def test_unwritable_folder_is_rejected_before_first_epoch(tmp_path, iris, place):
     (tmp_path / "file").write_text("mine")
     clf = head(tmp_path / place)
     with pytest.raises(OSError, match=r"checkpoint=.* can't be written to, choose another folder"):
@@ -169,12 +167,12 @@ def test_a_folder_that_can_not_be_written_to_is_refused_before_the_first_epoch(
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="needs a folder of the kernel's")
-def test_a_folder_without_permission_is_refused_before_the_first_epoch(iris):
+def test_folder_without_permission_is_rejected_before_first_epoch(iris):
     with pytest.raises(OSError, match=r"checkpoint='/proc/self' can't be written to"):
         head("/proc/self").fit(*iris)
 
 
-def test_a_full_disk_warns_once_and_the_fit_goes_on(tmp_path, iris, monkeypatch):
+def test_full_disk_warns_once_and_fit_continues(tmp_path, iris, monkeypatch):
     save, calls = checkpoint_file.write_state, []
 
     def full(state, file):
@@ -195,7 +193,7 @@ def test_a_full_disk_warns_once_and_the_fit_goes_on(tmp_path, iris, monkeypatch)
     )
 
 
-class InTheMidst(Callback):
+class AfterFirstEpoch(Callback):
     """Does something after the first epoch."""
 
     def __init__(self, action):
@@ -206,7 +204,7 @@ class InTheMidst(Callback):
             self.action()
 
 
-def test_a_second_fit_in_a_living_folder_is_refused_and_leaves_the_first_one_alone(tmp_path, iris):
+def test_concurrent_fit_in_one_folder_is_rejected(tmp_path, iris):
     unfinished = tmp_path / ".checkpoint.pt.1-1.unfinished"
     refused = []
 
@@ -217,26 +215,26 @@ def test_a_second_fit_in_a_living_folder_is_refused_and_leaves_the_first_one_alo
         refused.append(error)
         assert unfinished.read_bytes() == b"being written"
 
-    clf = head(tmp_path, callbacks=[InTheMidst(second_fit)]).fit(*iris)
+    clf = head(tmp_path, callbacks=[AfterFirstEpoch(second_fit)]).fit(*iris)
     assert len(refused) == 1
     assert clf.n_iter_ == 3
     given_back = head(tmp_path).fit(*iris)
     assert_array_equal(given_back.predict_proba(iris[0]), clf.predict_proba(iris[0]))
 
 
-def test_an_error_in_a_fit_gives_the_folder_free(tmp_path, iris):
+def test_failed_fit_releases_folder_lock(tmp_path, iris):
     def fail():
         raise OSError("as it happens")
 
     with pytest.raises(OSError, match="as it happens") as error:
-        head(tmp_path, callbacks=[InTheMidst(fail)]).fit(*iris)
+        head(tmp_path, callbacks=[AfterFirstEpoch(fail)]).fit(*iris)
     assert error.traceback  # whose frames hold the fit
     assert head(tmp_path).fit(*iris).n_iter_ == 3
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
 @pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
-def test_a_child_that_outlives_a_fit_does_not_keep_the_folder(tmp_path, iris):
+def test_surviving_child_does_not_hold_folder_lock(tmp_path, iris):
     held = checkpoint_file.Lock(tmp_path)
     assert held.acquire(wait=False)
     (began, begins), (ends, end) = os.pipe(), os.pipe()
@@ -253,7 +251,7 @@ def test_a_child_that_outlives_a_fit_does_not_keep_the_folder(tmp_path, iris):
         os.waitpid(child, 0)
 
 
-def test_a_search_over_one_folder_gives_each_fit_its_own(tmp_path, iris):
+def test_search_gives_each_fit_its_own_folder(tmp_path, iris):
     grid = {"temperature": [0.1, 0.5], "weight": [0.0, 0.5]}
     search = GridSearchCV(head(tmp_path), grid, cv=3).fit(*iris)
     plain = GridSearchCV(head(None), grid, cv=3).fit(*iris)
@@ -265,20 +263,20 @@ def test_a_search_over_one_folder_gives_each_fit_its_own(tmp_path, iris):
     assert files == {path: path.stat().st_mtime_ns for path in tmp_path.glob("fit-*/checkpoint.pt")}
 
 
-def test_a_clone_of_a_fit_that_was_cut_off_goes_on(tmp_path, iris):
+def test_clone_of_interrupted_fit_resumes(tmp_path, iris):
     def fail():
         raise OSError("killed")
 
     whole = head(None).fit(*iris).predict_proba(iris[0])
     with pytest.raises(OSError, match="killed"):
-        clone(head(tmp_path, callbacks=[InTheMidst(fail)])).fit(*iris)
+        clone(head(tmp_path, callbacks=[AfterFirstEpoch(fail)])).fit(*iris)
     (path,) = tmp_path.glob("fit-*/checkpoint.pt")
     assert checkpoint_file.read_state(path)["epochs_done"] < 3
     assert_array_equal(clone(head(tmp_path)).fit(*iris).predict_proba(iris[0]), whole)
     assert list(tmp_path.glob("fit-*/checkpoint.pt")) == [path]
 
 
-def test_a_warm_start_trains_on_and_has_a_checkpoint_of_its_own(tmp_path, iris):
+def test_warm_start_has_its_own_checkpoint(tmp_path, iris):
     def two_fits(folder, callbacks=()):
         clf = head(folder, warm_start=True).fit(*iris)
         clf.set_params(callbacks=list(callbacks), max_epochs=2).fit(*iris)
@@ -290,7 +288,7 @@ def test_a_warm_start_trains_on_and_has_a_checkpoint_of_its_own(tmp_path, iris):
     expected = two_fits(None)
     assert len(expected.history_) == 5
     with pytest.raises(OSError, match="killed"):
-        two_fits(tmp_path, [InTheMidst(fail)])
+        two_fits(tmp_path, [AfterFirstEpoch(fail)])
     resumed = two_fits(tmp_path)
     assert len(resumed.history_) == 5
     assert_array_equal(resumed.predict_proba(iris[0]), expected.predict_proba(iris[0]))

@@ -1,4 +1,4 @@
-"""Low-rank adaptation of a backbone: what trains, going on, and a file of plain layers."""
+"""Low-rank adaptation: trainable parameters, continuing, model files of plain layers."""
 
 import copy
 import pickle
@@ -40,8 +40,8 @@ def pictures():
 
 
 @pytest.mark.parametrize("name", ["vit_tiny_patch16_224", "beit_base_patch16_224"])
-def test_every_linear_layer_learns_also_where_its_weight_is_read(name):
-    """BEiT reads the weight of its qkv: what only adds to its output would learn nothing."""
+def test_every_linear_layer_learns_and_merges(name):
+    """BEiT reads the weight of its qkv, so that an adapter on its output would not learn."""
     backbone, images = vit(name).eval(), torch.rand(2, 3, SIDE, SIDE)
     before = backbone(images)
     adapt(backbone, rank=2, seed=0)
@@ -61,7 +61,7 @@ def test_every_linear_layer_learns_also_where_its_weight_is_read(name):
     torch.testing.assert_close(backbone(images), adapted, rtol=1e-4, atol=1e-4)
 
 
-def test_only_matrices_of_low_rank_and_the_head_train(pictures):
+def test_only_low_rank_matrices_and_head_train(pictures):
     clf = lora(lora_rank=3).fit(*pictures)
     assert clf.trainable_ == "lora"
     trained = {n for n, p in clf.module_.backbone.named_parameters() if p.requires_grad}
@@ -82,7 +82,7 @@ def test_only_matrices_of_low_rank_and_the_head_train(pictures):
     assert rates == {1.0}
 
 
-def test_a_seed_says_all_and_torch_is_left_alone(pictures):
+def test_seed_fixes_fit_and_torch_generator_is_unchanged(pictures):
     clf = lora()
     drawn = torch.get_rng_state()
     first = clf.fit(*pictures)
@@ -93,7 +93,7 @@ def test_a_seed_says_all_and_torch_is_left_alone(pictures):
     assert not same_weights(weights_of(first), weights_of(other))
 
 
-def test_a_file_holds_plain_layers_and_training_goes_on_from_it(pictures, tmp_path):
+def test_model_file_holds_merged_layers_and_trains(pictures, tmp_path):
     X, y = pictures
     backbone = vit()
     clf = lora(backbone).fit(X, y)
@@ -111,7 +111,7 @@ def test_a_file_holds_plain_layers_and_training_goes_on_from_it(pictures, tmp_pa
     assert loaded.n_iter_ == 3
 
 
-def test_a_pickle_and_a_copy_keep_what_trains(pictures):
+def test_pickle_and_copy_keep_adapted_layers(pictures):
     X, y = pictures
     clf = lora().fit(X, y)
     for other in (pickle.loads(pickle.dumps(clf)), copy.deepcopy(clf)):
@@ -119,7 +119,7 @@ def test_a_pickle_and_a_copy_keep_what_trains(pictures):
         np.testing.assert_array_equal(other.predict_proba(X), clf.predict_proba(X))
 
 
-def test_calls_are_parts_of_one_fit(pictures):
+def test_partial_fit_continues_low_rank_training(pictures):
     X, y = pictures
     clf = lora().partial_fit(X, y, classes=[0, 1])
     down = clf.module_.backbone.blocks[0].attn.qkv.down.clone()
@@ -133,7 +133,7 @@ def test_calls_are_parts_of_one_fit(pictures):
     ("change", "trained"),
     [({"trainable": "all"}, "all"), ({"trainable": "head"}, "head"), ({"lora_rank": 2}, "lora")],
 )
-def test_what_was_learned_stays_where_something_else_trains(pictures, change, trained):
+def test_low_rank_learning_survives_change_of_trainable(pictures, change, trained):
     X, y = pictures
     clf = lora(warm_start=True).fit(X, y)
     before = clf.module_.merged().backbone.eval()
@@ -149,14 +149,14 @@ def test_what_was_learned_stays_where_something_else_trains(pictures, change, tr
         assert len(clf.module_.backbone.blocks[0].attn.qkv.down) == 2
 
 
-def test_a_head_first_and_then_low_rank(pictures):
+def test_warm_start_switches_from_head_to_low_rank(pictures):
     clf = lora(trainable="head", warm_start=True).fit(*pictures)
     clf.set_params(trainable="lora", gradient_checkpointing=True).fit(*pictures)
     assert clf.trainable_ == "lora"
     assert clf.module_.backbone.grad_checkpointing
 
 
-def test_a_checkpoint_goes_on_to_the_same_result(pictures, tmp_path):
+def test_checkpoint_resumes_to_equal_weights(pictures, tmp_path):
     whole = lora(max_epochs=3).fit(*pictures)
     folder = tmp_path / "checkpoint"
     with pytest.warns(UserWarning, match="cut short"):
@@ -165,14 +165,14 @@ def test_a_checkpoint_goes_on_to_the_same_result(pictures, tmp_path):
     assert same_weights(weights_of(whole), weights_of(resumed))
 
 
-def test_a_search_over_the_rank(pictures):
+def test_grid_search_tunes_lora_rank(pictures):
     search = GridSearchCV(lora(max_epochs=1), {"lora_rank": [1, 4]}, cv=2, error_score="raise")
     best = search.fit(*pictures).best_estimator_
     assert best.trainable_ == "lora"
     assert len(best.module_.backbone.blocks[0].attn.qkv.down) == best.lora_rank
 
 
-def test_a_layer_in_two_places_stays_one():
+def test_shared_layer_stays_shared():
     linear = nn.Linear(3, 3)
     backbone = nn.Sequential(linear, nn.Sequential(linear))
     adapt(backbone, rank=1, seed=0)
@@ -184,7 +184,7 @@ def test_a_layer_in_two_places_stays_one():
     torch.testing.assert_close(backbone(torch.ones(1, 3)), given)
 
 
-def test_what_can_not_be_adapted_is_refused(pictures):
+def test_backbone_without_linear_layers_is_rejected(pictures):
     with pytest.raises(ValueError, match="backbone=TinyBackbone has no linear layers, as transf"):
         lora(TinyBackbone()).fit(*pictures)
     with pytest.raises(ValueError, match="'lora_rank' parameter"):
@@ -192,7 +192,7 @@ def test_what_can_not_be_adapted_is_refused(pictures):
 
 
 @pytest.mark.parametrize("copied", [copy.deepcopy, lambda clf: pickle.loads(pickle.dumps(clf))])
-def test_a_module_of_ones_own_goes_on_after_it_was_copied(copied, pictures):
+def test_copied_classifier_of_custom_module_continues(copied, pictures):
     X, y = pictures
     clf, other = (lora(warm_start=True).fit(X, y) for _ in range(2))
     other = copied(other)

@@ -1,4 +1,4 @@
-"""The network in parts: memory it takes, what it accepts."""
+"""The network: inference in parts, what it accepts, what the classifier reads."""
 
 import pytest
 import torch
@@ -13,7 +13,7 @@ from sklearn_clce.backbones._running import PIXELS_AT_ONCE
 
 
 class MeanColour(nn.Module):
-    """A backbone that remembers how many rows it was given at a time."""
+    """A backbone that records the sizes of its batches."""
 
     def __init__(self):
         super().__init__()
@@ -36,7 +36,7 @@ def net_of(backbone):
     return net.initialize()
 
 
-def test_inference_on_the_cpu_runs_a_large_batch_in_parts():
+def test_cpu_inference_runs_large_batch_in_parts():
     backbone = MeanColour().eval()
     with torch.no_grad():
         features = run_in_parts(backbone, IMAGES)
@@ -46,7 +46,7 @@ def test_inference_on_the_cpu_runs_a_large_batch_in_parts():
     torch.testing.assert_close((colours, doubled), (features, 2 * features))
 
 
-def test_the_net_and_a_frozen_backbone_infer_in_parts():
+def test_net_and_frozen_backbone_infer_in_parts():
     backbone = MeanColour().eval()
     run = FrozenBackbone(backbone, CONFIG).runner(torch.device("cpu"), "float32")
     torch.testing.assert_close(run(IMAGES), IMAGES.mean(dim=(2, 3)))
@@ -57,7 +57,7 @@ def test_the_net_and_a_frozen_backbone_infer_in_parts():
     assert backbone.n_rows == 2 * [98, 98, 1]
 
 
-def test_training_runs_a_batch_at_once():
+def test_training_runs_whole_batch_at_once():
     backbone = MeanColour()
     net = net_of(backbone)
     net.module_.train()
@@ -69,20 +69,20 @@ def test_training_runs_a_batch_at_once():
     assert backbone.n_rows == 3 * [len(IMAGES)]
 
 
-def test_a_batch_that_is_one_part_is_not_copied():
+def test_single_part_batch_is_not_copied():
     images = torch.rand(2, 3, 1, 1)
     with torch.no_grad():
         assert run_in_parts(nn.Flatten(), images).data_ptr() == images.data_ptr()
 
 
 @pytest.mark.parametrize("n_rows", [1, len(IMAGES)])
-def test_a_backbone_that_gives_no_features_is_refused(n_rows):
+def test_backbone_without_pooled_features_is_rejected(n_rows):
     with pytest.raises(ValueError, match=r"Identity gave .* pool over height"):
         run_backbone(nn.Identity().eval(), IMAGES[:n_rows])
 
 
 @pytest.mark.parametrize("projection_dim", [None, 3])
-def test_the_classifier_reads_features_and_embedding(projection_dim):
+def test_classifier_reads_features_and_embedding(projection_dim):
     module = Head([5], 4, projection_dim)
     nn.init.normal_(module.classifier.weight)
     module.standardize.adapt(torch.randn(20, 5), torch.ones(20))
@@ -95,13 +95,13 @@ def test_the_classifier_reads_features_and_embedding(projection_dim):
     assert embeddings.shape == (7, module.n_embedding)
 
 
-def test_the_classifier_starts_at_zero():
+def test_classifier_starts_at_zero():
     module = Head([5], 4, projection_dim=3)
     assert not module(torch.randn(7, 5))[0].any()
 
 
 @pytest.mark.parametrize("n_features", [3, 64, 131, 259, 1283])
-def test_a_row_has_the_same_scores_at_any_place_of_a_batch(n_features):
+def test_row_scores_are_independent_of_batch_position(n_features):
     module = Head([n_features], 3, projection_dim=128)
     nn.init.normal_(module.classifier.weight)
     rows = torch.randn(20, n_features)

@@ -1,4 +1,4 @@
-"""Apple's GPU, as far as torch can tell without one."""
+"""Apple's GPU, as far as it can be tested without one."""
 
 import pytest
 import torch
@@ -39,14 +39,16 @@ def generator(monkeypatch):
         (False, False, None, "cpu"),
     ],
 )
-def test_auto_takes_cuda_then_mps_then_the_cpu(cuda, mps, gpu_of_process, expected, monkeypatch):
+def test_auto_device_prefers_cuda_then_mps_then_cpu(
+    cuda, mps, gpu_of_process, expected, monkeypatch
+):
     monkeypatch.setattr("torch.cuda.is_available", lambda: cuda)
     monkeypatch.setattr("torch.backends.mps.is_available", lambda: mps)
     monkeypatch.setattr(devices, "local_gpu", lambda: gpu_of_process)
     assert resolve_device("auto") == torch.device(expected)
 
 
-def test_it_computes_in_float32():
+def test_mps_computes_in_float32():
     assert resolve_precision("auto", MPS) == "float32"
     with autocast("float32", MPS):
         assert not torch.is_autocast_enabled("mps")
@@ -54,7 +56,7 @@ def test_it_computes_in_float32():
     assert highest_precision_dtype(torch.device("cpu")) == torch.float64
 
 
-def test_its_generator_is_seeded_and_left_as_it_was_found(generator):
+def test_mps_generator_is_seeded_and_restored(generator):
     generator.manual_seed(7)
     expected = torch.rand(3, generator=generator)
     generator.manual_seed(7)
@@ -71,7 +73,7 @@ def test_its_generator_is_seeded_and_left_as_it_was_found(generator):
     assert torch.equal(torch.rand(3, generator=generator), expected)
 
 
-def test_the_second_pass_of_a_micro_batch_draws_what_the_first_drew(generator):
+def test_micro_batch_random_state_is_restored(generator):
     state = grad_cache._random_state(MPS)
     first = torch.rand(3, generator=generator), torch.rand(3)
     grad_cache._set_random_state(state, MPS)
@@ -79,7 +81,7 @@ def test_the_second_pass_of_a_micro_batch_draws_what_the_first_drew(generator):
     assert all(map(torch.equal, first, again))
 
 
-def test_a_state_of_no_generator_is_set_nowhere():
+def test_cpu_has_no_device_random_state():
     cpu = torch.device("cpu")
     assert device_rng_state(cpu) is None
     set_device_rng_state(None, cpu)

@@ -1,4 +1,4 @@
-"""Learning rates: by layer, over time, and what does not train at all."""
+"""Learning rates by layer and over time, and frozen parameters."""
 
 import math
 import pickle
@@ -55,7 +55,7 @@ def rates(module, **settings):
 
 
 @pytest.mark.parametrize("name", BACKBONES)
-def test_every_trained_parameter_is_in_one_group(name):
+def test_trained_parameter_is_in_exactly_one_group(name):
     module = make_module(name, projection_dim=4)
     groups = parameter_groups(module, learning_rate=1.0, weight_decay=0.1, layer_decay=0.5)
     parameters = [id(p) for group in groups for p in group["params"]]
@@ -64,7 +64,7 @@ def test_every_trained_parameter_is_in_one_group(name):
 
 
 @pytest.mark.parametrize("name", BACKBONES)
-def test_rates_fall_from_the_head_to_the_stem(name):
+def test_learning_rates_fall_from_head_to_stem(name):
     module = make_module(name)
     by_name = rates(module)
     assert by_name["head.classifier.weight"] == (1.0, 0.1)
@@ -77,7 +77,7 @@ def test_rates_fall_from_the_head_to_the_stem(name):
 
 
 @pytest.mark.parametrize("name", BACKBONES)
-def test_norms_and_biases_do_not_decay(name):
+def test_norms_and_biases_have_no_weight_decay(name):
     module = make_module(name)
     by_name = rates(module)
     for parameter_name, parameter in module.named_parameters():
@@ -86,13 +86,13 @@ def test_norms_and_biases_do_not_decay(name):
     assert any(decay > 0 for _, decay in by_name.values())
 
 
-def test_position_embeddings_do_not_decay():
+def test_position_embeddings_have_no_weight_decay():
     by_name = rates(make_module("vit_tiny_patch16_224"))
     assert by_name["backbone.pos_embed"][1] == 0
     assert by_name["backbone.blocks.0.attn.qkv.weight"][1] == 0.1
 
 
-def test_a_module_that_does_not_know_its_blocks_is_one_block():
+def test_module_without_block_list_is_one_block():
     backbone = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4))
     module = Network(backbone, None, n_features=4, n_classes=2, projection_dim=None)
     by_name = rates(module)
@@ -102,7 +102,7 @@ def test_a_module_that_does_not_know_its_blocks_is_one_block():
 
 @pytest.mark.parametrize("name", BACKBONES)
 @pytest.mark.parametrize("n", [1, 3])
-def test_the_last_blocks_train_and_the_rest_stays_in_evaluation_mode(name, n):
+def test_only_last_blocks_train_and_others_stay_in_eval(name, n):
     module = make_module(name, trainable=n).train()
     blocks = blocks_of(module.backbone)
     parameters = dict(module.backbone.named_parameters())
@@ -117,7 +117,7 @@ def test_the_last_blocks_train_and_the_rest_stays_in_evaluation_mode(name, n):
             assert child.training == any(p.requires_grad for p in own)
 
 
-def test_batch_statistics_of_frozen_blocks_stay_still():
+def test_batch_statistics_of_frozen_blocks_are_unchanged():
     module = make_module("resnet18", trainable=1).train()
     before = {k: v.clone() for k, v in module.state_dict().items() if "running_mean" in k}
     module(torch.randn(4, 3, 64, 64))
@@ -126,14 +126,14 @@ def test_batch_statistics_of_frozen_blocks_stay_still():
 
 
 @pytest.mark.parametrize("name", BACKBONES)
-def test_a_pretrained_backbone_learns_more_slowly_and_its_head_does_not(name):
+def test_pretrained_backbone_has_lower_learning_rate(name):
     mine, others = (rates(make_module(name, pretrained=p)) for p in (True, False))
     for parameter, (rate, decay) in mine.items():
         share = PRETRAINED_RATE if parameter.startswith("backbone.") else 1
         assert_allclose((rate, decay), (others[parameter][0] * share, others[parameter][1]))
 
 
-def test_a_pretrained_backbone_keeps_its_batch_statistics():
+def test_pretrained_backbone_keeps_batch_statistics():
     module = make_module("resnet18", pretrained=True).train()
     before = {k: v.clone() for k, v in module.state_dict().items()}
     module(torch.randn(4, 3, 64, 64))
@@ -143,7 +143,7 @@ def test_a_pretrained_backbone_keeps_its_batch_statistics():
 
 
 @pytest.mark.parametrize("name", BACKBONES)
-def test_auto_trains_the_upper_blocks_of_a_pretrained_backbone(name):
+def test_auto_trainable_is_upper_blocks_of_pretrained_backbone(name):
     backbone = timm.create_model(name, num_classes=0)
     n_blocks = len(blocks_of(backbone))
     resolved = resolve_trainable("auto", backbone, pretrained=True)
@@ -160,12 +160,12 @@ def test_what_is_asked_for_is_resolved_and_told(trainable):
     assert trainable_of(make_module("resnet18", trainable=resolved)) == resolved
 
 
-def test_more_blocks_than_there_are():
+def test_too_many_trainable_blocks_are_rejected():
     with pytest.raises(ValueError, match="trainable=99: the backbone has 13 blocks"):
         make_module("vit_tiny_patch16_224", trainable=99)
 
 
-def test_a_module_without_blocks():
+def test_number_of_blocks_without_block_list_is_rejected():
     with pytest.raises(ValueError, match="Conv2d does not list its blocks"):
         freeze(nn.Conv2d(3, 4, 3), 1)
 
@@ -174,14 +174,14 @@ def test_a_module_without_blocks():
     ("name", "factor"),
     [("tf_efficientnet_lite0", 0.95), ("resnet18", 0.95), ("vit_tiny_patch16_224", 0.75)],
 )
-def test_auto_layer_decay(name, factor):
+def test_auto_layer_decay_depends_on_backbone(name, factor):
     module = make_module(name)
     assert resolve_layer_decay(module.backbone, "auto") == factor
     assert resolve_layer_decay(None, "auto") == 1
     assert resolve_layer_decay(nn.Conv2d(3, 4, 3), "auto") == 1
 
 
-def test_warm_up_and_cosine():
+def test_schedule_warms_up_and_follows_cosine():
     schedule = [warmup_cosine(step, n_steps=100, warmup_fraction=0.1) for step in range(101)]
     assert 0 < schedule[0] < 0.1
     assert schedule[:11] == sorted(schedule[:11])
@@ -192,11 +192,11 @@ def test_warm_up_and_cosine():
     assert all(rate > 0 for rate in schedule[:-1])
 
 
-def test_without_warm_up_the_schedule_starts_at_its_peak():
+def test_schedule_without_warmup_starts_at_peak():
     assert warmup_cosine(0, n_steps=5, warmup_fraction=0.0) == 1
 
 
-def test_the_rate_warms_up_and_decays_step_by_step(clouds):
+def test_learning_rate_changes_every_step(clouds):
     recorder = Recorder(lambda net, batch: net.optimizer_.param_groups[0]["lr"])
     clf = head(batch_size=10, warmup_fraction=0.25, callbacks=[recorder]).fit(*clouds)
     rates = np.array(recorder.seen)
@@ -228,7 +228,7 @@ def test_gradients_are_clipped(max_grad_norm, largest, clouds):
     assert max(recorder.seen) > 0.009
 
 
-def test_a_module_that_is_frozen_in_part_trains_what_is_left(capsys):
+def test_partly_frozen_module_trains_the_rest(capsys):
     backbone = TinyBackbone()
     next(backbone.parameters()).requires_grad_(False)
     X = np.random.default_rng(0).integers(0, 256, (6, 16, 16, 3), dtype=np.uint8)

@@ -1,4 +1,4 @@
-"""Precision, memory and compilation of a fit."""
+"""Precision, gradient checkpointing and compilation of a fit."""
 
 import pickle
 import shutil
@@ -12,7 +12,7 @@ from sklearn_clce import CLCEClassifier
 from small_fits import Recorder
 
 
-def test_bfloat16(tiny_backbone, colour_images, colour_labels):
+def test_bfloat16_network_keeps_float32_weights(tiny_backbone, colour_images, colour_labels):
     dtypes = []
     clf = CLCEClassifier(tiny_backbone, precision="bfloat16", max_epochs=2, random_state=0)
     recorder = Recorder(lambda net, batch: dtypes.append(net.infer(batch[0])[0].dtype))
@@ -24,7 +24,7 @@ def test_bfloat16(tiny_backbone, colour_images, colour_labels):
     assert_allclose(proba.sum(axis=1), 1, rtol=1e-6)
 
 
-def test_gradient_checkpointing_changes_nothing_but_memory(colour_images, colour_labels):
+def test_gradient_checkpointing_does_not_change_result(colour_images, colour_labels):
     def fit(gradient_checkpointing):
         clf = CLCEClassifier(
             "test_vit",
@@ -39,14 +39,16 @@ def test_gradient_checkpointing_changes_nothing_but_memory(colour_images, colour
     assert_allclose(fit(True), fit(False), rtol=1e-3)
 
 
-def test_gradient_checkpointing_that_a_backbone_lacks(tiny_backbone, colour_images, colour_labels):
+def test_gradient_checkpointing_without_support_is_rejected(
+    tiny_backbone, colour_images, colour_labels
+):
     with pytest.raises(ValueError, match="gradient_checkpointing=True: TinyBackbone does not"):
         CLCEClassifier(tiny_backbone, gradient_checkpointing=True).fit(colour_images, colour_labels)
 
 
 @pytest.mark.slow
 @pytest.mark.skipif(shutil.which("c++") is None, reason="torch.compile needs a C++ compiler")
-def test_a_compiled_fit_is_the_same_fit(tiny_backbone, colour_images, colour_labels):
+def test_compiled_fit_matches_eager_fit(tiny_backbone, colour_images, colour_labels):
     def fit(compile):
         clf = CLCEClassifier(tiny_backbone, compile=compile, max_epochs=2, random_state=0)
         return clf.fit(colour_images, colour_labels)

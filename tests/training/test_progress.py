@@ -1,4 +1,4 @@
-"""What a fit shows and records."""
+"""What a fit prints and records."""
 
 import io
 import pickle
@@ -13,7 +13,7 @@ from sklearn_clce._system import duration
 from small_fits import head
 
 
-def test_verbose_says_how_much_there_is_to_do_and_leaves_a_line_for_each_epoch(clouds, capfd):
+def test_verbose_prints_plan_and_epoch_lines(clouds, capfd):
     clf = head(verbose=1, early_stopping=True, max_epochs=2, batch_size=9).fit(*clouds)
     shown, red = capfd.readouterr()
     first, second, *epochs = shown.splitlines()
@@ -33,7 +33,7 @@ def test_verbose_says_how_much_there_is_to_do_and_leaves_a_line_for_each_epoch(c
     assert red == ""
 
 
-def test_verbose_tells_trained_from_frozen(capfd, colour_images, colour_labels):
+def test_verbose_counts_trained_parameters(capfd, colour_images, colour_labels):
     clf = CLCEClassifier("resnet10t", pretrained=False, trainable=1, verbose=1, max_epochs=1)
     clf.set_params(image_size=32).fit(colour_images, colour_labels)
     parameters = list(clf.module_.parameters())
@@ -43,9 +43,7 @@ def test_verbose_tells_trained_from_frozen(capfd, colour_images, colour_labels):
     assert f"training {trained:,} of {total:,} parameters" in capfd.readouterr().out
 
 
-def test_verbose_shows_the_pass_of_a_frozen_backbone_in_fit_alone(
-    capfd, colour_images, colour_labels, tiny_backbone
-):
+def test_verbose_shows_feature_pass_only_in_fit(capfd, colour_images, colour_labels, tiny_backbone):
     clf = CLCEClassifier(tiny_backbone, trainable="head", max_epochs=1, verbose=1, batch_size=6)
     clf.fit(colour_images, colour_labels)
     shown, red = capfd.readouterr()
@@ -55,12 +53,12 @@ def test_verbose_shows_the_pass_of_a_frozen_backbone_in_fit_alone(
     assert capfd.readouterr() == ("", "")
 
 
-def test_nothing_is_shown_by_default(capfd, clouds):
+def test_default_verbosity_prints_nothing(capfd, clouds):
     head(max_epochs=2).fit(*clouds)
     assert capfd.readouterr() == ("", "")
 
 
-def test_a_terminal_gets_a_bar_that_vanishes(clouds, monkeypatch):
+def test_terminal_shows_transient_progress_bar(clouds, monkeypatch):
     class Terminal(io.StringIO):
         def isatty(self):
             return True
@@ -77,11 +75,11 @@ def test_a_terminal_gets_a_bar_that_vanishes(clouds, monkeypatch):
     ("seconds", "text"),
     [(0.04, "0.0 s"), (9.94, "9.9 s"), (80, "80 s"), (600, "10 min"), (9000, "2.5 h")],
 )
-def test_times_are_written_as_a_person_would(seconds, text):
+def test_duration_is_readable(seconds, text):
     assert duration(seconds) == text
 
 
-def test_scikit_learns_callbacks_over_a_grid_search(clouds, capfd):
+def test_progress_bar_works_in_grid_search(clouds, capfd):
     pytest.importorskip("sklearn.callback")
     pytest.importorskip("rich")
     from sklearn.callback import ProgressBar
@@ -98,7 +96,7 @@ def test_scikit_learns_callbacks_over_a_grid_search(clouds, capfd):
 
 
 @pytest.mark.parametrize("weight", [0.0, 0.4])
-def test_history_keeps_both_terms_of_the_criterion(weight, clouds):
+def test_history_records_both_terms_of_criterion(weight, clouds):
     clf = head(weight=weight).fit(*clouds)
     for row in clf.history_:
         expected = (1 - weight) * row["train_cross_entropy"]

@@ -1,4 +1,4 @@
-"""Going on is a part of one long fit, not a new one with old weights."""
+"""Further calls continue a fit as parts of one long fit."""
 
 import copy
 import pickle
@@ -20,7 +20,7 @@ from small_fits import Recorder, head, same_weights, weights_of
 
 
 class Net(nn.Module):
-    """A backbone with all that draws: dropout."""
+    """A backbone with dropout, which uses random numbers."""
 
     def __init__(self, width=8):
         super().__init__()
@@ -34,7 +34,7 @@ class Net(nn.Module):
 
 
 class Draws:
-    """An augmentation that notes what it sees and draws."""
+    """An augmentation that records its images and random numbers."""
 
     def __init__(self):
         self.seen = []
@@ -49,7 +49,7 @@ def on_images(backbone=None, **params):
     return CLCEClassifier(backbone or Net(), **defaults | params)
 
 
-def draws_of(train, **params):
+def run_and_record(train, **params):
     draws = Draws()
     clf = on_images(augment=draws, **params)
     train(clf)
@@ -67,7 +67,7 @@ few = settings(max_examples=8, deadline=None, derandomize=True, database=None)
     seed=st.integers(0, 2**31),
     pickled=st.booleans(),
 )
-def test_calls_see_what_one_long_fit_sees(calls, n, batch_size, seed, pickled):
+def test_repeated_calls_match_one_long_fit(calls, n, batch_size, seed, pickled):
     rng = np.random.default_rng(0)
     X, y = rng.random((n, 8, 8)), np.arange(n) % 2
     params = {"batch_size": batch_size, "random_state": seed, "sampler": "shuffle"}
@@ -82,18 +82,18 @@ def test_calls_see_what_one_long_fit_sees(calls, n, batch_size, seed, pickled):
             if pickled:
                 clf.net_ = pickle.loads(pickle.dumps(clf.net_))
 
-    whole, _ = draws_of(lambda clf: clf.set_params(max_epochs=calls).fit(X, y), **params)
-    parts, weights = draws_of(in_parts, **params)
-    again, same = draws_of(in_parts, **params)
+    whole, _ = run_and_record(lambda clf: clf.set_params(max_epochs=calls).fit(X, y), **params)
+    parts, weights = run_and_record(in_parts, **params)
+    again, same = run_and_record(in_parts, **params)
     assert parts == whole
-    assert draws_of(warm, **params)[0] == whole
+    assert run_and_record(warm, **params)[0] == whole
     assert len(set(parts)) == len(parts)
     assert again == parts
     assert same_weights(weights, same)
 
 
 @pytest.mark.parametrize("make_state", [lambda: 0, lambda: np.random.RandomState(0), lambda: None])
-def test_no_call_draws_what_another_drew(make_state, clouds):
+def test_calls_never_repeat_random_numbers(make_state, clouds):
     X, codes = clouds
     batches = Recorder(lambda net, batch: tuple(batch[0][:, 0].tolist()))
     clf = head(random_state=make_state(), batch_size=20, callbacks=[batches])
@@ -102,7 +102,7 @@ def test_no_call_draws_what_another_drew(make_state, clouds):
     assert len(set(batches.seen)) == len(batches.seen) == 30
 
 
-def test_another_seed_draws_another_way_on(clouds):
+def test_changed_seed_changes_continuation(clouds):
     X, codes = clouds
     clf = head(warm_start=True).fit(X, codes)  # its copies hold the optimizer's state
     other = copy.deepcopy(clf).set_params(random_state=7)
@@ -113,7 +113,7 @@ def test_another_seed_draws_another_way_on(clouds):
     assert not same_weights(weights_of(clf), weights_of(other))
 
 
-def test_a_loaded_model_goes_on_as_the_saved_one(clouds, tmp_path):
+def test_loaded_model_continues_like_saved_one(clouds, tmp_path):
     X, codes = clouds
     params = {"early_stopping": True, "warm_start": True, "max_epochs": 2}
     clf = head(validation_fraction=0.2, **params).fit(X, codes)
@@ -135,7 +135,7 @@ def trained_parts(clf, X, y):
     return {name for name, value in weights_of(clf).items() if not torch.equal(value, before[name])}
 
 
-def test_first_the_head_then_everything_then_the_head_again(digits):
+def test_trainable_can_change_between_fits(digits):
     X, y = digits
     clf = on_images(trainable="head", warm_start=True, learning_rate=0.01).fit(X, y)
     assert not any("backbone" in name for name in trained_parts(clf, X, y))
@@ -151,7 +151,7 @@ def test_first_the_head_then_everything_then_the_head_again(digits):
     assert clf.n_iter_ == 4
 
 
-def test_then_the_last_blocks(colour_images, colour_labels):
+def test_trainable_changes_from_head_to_last_blocks(colour_images, colour_labels):
     backbone = timm.create_model("resnet10t", num_classes=0)
     clf = on_images(backbone, trainable="head", warm_start=True, image_size=32)
     clf.fit(colour_images, colour_labels)
@@ -187,7 +187,7 @@ def test_gradient_checkpointing_can_be_switched(
     ],
 )
 @pytest.mark.parametrize("method", ["fit", "partial_fit"])
-def test_what_a_net_is_built_with_can_not_change(name, value, copied, method, digits):
+def test_parameters_of_built_net_can_not_change(name, value, copied, method, digits):
     X, y = digits
     clf = copied(on_images(warm_start=True).fit(X[:20], y[:20]))
     before = clf.predict_proba(X)
@@ -200,7 +200,7 @@ def test_what_a_net_is_built_with_can_not_change(name, value, copied, method, di
         clf.fit(X[:20], y[:20])
 
 
-def test_a_module_like_the_one_before_is_refused_too(digits):
+def test_replaced_backbone_module_is_rejected(digits):
     X, y = digits
     clf = on_images(warm_start=True).fit(X[:20], y[:20]).set_params(backbone=Net())
     with pytest.raises(ValueError, match=r"backbone=Net: .* built with another backbone"):
@@ -219,7 +219,7 @@ def test_a_module_like_the_one_before_is_refused_too(digits):
         {"num_workers": 1},
     ],
 )
-def test_what_can_be_applied_is_applied(params, digits):
+def test_warm_start_applies_changed_parameters(params, digits):
     X, y = digits
     clf = on_images(warm_start=True).fit(X[:20], y[:20])
     other = copy.deepcopy(clf).set_params(**params).fit(X[:20], y[:20])
@@ -230,18 +230,18 @@ def test_what_can_be_applied_is_applied(params, digits):
         assert not same_weights(weights_of(clf), weights_of(other))
 
 
-class Set(Recorder):
+class ValidationRecorder(Recorder):
     """Record which samples are set aside."""
 
     def __init__(self):
         super().__init__(lambda net, batch: net.state.validation.features[:, 0].tolist())
 
 
-def test_what_the_first_fit_set_aside_stays_aside():
-    """On labels that are noise, validation stays at chance however often fit is called."""
+def test_validation_split_is_kept_across_fits():
+    """On random labels, validation stays at chance for any number of calls of fit."""
     rng = np.random.default_rng(0)
     X, y = rng.normal(size=(300, 50)), rng.integers(0, 2, 300)
-    aside = Set()
+    aside = ValidationRecorder()
     clf = head(
         early_stopping=True,
         warm_start=True,
@@ -256,7 +256,7 @@ def test_what_the_first_fit_set_aside_stays_aside():
     assert clf.score(X, y) > 0.8
 
 
-def test_the_best_score_is_that_of_the_last_fit(clouds):
+def test_best_validation_score_is_of_last_fit(clouds):
     X, codes = clouds
     clf = head(early_stopping=True, warm_start=True, validation_fraction=0.3, max_epochs=8)
     clf.fit(X, codes)
@@ -275,7 +275,7 @@ def test_the_best_score_is_that_of_the_last_fit(clouds):
         (lambda X, y: (X, y), {"validation_fraction": 0.4}),
     ],
 )
-def test_early_stopping_refuses_to_validate_on_what_has_trained(change, params, clouds):
+def test_validation_on_trained_samples_is_rejected(change, params, clouds):
     clf = head(early_stopping=True, warm_start=True, validation_fraction=0.3, max_epochs=1)
     clf.fit(*clouds).set_params(**params)
     with pytest.raises(ValueError, match="early_stopping=True: what the first fit set aside"):
@@ -286,7 +286,7 @@ def test_early_stopping_refuses_to_validate_on_what_has_trained(change, params, 
         clf.fit(*clouds)
 
 
-def test_samples_without_weight_have_no_vote(clouds):
+def test_zero_weight_samples_do_not_count_in_validation(clouds):
     X, codes = clouds
     noise = np.random.default_rng(0).integers(0, 3, 60)
     X, y = np.vstack([X + 10 * np.eye(3, 6)[codes], X]), np.concatenate([codes, noise])
@@ -298,7 +298,7 @@ def test_samples_without_weight_have_no_vote(clouds):
     assert head(**params).fit(X, y).best_validation_score_ < 0.9
 
 
-def test_the_hundredth_call_costs_what_the_first_does(clouds):
+def test_partial_fit_cost_is_independent_of_call_count(clouds):
     X, codes = clouds
     clf = head(projection_dim=4, batch_size=2, weight=0.0)
     clf.partial_fit(X, codes, classes=[0, 1, 2])
@@ -306,7 +306,7 @@ def test_the_hundredth_call_costs_what_the_first_does(clouds):
     size = len(pickle.dumps(clf))
     for _ in range(20):
         clf.partial_fit(X, codes)
-    assert len(pickle.dumps(clf)) - size < 20 * 100  # some figures of each epoch, not of batches
+    assert len(pickle.dumps(clf)) - size < 20 * 100  # some numbers of each epoch, not of batches
     assert pickle.loads(pickle.dumps(clf)).history_ == clf.history_
     assert [len(epoch["batches"]) for epoch in clf.history_] == [0] * 20 + [30]
     assert clf.history_[0]["train_loss"] == first["train_loss"]
@@ -316,7 +316,7 @@ def test_the_hundredth_call_costs_what_the_first_does(clouds):
 
 
 class WithAdapter(nn.Module):
-    """As peft wraps a module: what was there is frozen, what is new trains."""
+    """Wraps a module as peft does: the base is frozen, the adapter trains."""
 
     def __init__(self):
         super().__init__()
@@ -328,7 +328,7 @@ class WithAdapter(nn.Module):
         return features + self.adapter(features)
 
 
-def test_what_the_user_froze_stays_frozen(digits):
+def test_parameters_frozen_by_user_stay_frozen(digits):
     X, y = digits
     clf = on_images(WithAdapter(), warm_start=True, learning_rate=0.01).fit(X, y)
     changed = {name for name in trained_parts(clf, X, y) if "backbone" in name}
@@ -338,7 +338,7 @@ def test_what_the_user_froze_stays_frozen(digits):
     assert {name for name in trained_parts(clf, X, y) if "backbone" in name} == changed
 
 
-def test_peft(digits):
+def test_peft_model_trains_only_its_adapters(digits):
     peft = pytest.importorskip("peft")
     wrapped = peft.get_peft_model(
         nn.Sequential(OrderedDict(net=Net(), last=nn.Linear(8, 8))),
@@ -352,7 +352,7 @@ def test_peft(digits):
 
 
 @pytest.mark.parametrize("trainable", ["all", 1])
-def test_a_frozen_timm_model_does_not_train(trainable, colour_images, colour_labels):
+def test_frozen_timm_model_does_not_train(trainable, colour_images, colour_labels):
     backbone = timm.create_model("resnet10t", num_classes=0).requires_grad_(False)
     clf = on_images(backbone, trainable=trainable, image_size=32)
     clf.fit(colour_images, colour_labels)
@@ -362,7 +362,7 @@ def test_a_frozen_timm_model_does_not_train(trainable, colour_images, colour_lab
     assert trained
 
 
-def test_a_warm_start_with_a_checkpoint(clouds, tmp_path):
+def test_warm_start_with_checkpoint_restores_every_fit(clouds, tmp_path):
     X, codes = clouds
 
     def script(folder):
@@ -381,9 +381,7 @@ def test_a_warm_start_with_a_checkpoint(clouds, tmp_path):
 
 
 @pytest.mark.parametrize("trainable", ["head", 1])
-def test_a_fit_draws_the_same_whether_its_backbone_was_loaded_before(
-    trainable, colour_images, colour_labels, monkeypatch
-):
+def test_cached_backbone_does_not_change_fit(trainable, colour_images, colour_labels, monkeypatch):
     from sklearn_clce.backbones import _frozen
 
     monkeypatch.setattr(_frozen, "_loaded", type(_frozen._loaded)())
@@ -393,10 +391,10 @@ def test_a_fit_draws_the_same_whether_its_backbone_was_loaded_before(
 
 
 @pytest.mark.parametrize("kind", ["features", "array", "list", "paths", "Dataset"])
-def test_other_samples_of_the_same_labels_are_refused(kind, tmp_path):
+def test_warm_start_rejects_other_samples_of_equal_labels(kind, tmp_path):
     rng = np.random.default_rng(0)
     y = np.repeat([0, 1], 10)
-    order = np.r_[9:-1:-1, 19:9:-1]  # of each class the other way round
+    order = np.r_[9:-1:-1, 19:9:-1]  # each class in reverse
     if kind == "features":
         X, backbone = rng.normal(size=(20, 4)), "precomputed"
     else:
@@ -416,7 +414,7 @@ def test_other_samples_of_the_same_labels_are_refused(kind, tmp_path):
     module = None if kind == "features" else backbone
     loaded = CLCEClassifier.load(tmp_path / "clf.safetensors", backbone=module).fit(X, y)
     assert loaded.n_iter_ == 2
-    if kind == "Dataset":  # which may draw what it gives
+    if kind == "Dataset":  # which may be random
         return
     other = X[order] if isinstance(X, np.ndarray) else [X[index] for index in order]
     with pytest.raises(ValueError, match="the samples of X, in their order, must be those"):

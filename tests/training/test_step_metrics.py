@@ -1,4 +1,4 @@
-"""The numbers of the steps reach the history, and no step waits for them."""
+"""Metrics of the steps reach the history, and no step waits for them."""
 
 from types import SimpleNamespace
 
@@ -23,7 +23,7 @@ HOST_READS = {
 
 
 class HostReads(TorchDispatchMode):
-    """Counts the operations that on a GPU would make the host wait for a value."""
+    """Counts operations that would make the host wait for a GPU."""
 
     n = 0
 
@@ -33,7 +33,7 @@ class HostReads(TorchDispatchMode):
 
 
 class ReadsBySteps(Callback):
-    """Notes at each step how many reads there were."""
+    """Records the number of reads at each step."""
 
     def __init__(self, reads):
         self.reads, self.counts = reads, []
@@ -52,7 +52,7 @@ def steps(*losses):
 
 
 @pytest.mark.parametrize("lag", [0, 1, 3, 99])
-def test_numbers_arrive_in_order_and_the_first_bad_step_is_named(monkeypatch, lag):
+def test_delayed_metrics_report_first_non_finite_step(monkeypatch, lag):
     monkeypatch.setitem(step_metrics.LAG, "cpu", lag)
     batches = steps(1.0, 2.0, float("inf"), float("nan"), 5.0)
     taken = []
@@ -71,7 +71,7 @@ def test_numbers_arrive_in_order_and_the_first_bad_step_is_named(monkeypatch, la
     assert {type(batch["train_loss"]) for batch in batches[:3]} == {float}
 
 
-def test_a_cuda_device_is_eight_steps_behind_and_waited_for_by_its_events(monkeypatch):
+def test_cuda_metrics_lag_eight_steps(monkeypatch):
     log = []
 
     class Stream:
@@ -93,7 +93,7 @@ def test_a_cuda_device_is_eight_steps_behind_and_waited_for_by_its_events(monkey
     assert [batch["train_loss"] for batch in batches] == list(range(10))
 
 
-def test_a_gradient_that_is_not_finite_is_told(monkeypatch, clouds):
+def test_non_finite_gradient_is_reported(monkeypatch, clouds):
     get_loss = CLCENet.get_loss
 
     def with_infinite_slope(net, *args, **kwargs):
@@ -107,7 +107,7 @@ def test_a_gradient_that_is_not_finite_is_told(monkeypatch, clouds):
 
 @pytest.mark.parametrize("max_grad_norm", [1.0, None])
 @pytest.mark.parametrize("micro_batch_size", [None, 2])
-def test_a_step_reads_nothing(
+def test_training_step_reads_no_device_values(
     monkeypatch, tiny_backbone, colour_images, colour_labels, max_grad_norm, micro_batch_size
 ):
     monkeypatch.setitem(step_metrics.LAG, "cpu", 99)
@@ -129,7 +129,7 @@ def test_a_step_reads_nothing(
     assert all(np.isfinite(batch["train_grad_norm"]) for batch in batches)
 
 
-def test_history_is_the_same_however_late_it_is_read(monkeypatch, clouds):
+def test_history_is_independent_of_lag(monkeypatch, clouds):
     def history(lag):
         monkeypatch.setitem(step_metrics.LAG, "cpu", lag)
         clf = head(max_epochs=3, early_stopping=True).fit(*clouds)
@@ -142,7 +142,7 @@ def test_history_is_the_same_however_late_it_is_read(monkeypatch, clouds):
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 @pytest.mark.parametrize("augment", ["auto", None])
 @pytest.mark.parametrize("trainable", ["all", "head"])
-def test_a_step_on_cuda_makes_nobody_wait(tiny_backbone, trainable, augment):
+def test_cuda_step_does_not_synchronise(tiny_backbone, trainable, augment):
     X = np.random.default_rng(0).random((16, 16, 16, 3))
 
     def fit(steps):

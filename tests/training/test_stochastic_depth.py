@@ -1,4 +1,4 @@
-"""Stochastic depth: blocks that are left out at random, while a pretrained backbone trains."""
+"""Stochastic depth of pretrained backbones while they train."""
 
 import numpy as np
 import pytest
@@ -20,7 +20,7 @@ def drops(module):
 
 
 class Watch(Callback):
-    """What drops paths after each step."""
+    """Records the drop rates after each step."""
 
     def initialize(self):
         self.found = []
@@ -33,7 +33,7 @@ class Watch(Callback):
 @pytest.mark.parametrize(
     "name", ["resnet10t", "tf_efficientnet_lite0", "test_vit", "test_convnext", "test_byobnet"]
 )
-def test_deeper_blocks_drop_more_and_all_is_as_before(name):
+def test_drop_rate_grows_with_depth_and_is_undone(name):
     backbone = timm.create_model(name, pretrained=False)
     before, digest = (
         [(name, type(layer)) for name, layer in backbone.named_modules()],
@@ -47,21 +47,21 @@ def test_deeper_blocks_drop_more_and_all_is_as_before(name):
     assert describe(backbone) == digest
 
 
-def test_an_error_leaves_nothing_behind():
+def test_error_removes_drop_path_layers():
     backbone = timm.create_model("test_vit")
     with pytest.raises(ZeroDivisionError), stochastic_depth(backbone):
         assert 1 / 0
     assert drops(backbone) == {}
 
 
-def test_what_drops_already_is_kept():
+def test_existing_drop_path_is_kept():
     backbone = timm.create_model("test_vit", drop_path_rate=0.5)
     before = drops(backbone)
     with stochastic_depth(backbone):
         assert drops(backbone) == before
 
 
-def test_a_module_of_somebody_else_stays_as_it_is():
+def test_custom_module_is_unchanged():
     backbone = nn.Sequential(nn.Linear(2, 2), nn.ReLU())
     backbone[0].drop_path = 0.2  # a rate, not a layer
     with stochastic_depth(backbone):
@@ -69,7 +69,7 @@ def test_a_module_of_somebody_else_stays_as_it_is():
         assert backbone[0].drop_path == 0.2
 
 
-def test_a_sample_is_whole_or_without_the_block():
+def test_drop_path_drops_whole_samples():
     block = nn.Module()
     block.drop_path = None
     with stochastic_depth(nn.Sequential(timm.create_model("test_vit"), block), 0.5):
@@ -87,7 +87,7 @@ def test_a_sample_is_whole_or_without_the_block():
         ({"pretrained": False}, False),
     ],
 )
-def test_only_a_pretrained_backbone_that_trains(parameters, dropped):
+def test_only_finetuned_pretrained_backbone_drops_paths(parameters, dropped):
     X, y = np.random.default_rng(0).random((4, 32, 32, 3)), [0, 0, 1, 1]
     watch = Watch()
     clf = CLCEClassifier(

@@ -1,4 +1,4 @@
-"""Fits in threads, in processes that may have no children, and fits that a user cuts off."""
+"""Fits in threads and daemonic processes, and interrupted fits."""
 
 import multiprocessing
 
@@ -23,9 +23,7 @@ def fit(backbone, X, y, seed):
     return clf.fit(X, y).predict_proba(X)
 
 
-def test_fits_in_threads_are_those_of_one_thread_and_leave_the_generator_alone(
-    tiny_backbone, colour_images, colour_labels
-):
+def test_threaded_fits_match_sequential_fits(tiny_backbone, colour_images, colour_labels):
     seeds = [0, 1, 2, 0, 1, 2]
     expected = [fit(tiny_backbone, colour_images, colour_labels, seed) for seed in seeds[:3]] * 2
     torch.manual_seed(7)
@@ -42,8 +40,8 @@ def test_fits_in_threads_are_those_of_one_thread_and_leave_the_generator_alone(
         assert_array_equal(one, other)
 
 
-def test_a_seed_of_one_device_is_not_that_of_another(monkeypatch):
-    """torch.manual_seed seeds every GPU, and fork_rng gives back the state of those named."""
+def test_seeding_does_not_touch_other_devices(monkeypatch):
+    """torch.manual_seed seeds every GPU, but fork_rng restores only those named."""
     monkeypatch.setattr(torch, "manual_seed", None)
     with seeded_torch(3):
         assert torch.initial_seed() == 3
@@ -56,7 +54,7 @@ def loaded(queue):
 
 @pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
 @pytest.mark.skipif("fork" not in multiprocessing.get_all_start_methods(), reason="needs fork")
-def test_a_process_that_may_have_no_children_reads_itself():
+def test_daemonic_process_loads_without_workers():
     context = multiprocessing.get_context("fork")
     queue = context.Queue()
     process = context.Process(target=loaded, args=(queue,), daemon=True)
@@ -65,14 +63,14 @@ def test_a_process_that_may_have_no_children_reads_itself():
     process.join()
 
 
-def test_joblibs_way_to_start_processes_is_not_that_of_a_loader(monkeypatch):
+def test_loader_does_not_use_loky_start_method(monkeypatch):
     monkeypatch.setattr(multiprocessing, "get_start_method", lambda: "loky")
     options = loader_processes(1)
     assert options["multiprocessing_context"] in multiprocessing.get_all_start_methods()
     assert sorted(map(int, DataLoader(range(3), **options))) == [0, 1, 2]
 
 
-def test_workers_of_a_search_may_have_loaders(colour_images, colour_labels):
+def test_search_workers_may_use_loader_processes(colour_images, colour_labels):
     clf = CLCEClassifier(TinyBackbone(), max_epochs=1, random_state=0, num_workers=1, batch_size=6)
     search = GridSearchCV(clf, {"weight": [0.0]}, cv=2, n_jobs=2, refit=False, error_score="raise")
     search.fit(colour_images, colour_labels)
@@ -80,7 +78,7 @@ def test_workers_of_a_search_may_have_loaders(colour_images, colour_labels):
 
 
 class CutOff(Callback):
-    """A user who presses Ctrl-C, at a step or before the first one."""
+    """Presses Ctrl-C after a step, or before the first one."""
 
     def __init__(self, step):
         self.step = step
@@ -109,14 +107,14 @@ def head(step, **parameters):
 
 
 @pytest.mark.parametrize("step", [1, 7])
-def test_a_fit_that_is_cut_off_at_the_prompt_can_be_used(iris, step):
+def test_interrupted_fit_can_predict(iris, step):
     clf = head(step)
     with pytest.warns(ConvergenceWarning, match="interrupted by the user"):
         assert clf.fit(*iris) is clf
     assert clf.predict(iris[0]).shape == (150,)
 
 
-def test_before_the_first_step_nothing_is_fitted(iris):
+def test_interrupt_before_first_step_leaves_unfitted(iris):
     clf = head(0)
     with pytest.raises(KeyboardInterrupt):
         clf.fit(*iris)
@@ -124,7 +122,7 @@ def test_before_the_first_step_nothing_is_fitted(iris):
     assert not hasattr(clf, "classes_")
 
 
-def test_before_the_first_step_of_a_further_fit_the_one_before_stays(iris):
+def test_interrupt_before_first_step_keeps_previous_fit(iris):
     clf = head(0, warm_start=True).set_params(callbacks=None).fit(*iris)
     before = clf.predict_proba(iris[0])
     with pytest.raises(KeyboardInterrupt):
@@ -133,6 +131,6 @@ def test_before_the_first_step_of_a_further_fit_the_one_before_stays(iris):
     assert clf.n_iter_ == 3
 
 
-def test_a_search_that_is_cut_off_ends(iris):
+def test_interrupted_search_ends(iris):
     with pytest.raises(KeyboardInterrupt):
         GridSearchCV(head(7), {"weight": [0.0, 0.5]}, cv=2).fit(*iris)

@@ -1,4 +1,4 @@
-"""A fit ends in its time, by a clock that only the tests move."""
+"""max_time, tested with a clock that only the tests move."""
 
 import numpy as np
 import pytest
@@ -30,7 +30,7 @@ def clock(monkeypatch):
 
 
 class Takes(Callback):
-    """Lets steps, batches of validation and ends of epochs take their time, and notes the rates."""
+    """Moves the clock at steps, validation batches and ends of epochs; records the rates."""
 
     def __init__(self, clock, step=1.0, validation=0.0, epoch=0.0, crash_after=None):
         self.clock = clock
@@ -63,7 +63,7 @@ def limited(takes, **params):
     return head(**defaults | params)
 
 
-def test_the_rate_comes_down_to_zero_in_the_time(clock, clouds):
+def test_learning_rate_reaches_zero_within_max_time(clock, clouds):
     takes = Takes(clock)
     clf = limited(takes, max_time=29.5, warmup_fraction=0.0).fit(*clouds)
     assert takes.taken == 29  # another step would have been too long
@@ -73,21 +73,21 @@ def test_the_rate_comes_down_to_zero_in_the_time(clock, clouds):
     assert_allclose(takes.rates, expected)
 
 
-def test_warm_up_follows_the_time_too(clock, clouds):
+def test_warmup_follows_max_time(clock, clouds):
     takes = Takes(clock)
     limited(takes, warmup_fraction=0.5).fit(*clouds)
     assert takes.rates.index(max(takes.rates)) == 15
     assert takes.rates[0] < takes.rates[5] < takes.rates[14]
 
 
-def test_training_ends_within_an_epoch(clock, clouds):
+def test_max_time_ends_training_within_an_epoch(clock, clouds):
     clf = limited(Takes(clock), max_time=8.5).fit(*clouds)
     assert clf.n_iter_ == 3
     assert clf.history_[:, "train_batch_count"] == [N_STEPS, N_STEPS, 2]
     assert len(clf.history_[-1]["batches"]) == 2
 
 
-def test_a_time_that_is_not_needed_changes_nothing(clock, clouds):
+def test_unneeded_max_time_changes_nothing(clock, clouds):
     takes = Takes(clock)
     clf = limited(takes, max_epochs=4, max_time=1e9).fit(*clouds)
     plain = head(max_epochs=4, batch_size=20).fit(*clouds)
@@ -95,7 +95,7 @@ def test_a_time_that_is_not_needed_changes_nothing(clock, clouds):
     assert same_weights(weights_of(clf), weights_of(plain))
 
 
-def test_the_rate_follows_steps_until_the_time_is_further(clock, clouds):
+def test_learning_rate_follows_steps_until_time_overtakes(clock, clouds):
     takes = Takes(clock)
     clf = limited(takes, max_epochs=10, max_time=40.0, warmup_fraction=0.0)
     takes.on_epoch_end = lambda net, **kwargs: setattr(takes, "step", 2.0)
@@ -107,7 +107,7 @@ def test_the_rate_follows_steps_until_the_time_is_further(clock, clouds):
 
 
 @pytest.mark.parametrize("tail", [{"validation": 2.0}, {"epoch": 4.0}, {"validation": 9.0}])
-def test_what_follows_the_steps_of_an_epoch_is_in_the_time(tail, clock, clouds):
+def test_max_time_includes_end_of_epoch(tail, clock, clouds):
     takes = Takes(clock, **tail)
     clf = limited(takes, early_stopping=True, validation_fraction=0.2, n_iter_no_change=99)
     clf.fit(*clouds)
@@ -116,7 +116,7 @@ def test_what_follows_the_steps_of_an_epoch_is_in_the_time(tail, clock, clouds):
     assert len(clf.validation_scores_) == clf.n_iter_
 
 
-def test_the_best_weights_so_far_are_kept(clock, clouds):
+def test_max_time_keeps_best_weights(clock, clouds):
     scores = iter([0.1, 0.5, *np.linspace(0.4, 0.0, 99)])
     params = {"early_stopping": True, "n_iter_no_change": 99, "max_time": 12.0}
     clf = limited(Takes(clock), scoring=lambda *args: next(scores), **params).fit(*clouds)
@@ -136,9 +136,7 @@ class Ends(Callback):
         net.state.stopped = net.state.epochs_done == self.epochs
 
 
-def test_the_pass_of_a_frozen_backbone_is_in_the_time(
-    clock, tiny_backbone, colour_images, colour_labels
-):
+def test_max_time_includes_feature_pass(clock, tiny_backbone, colour_images, colour_labels):
     def slow(module, images, output):
         clock.now += len(images[0])
 
@@ -149,12 +147,12 @@ def test_the_pass_of_a_frozen_backbone_is_in_the_time(
         colour_images, colour_labels
     )
     assert takes.taken == 19
-    assert len(takes.rates) == 7  # beside 12 images that took a second each
+    assert len(takes.rates) == 7  # after 12 images that took a second each
     assert_allclose(takes.rates[0], 0.001)
     assert takes.rates[-1] < 0.0001
 
 
-def test_a_time_that_is_over_before_the_first_step_is_told(clock, clouds, monkeypatch):
+def test_max_time_over_before_first_step_warns(clock, clouds, monkeypatch):
     begin_steps = time_limit.TimeLimit.begin_steps
 
     def late(limit):
@@ -170,7 +168,7 @@ def test_a_time_that_is_over_before_the_first_step_is_told(clock, clouds, monkey
     assert clf.score(*clouds) > 0.5  # the closed form at which a head starts
 
 
-def test_a_fit_that_goes_on_has_what_is_left_of_the_time(clock, clouds, tmp_path):
+def test_resumed_fit_has_the_remaining_time(clock, clouds, tmp_path):
     whole = Takes(clock)
     limited(whole).fit(*clouds)
     crashing = Takes(clock, crash_after=4)
@@ -188,7 +186,7 @@ def test_a_fit_that_goes_on_has_what_is_left_of_the_time(clock, clouds, tmp_path
     assert same_weights(weights_of(finished), weights_of(clf))
 
 
-def test_each_fit_of_a_warm_start_has_the_time(clock, clouds):
+def test_warm_start_fit_has_full_max_time(clock, clouds):
     takes = Takes(clock)
     clf = limited(takes, warm_start=True, max_time=9.0).fit(*clouds)
     clf.fit(*clouds)
@@ -196,7 +194,7 @@ def test_each_fit_of_a_warm_start_has_the_time(clock, clouds):
     assert takes.taken == 16
 
 
-def test_what_is_left_is_shown(clock, clouds, capsys):
+def test_verbose_shows_remaining_time(clock, clouds, capsys):
     limited(Takes(clock, step=10.0), max_time=85.0, verbose=1).fit(*clouds)
     shown = capsys.readouterr().out
     assert "up to 100 epochs of 3 steps of 20 in 85 s" in shown
@@ -205,7 +203,7 @@ def test_what_is_left_is_shown(clock, clouds, capsys):
 
 
 @pytest.mark.parametrize(("seconds_of_a_pass", "closes"), [(4.0, True), (20.0, False)])
-def test_the_pass_after_training_is_in_the_time_or_left_out(
+def test_final_pass_fits_in_max_time_or_is_skipped(
     seconds_of_a_pass, closes, clock, monkeypatch, colour_images, colour_labels, tmp_path
 ):
     passes = []
@@ -236,20 +234,20 @@ def test_the_pass_after_training_is_in_the_time_or_left_out(
 
 
 @pytest.mark.parametrize("max_time", [0, -1.0, True, "1 h"])
-def test_what_is_no_time_is_refused(max_time, clouds):
+def test_invalid_max_time_is_rejected(max_time, clouds):
     with pytest.raises(ValueError, match="max_time"):
         head(max_time=max_time).fit(*clouds)
 
 
-def test_partial_fit_has_no_limit(clouds):
+def test_partial_fit_rejects_max_time(clouds):
     with pytest.raises(ValueError, match="partial_fit does not support max_time=60"):
         head(max_time=60).partial_fit(*clouds, classes=[0, 1, 2])
 
 
-def test_a_time_by_the_clock_on_the_wall(clouds):
-    """Nothing of the above is of the clock of the tests alone."""
+def test_max_time_holds_on_real_clock(clouds):
+    """The limit holds with the real clock too."""
     clf = head(max_time=1.0, max_epochs=10**6).fit(*clouds)
-    assert sum(clf.history_[:, "dur"]) < 5  # of a machine that does much else
-    # time may also be over in what follows the last step of an epoch
+    assert sum(clf.history_[:, "dur"]) < 5  # generous, for a busy machine
+    # the time may also be over after the last step of an epoch
     assert clf.history_[-1, "lr"] < 0.01 * clf.learning_rate
     assert torch.isfinite(clf.module_.head.classifier.weight).all()

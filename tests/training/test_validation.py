@@ -1,4 +1,4 @@
-"""A validation set of one's own, and what an epoch is scored by."""
+"""Validation sets given by the user, and the score of an epoch."""
 
 import numpy as np
 import pytest
@@ -25,7 +25,7 @@ def others():
 
 
 def watching(**params):
-    """Return a head that stops early, and whose epochs differ."""
+    """Return a head with early stopping, whose epochs differ."""
     defaults = {"early_stopping": True, "max_epochs": 5, "learning_rate": 0.1, "tol": 0.0}
     return head(**defaults | params)
 
@@ -56,7 +56,7 @@ SCORINGS = {
 
 @pytest.mark.parametrize("name", SCORINGS)
 @pytest.mark.parametrize("n_classes", [2, 3])
-def test_the_best_epoch_is_that_of_the_score(name, n_classes, clouds, others):
+def test_best_epoch_has_the_best_score(name, n_classes, clouds, others):
     X, codes = (part[clouds[1] < n_classes] for part in clouds)
     X_val, y_val = (part[np.isin(others[1], NAMES[:n_classes])] for part in others)
     if name.startswith("roc_auc") and n_classes == 2:
@@ -69,7 +69,7 @@ def test_the_best_epoch_is_that_of_the_score(name, n_classes, clouds, others):
     assert clf.best_validation_score_ == pytest.approx(scorer(clf, X_val, y_val), rel=1e-6)
 
 
-def test_samples_set_aside_are_scored_by_any_name(clouds):
+def test_scorer_sees_the_validation_split(clouds):
     X, codes = clouds
     seen = []
 
@@ -88,7 +88,7 @@ def test_samples_set_aside_are_scored_by_any_name(clouds):
     assert same_weights(weights_of(named), weights_of(clf))
 
 
-def test_a_loss_is_scored_with_its_sign_turned(clouds, others):
+def test_loss_scoring_is_negated(clouds, others):
     X, codes = clouds
     clf = watching(scoring="loss").fit(X, NAMES[codes], X_val=others[0], y_val=others[1])
     losses = np.array(clf.history_[:, "valid_loss"])
@@ -96,7 +96,7 @@ def test_a_loss_is_scored_with_its_sign_turned(clouds, others):
     assert clf.best_validation_score_ == -losses.min()
 
 
-def test_everything_trains_where_the_validation_set_is_given(clouds, others):
+def test_all_samples_train_with_given_validation_set(clouds, others):
     X, codes = clouds
     params = {"max_epochs": 1, "early_stopping": True}
     clf = head(**params).fit(X, NAMES[codes], X_val=others[0], y_val=others[1])
@@ -105,7 +105,7 @@ def test_everything_trains_where_the_validation_set_is_given(clouds, others):
     assert clf.net_.fit_state is None
 
 
-def test_training_stops_where_the_score_no_longer_rises(clouds, others):
+def test_training_stops_when_score_stops_rising(clouds, others):
     falling = iter(-np.arange(100.0))
     clf = watching(scoring=lambda *args: next(falling), n_iter_no_change=2, max_epochs=50)
     clf.fit(clouds[0], NAMES[clouds[1]], X_val=others[0], y_val=others[1])
@@ -116,7 +116,7 @@ def test_training_stops_where_the_score_no_longer_rises(clouds, others):
     assert same_weights(weights_of(one), weights_of(clf))
 
 
-def test_weights_of_the_validation_set_count_and_those_of_classes_do_not(clouds, others):
+def test_validation_uses_sample_weights_but_not_class_weights(clouds, others):
     X_val, y_val = others
     weights = np.random.default_rng(0).random(30) * 7
     for scoring in ("accuracy", "neg_log_loss", "f1_macro"):
@@ -126,7 +126,7 @@ def test_weights_of_the_validation_set_count_and_those_of_classes_do_not(clouds,
         assert clf.best_validation_score_ == pytest.approx(expected, rel=1e-6)
 
 
-def test_the_network_runs_over_the_validation_set_once_an_epoch(
+def test_network_runs_once_per_epoch_on_validation_set(
     monkeypatch, tiny_backbone, colour_images, colour_labels
 ):
     runs = []
@@ -147,7 +147,7 @@ def test_the_network_runs_over_the_validation_set_once_an_epoch(
     assert [n for n, training in runs if not training] == [5] * 3
 
 
-def test_a_scorer_may_ask_about_other_samples(tiny_backbone, colour_images, colour_labels):
+def test_scorer_may_predict_other_samples(tiny_backbone, colour_images, colour_labels):
     asked = []
 
     def scorer(estimator, X, y):
@@ -164,9 +164,7 @@ def test_a_scorer_may_ask_about_other_samples(tiny_backbone, colour_images, colo
     assert plain.history_[:, "train_loss"] == clf.history_[:, "train_loss"]
 
 
-def test_a_frozen_backbone_runs_once_over_the_validation_set(
-    tiny_backbone, colour_images, colour_labels
-):
+def test_frozen_backbone_scores_given_validation_set(tiny_backbone, colour_images, colour_labels):
     seen = []
     tiny_backbone.register_forward_hook(lambda module, images, output: seen.append(len(images[0])))
     clf = CLCEClassifier(tiny_backbone, trainable="head", early_stopping=True, max_epochs=4)
@@ -177,7 +175,7 @@ def test_a_frozen_backbone_runs_once_over_the_validation_set(
 
 
 @pytest.mark.parametrize("kind", ["array", "channels first", "paths", "PIL", "bands", "flattened"])
-def test_the_validation_set_may_be_of_any_kind(kind, tmp_path, colour_images, colour_labels):
+def test_validation_set_accepts_every_input_kind(kind, tmp_path, colour_images, colour_labels):
     Image = pytest.importorskip("PIL.Image")
     X, params = colour_images, {}
     if kind == "channels first":
@@ -209,7 +207,7 @@ def test_the_validation_set_may_be_of_any_kind(kind, tmp_path, colour_images, co
         (("sample_weight_val",), "X_val=None, but sample_weight_val is there"),
     ],
 )
-def test_half_a_validation_set_is_refused(given, message, clouds, others):
+def test_incomplete_validation_set_is_rejected(given, message, clouds, others):
     whole = {"X_val": others[0], "y_val": others[1], "sample_weight_val": np.ones(30)}
     with pytest.raises(ValueError, match=message):
         watching().fit(clouds[0], NAMES[clouds[1]], **{name: whole[name] for name in given})
@@ -227,7 +225,7 @@ def test_half_a_validation_set_is_refused(given, message, clouds, others):
         (lambda X, y: (X * np.nan, y, None), "NaN"),
     ],
 )
-def test_what_is_wrong_with_a_validation_set_is_named(change, message, clouds, others):
+def test_validation_set_errors_are_named(change, message, clouds, others):
     X_val, y_val, weights = change(*others)
     clf = watching()
     with pytest.raises(ValueError, match=f"^X_val and y_val: .*{message}"):
@@ -235,7 +233,7 @@ def test_what_is_wrong_with_a_validation_set_is_named(change, message, clouds, o
     assert not hasattr(clf, "classes_")
 
 
-def test_a_validation_set_that_nothing_watches_is_refused(clouds, others):
+def test_validation_set_without_early_stopping_is_rejected(clouds, others):
     with pytest.raises(ValueError, match="early_stopping=False: X_val and y_val are what early"):
         head().fit(clouds[0], NAMES[clouds[1]], X_val=others[0], y_val=others[1])
 
@@ -250,12 +248,12 @@ def test_a_validation_set_that_nothing_watches_is_refused(clouds, others):
         (lambda *args: np.nan, ValueError, "score, scoring='.*', is nan in epoch 1: does the"),
     ],
 )
-def test_what_is_no_score_is_named(scoring, error, message, clouds, others):
+def test_invalid_scoring_is_reported(scoring, error, message, clouds, others):
     with pytest.raises(error, match=message):
         watching(scoring=scoring).fit(clouds[0], NAMES[clouds[1]], X_val=others[0], y_val=others[1])
 
 
-def test_a_score_that_breaks_later_keeps_the_best_weights(clouds, others):
+def test_nan_score_later_keeps_best_weights(clouds, others):
     scores = iter([0.1, 0.3, 0.2, np.nan])
     clf = watching(scoring=lambda *args: next(scores))
     with pytest.warns(UserWarning, match="cut short in epoch 4: the validation score"):
@@ -267,7 +265,7 @@ def test_a_score_that_breaks_later_keeps_the_best_weights(clouds, others):
     assert same_weights(weights_of(two), weights_of(clf))
 
 
-def test_a_pipeline_transforms_and_routes_the_validation_set(clouds, others):
+def test_pipeline_transforms_and_routes_validation_set(clouds, others):
     X, codes = clouds
     shift = np.array([5.0, 0, 0, 0, 0, 0])
     weights = np.random.default_rng(0).random(30)
@@ -294,7 +292,7 @@ def test_a_pipeline_transforms_and_routes_the_validation_set(clouds, others):
     )
 
 
-def test_a_warm_start_takes_another_validation_set(clouds, others):
+def test_warm_start_accepts_another_validation_set(clouds, others):
     X, codes = clouds
     clf = watching(warm_start=True, max_epochs=2)
     clf.fit(X, NAMES[codes], X_val=others[0], y_val=others[1])
@@ -305,7 +303,7 @@ def test_a_warm_start_takes_another_validation_set(clouds, others):
         clf.fit(X, NAMES[codes])
 
 
-def test_a_checkpoint_is_of_one_validation_set(clouds, others, tmp_path):
+def test_checkpoint_is_tied_to_validation_set(clouds, others, tmp_path):
     X, codes = clouds
     X_val, y_val = others
     clf = watching(checkpoint=tmp_path, scoring="f1_macro")
@@ -325,7 +323,7 @@ def test_a_checkpoint_is_of_one_validation_set(clouds, others, tmp_path):
         again.set_params(scoring="loss").fit(X, NAMES[codes], X_val=X_val, y_val=y_val)
 
 
-def test_scikit_learns_monitor_and_a_scorer_go_together(clouds, others):
+def test_scoring_monitor_works_with_scorer(clouds, others):
     callback = pytest.importorskip("sklearn.callback")
     monitor = callback.ScoringMonitor(scoring="accuracy")
     clf = watching(scoring=error_of_first_class).set_callbacks(monitor)
@@ -333,7 +331,7 @@ def test_scikit_learns_monitor_and_a_scorer_go_together(clouds, others):
     assert len(monitor.get_logs().data) == 5
 
 
-def test_the_score_is_shown_and_drawn(clouds, others, capsys, tmp_path):
+def test_validation_score_is_printed_saved_and_plotted(clouds, others, capsys, tmp_path):
     clf = watching(scoring="neg_log_loss", verbose=1)
     clf.fit(clouds[0], NAMES[clouds[1]], X_val=others[0], y_val=others[1])
     assert f"validation neg_log_loss {clf.validation_scores_[0]:.3f}" in capsys.readouterr().out
@@ -352,8 +350,8 @@ def test_the_score_is_shown_and_drawn(clouds, others, capsys, tmp_path):
         assert [axis.get_ylabel() for axis in display.axes_] == ["loss", name, "learning rate"]
 
 
-def test_scores_count_with_the_labels_that_the_user_has(clouds, others):
-    """A scorer sees labels, not indices, also where the labels are numbers."""
+def test_scorer_sees_labels_of_the_user(clouds, others):
+    """A scorer sees labels, not indices, even if the labels are numbers."""
     X, codes = clouds
     y_val = np.searchsorted(NAMES, others[1], sorter=np.argsort(NAMES))
 
@@ -368,8 +366,8 @@ def test_scores_count_with_the_labels_that_the_user_has(clouds, others):
 
 
 @pytest.mark.parametrize("scoring", ["accuracy", "loss", "neg_log_loss"])
-def test_what_weighs_nothing_is_as_if_left_out(scoring, clouds, others):
-    (X, y), weights = others, np.repeat([0.0, 1.0], 15)  # a whole batch of nothing
+def test_zero_weight_validation_samples_are_ignored(scoring, clouds, others):
+    (X, y), weights = others, np.repeat([0.0, 1.0], 15)  # some batches have no weight
     clf = watching(scoring=scoring, weight=0.0, batch_size=6, max_epochs=3)
     X_train, codes = clouds
     clf.fit(X_train, NAMES[codes], X_val=X, y_val=y, sample_weight_val=weights)

@@ -1,4 +1,4 @@
-"""Weights, parameters and data that a fit can't use are named; all others give finite scores."""
+"""Unusable weights, parameters and data are reported; all others give finite scores."""
 
 import warnings
 
@@ -46,7 +46,7 @@ def on_images(backbone=None, **params):
     ],
 )
 @pytest.mark.parametrize("method", ["fit", "partial_fit"])
-def test_weights_that_leave_nothing_are_named(class_weight, sample_weight, message, method, clouds):
+def test_unusable_weights_are_reported(class_weight, sample_weight, message, method, clouds):
     X, codes = clouds
     clf = head(class_weight=class_weight)
     options = {"classes": [0, 1, 2]} if method == "partial_fit" else {}
@@ -55,7 +55,7 @@ def test_weights_that_leave_nothing_are_named(class_weight, sample_weight, messa
     assert not hasattr(clf, "classes_")
 
 
-def test_balanced_weights_beside_a_class_without_weight(clouds):
+def test_balanced_weights_ignore_zero_weight_class(clouds):
     X, codes = clouds
     weights = np.where(codes == 1, 0.0, 2.0)
     with_class = head(class_weight="balanced").fit(X, codes, weights)
@@ -74,7 +74,7 @@ weight = st.sampled_from([0.0, 1e-300, 1e-60, 1e-10, 0.5, 1.0, 7.0, 1e30, 1e300]
     ),
     early_stopping=st.booleans(),
 )
-def test_any_weights_give_finite_scores_or_are_named(sample_weight, class_weight, early_stopping):
+def test_any_weights_give_finite_scores_or_error(sample_weight, class_weight, early_stopping):
     rng = np.random.default_rng(0)
     X, y = rng.normal(size=(12, 3)), np.arange(12) % 3
     clf = head(
@@ -100,7 +100,7 @@ def test_any_weights_give_finite_scores_or_are_named(sample_weight, class_weight
     counts=st.lists(st.booleans(), min_size=12, max_size=12).filter(lambda kept: sum(kept) > 1),
     scale=st.sampled_from([1e-200, 0.25, 1024.0]),
 )
-def test_a_sample_of_weight_0_is_as_good_as_none(counts, scale):
+def test_zero_weight_sample_is_ignored(counts, scale):
     rng = np.random.default_rng(0)
     kept = np.array([True, True, *counts])
     X, y = rng.normal(size=(14, 3)), np.arange(14) % 2
@@ -111,7 +111,7 @@ def test_a_sample_of_weight_0_is_as_good_as_none(counts, scale):
 
 
 @pytest.mark.parametrize("smallest", [1e-40, 1e-45])
-def test_a_column_of_denormals(smallest, clouds):
+def test_denormal_column_gives_finite_scores(smallest, clouds):
     X, codes = clouds
     X = np.column_stack([X, np.random.default_rng(0).random(60) * smallest]).astype(np.float32)
     clf = head(max_epochs=20).fit(X, codes)
@@ -120,7 +120,7 @@ def test_a_column_of_denormals(smallest, clouds):
 
 
 @pytest.mark.filterwarnings("ignore:invalid value encountered in reduce")  # scikit-learn adds up
-def test_features_too_large_to_compute_with(clouds):
+def test_too_large_features_are_reported(clouds):
     X, codes = clouds
     clf = head().fit(X, codes)
     huge = X.copy()
@@ -154,7 +154,7 @@ def test_features_too_large_to_compute_with(clouds):
         ("device", "device"),
     ],
 )
-def test_an_argument_of_skorch_without_effect_is_refused(name, instead, clouds):
+def test_skorch_param_with_replacement_is_rejected(name, instead, clouds):
     message = f"skorch_params sets {name}, which has no effect here.* own parameter is {instead}"
     with pytest.raises(ValueError, match=message):
         head(skorch_params={name: None}).fit(*clouds)
@@ -171,7 +171,7 @@ def test_an_argument_of_skorch_without_effect_is_refused(name, instead, clouds):
         ("callbacks__last_good_weights", "last_good_weights: fit itself needs this callback"),
     ],
 )
-def test_an_argument_that_nothing_replaces_is_refused(name, message, clouds):
+def test_skorch_param_without_effect_is_rejected(name, message, clouds):
     with pytest.raises(ValueError, match=message):
         head(skorch_params={name: None}).fit(*clouds)
 
@@ -180,7 +180,7 @@ def test_an_argument_that_nothing_replaces_is_refused(name, message, clouds):
     ("n", "size", "parts"),
     [(5, 2, 2), (5, 4, 2), (9, 4, 3), (3, 2, 1), (4, 2, 2), (1, 8, 1), (3, 1, 3), (65, 32, 3)],
 )
-def test_equal_parts(n, size, parts):
+def test_count_parts_leaves_no_single_row(n, size, parts):
     assert count_parts(n, size) == parts
 
 
@@ -188,14 +188,14 @@ def test_equal_parts(n, size, parts):
     ("n", "params"),
     [(5, {"batch_size": 2}), (9, {"batch_size": 9, "micro_batch_size": 4}), (3, {"batch_size": 2})],
 )
-def test_no_sample_is_alone_with_batch_norm(n, params, digits):
+def test_batch_norm_never_sees_one_sample(n, params, digits):
     sizes = Recorder(lambda net, batch: len(batch[0]))
     clf = on_images(callbacks=[sizes], **params).fit(digits[0][:n], np.arange(n) % 2)
     assert min(sizes.seen) > 1
     assert np.isfinite(clf.predict_proba(digits[0][:1])).all()
 
 
-def test_partial_fit_with_one_sample(digits, clouds):
+def test_partial_fit_accepts_one_sample_without_batch_norm(digits, clouds):
     with pytest.raises(ValueError, match=r"X, batch_size or micro_batch_size .* at least two"):
         on_images().partial_fit(digits[0][:1], [0], classes=[0, 1])
     clf = head(weight=0.0).partial_fit(clouds[0][:1], [0], classes=[0, 1, 2])
@@ -203,7 +203,7 @@ def test_partial_fit_with_one_sample(digits, clouds):
 
 
 @pytest.mark.parametrize("sampler", ["auto", "shuffle", "balanced"])
-def test_partial_fit_with_one_class(sampler, clouds):
+def test_partial_fit_learns_from_one_class(sampler, clouds):
     X, codes = clouds
     clf = head(sampler=sampler, learning_rate=0.1).partial_fit(X, codes, classes=[0, 1, 2])
     for _ in range(10):
@@ -212,7 +212,7 @@ def test_partial_fit_with_one_class(sampler, clouds):
     assert resolve_sampler(sampler, np.ones(9, int), 4, weight=0.5) == "shuffle"
 
 
-def test_partial_fit_balances_the_samples_of_the_call(clouds):
+def test_partial_fit_balances_samples_of_the_call(clouds):
     X, codes = clouds
     lopsided = np.flatnonzero((codes == 0) | (np.arange(60) < 6))  # 20 of one class, 2 of another
     kept = lopsided[codes[lopsided] < 2]
@@ -225,7 +225,7 @@ def test_partial_fit_balances_the_samples_of_the_call(clouds):
 
 
 @pytest.mark.parametrize("backbone", ["precomputed", None])
-def test_another_default_dtype_is_named(backbone, digits, clouds):
+def test_other_default_dtype_is_reported(backbone, digits, clouds):
     X, y = clouds if backbone else digits
     clf = on_images(backbone).fit(X, y)
     expected = clf.predict_proba(X)
@@ -240,7 +240,7 @@ def test_another_default_dtype_is_named(backbone, digits, clouds):
 
 @pytest.mark.parametrize("trainable", ["all", "head"])
 @pytest.mark.filterwarnings("ignore:.torch.jit")
-def test_torchscript_is_named(trainable, digits):
+def test_torchscript_backbone_is_rejected(trainable, digits):
     backbone = torch.jit.trace(Normalised().eval(), torch.zeros(2, 3, 8, 8))
     with pytest.raises(
         TypeError, match="backbone=TopLevelTracedModule: TorchScript can be neither"
@@ -249,12 +249,12 @@ def test_torchscript_is_named(trainable, digits):
 
 
 @pytest.mark.parametrize("name", ["trainable", "max_epochs", "batch_size", "n_views", "weight"])
-def test_true_is_not_a_number(name, clouds):
+def test_true_is_rejected_as_number(name, clouds):
     with pytest.raises(ValueError, match=f"{name}=True: .*number.* is required"):
         head(**{name: True}).fit(*clouds)
 
 
-def test_a_backbone_whose_features_are_not_finite_is_named(digits):
+def test_non_finite_backbone_features_are_reported(digits):
     class Broken(nn.Module):
         def forward(self, images):
             return images.mean(dim=(2, 3)) / 0
