@@ -220,12 +220,12 @@ def encode_new_labels(
     if len(known):
         raise ValueError(
             f"y holds labels that are known already: {known.tolist()[:5]!r}; partial_fit trains on "
-            "more pictures of those"
+            "more images of those"
         )
     together = np.concatenate([classes, new])
     if KIND_OF_LABEL.get(together.dtype.kind) != KIND_OF_LABEL.get(classes.dtype.kind):
         raise ValueError(
-            f"y holds labels of dtype {new.dtype}, and no dtype holds them beside classes_, of "
+            f"y holds labels of dtype {new.dtype}, and no dtype holds them together with classes_, of "
             f"dtype {classes.dtype}: labels of that dtype are required"
         )
     order = np.argsort(together)

@@ -610,10 +610,10 @@ class CLCEClassifier(
     ) -> Self:
         """Train for one more pass over some labelled images.
 
-        The learning rate stays at its peak. k calls are k epochs of one long fit: none
-        draws what another drew. Parameters that have changed since the last call take
+        The learning rate stays at its peak. k calls are k epochs of one long fit, with other
+        random numbers in each. Parameters that have changed since the last call take
         effect, except ``backbone``, ``pretrained``, ``image_size`` and ``projection_dim``,
-        which are refused.
+        which raise an error.
 
         Parameters
         ----------

@@ -39,11 +39,11 @@ class NewClassesMixin:
         def _validate_params(self) -> None: ...
 
     def add_classes(self, X: Any, y: ArrayLike) -> Self:
-        """Learn new classes from a few pictures of them, without pictures of the old ones.
+        """Learn new classes from a few images of them, without images of the old ones.
 
-        The classifier gets a column for each new class, which is fitted to the new pictures; what
-        it computes for the old classes stays as it is, and so does the backbone. ``classes_`` is
-        sorted again, and the columns of every output with it.
+        The classifier gets a column for each new class, fitted to the new images. The columns of
+        the old classes and the backbone do not change. ``classes_`` and the columns of every output
+        are sorted again.
 
         Parameters
         ----------
@@ -65,14 +65,14 @@ class NewClassesMixin:
 
         See Also
         --------
-        partial_fit : Train on more pictures of classes that are known.
+        partial_fit : Train on more images of known classes.
 
         Notes
         -----
-        Some old pictures are then taken for new ones; :doc:`/new_classes` tells how many in what
-        was measured. Where the old pictures are at hand, ``fit`` on all of them is the alternative.
+        Some old images are then classified as new ones; :doc:`/new_classes` shows how many. If you
+        have the old images, ``fit`` on all of them is the alternative.
 
-        ``partial_fit`` and, with ``warm_start``, ``fit`` go on with all classes.
+        ``partial_fit`` and, with ``warm_start``, ``fit`` continue with all classes.
 
         Examples
         --------

@@ -1,4 +1,4 @@
-"""None of these: how much a picture is like those that the classifier was trained on."""
+"""Novelty: how much an image is like those that the classifier was trained on."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from ._training import CLCENet, Passes, Samples, infer
 
 
 class NoveltyMixin:
-    """What a classifier says of pictures that belong to none of its classes."""
+    """Lets a classifier recognise images that belong to none of its classes."""
 
     net_: CLCENet
     _offset: float | None = None
@@ -25,11 +25,11 @@ class NoveltyMixin:
         def _passes(self) -> Passes: ...
 
     def score_samples(self, X: Any) -> np.ndarray:
-        """Compute how much each picture is like those that the classifier was trained on.
+        """Compute how much each image is like those that the classifier was trained on.
 
-        ``predict`` names one of ``classes_`` for any picture, also for one of something else.
-        This score tells such pictures apart: it is lower for them as a rule. Its sign is that of
-        scikit-learn's outlier detectors; only the order of scores means something.
+        ``predict`` returns one of ``classes_`` for any image, also for one of something else.
+        This score is usually lower for such images. Its sign is that of scikit-learn's outlier
+        detectors; only the order of scores has a meaning.
 
         Parameters
         ----------
@@ -49,7 +49,7 @@ class NoveltyMixin:
         -----
         The score is the energy of the logits [1]_, ``logsumexp(logits - mean(logits))``, less a
         quarter of the squared distance, in standardised features, to the nearest mean of a class.
-        :doc:`/novelty` tells what else was measured.
+        :doc:`/novelty` compares other scores.
 
         References
         ----------
@@ -82,19 +82,18 @@ class NoveltyMixin:
         return scores.numpy()
 
     def calibrate_offset(self, X: Any, contamination: float = 0.05) -> Self:
-        """Set ``offset_``, below which :meth:`score_samples` says "none of these".
+        """Set ``offset_``, the threshold below which a score means "none of these".
 
-        X holds pictures of the known classes that the classifier was not trained on: of those that
-        it was trained on it is too sure, so that their scores would put the threshold too high.
-        Of further pictures of the known classes this share at most is then below it, in the mean
-        over draws of X.
+        X must hold images of the known classes that the classifier was not trained on: the scores
+        of training images are too high. Of further images of the known classes, at most the share
+        ``contamination`` scores below the threshold, on average over random choices of X.
 
         Parameters
         ----------
         X : array-like of images, or of shape (n_samples, n_features)
             Images of any kind, or feature vectors, as in :meth:`fit`.
         contamination : float, default=0.05
-            Share of the known pictures that may be taken for unknown ones, in (0, 1).
+            Share of the known images that may be rejected as unknown, in (0, 1).
 
         Returns
         -------
@@ -104,7 +103,7 @@ class NoveltyMixin:
         Raises
         ------
         ValueError
-            If ``contamination`` is not in (0, 1), or X holds too few pictures for it.
+            If ``contamination`` is not in (0, 1), or X holds too few images for it.
 
         See Also
         --------
@@ -113,7 +112,7 @@ class NoveltyMixin:
         Notes
         -----
         ``fit`` forgets the threshold. ``partial_fit`` and ``add_classes``, which change the
-        classifier a little, keep it: calibrate again where there are pictures for it.
+        classifier a little, keep it: calibrate again if you have images for it.
 
         Examples
         --------
@@ -131,17 +130,17 @@ class NoveltyMixin:
         is_share = isinstance(contamination, Real) and not isinstance(contamination, bool)
         if not is_share or not 0 < contamination < 1:
             raise ValueError(
-                f"contamination={contamination!r}: a share in (0, 1) of the known pictures is "
+                f"contamination={contamination!r}: a share in (0, 1) of the known images is "
                 "required, such as 0.05"
             )
         scores = np.sort(self.score_samples(X))
-        # of n + 1 pictures that are alike, each is the lowest equally often
+        # of n + 1 exchangeable images, each is the lowest equally often
         n_below = int((len(scores) + 1) * contamination + 1e-9)
         if n_below == 0:
             raise ValueError(
-                f"contamination={contamination!r}: X holds {len(scores)} pictures, and at least "
+                f"contamination={contamination!r}: X holds {len(scores)} images, and at least "
                 f"{int(np.ceil(1 / contamination - 1e-9)) - 1} are required for it; take a higher "
-                "share, or more pictures"
+                "share, or more images"
             )
         self.offset_ = float(scores[n_below - 1])
         return self
@@ -151,7 +150,7 @@ class NoveltyMixin:
         """Threshold of the scores."""
         if self._offset is None:
             raise AttributeError(
-                "offset_ is not set: calibrate_offset(X) sets it, from pictures of the known "
+                "offset_ is not set: calibrate_offset(X) sets it, from images of the known "
                 "classes that the classifier was not trained on"
             )
         return self._offset

@@ -67,7 +67,7 @@ def adapt(backbone: nn.Module, rank: int, seed: int) -> None:
     """Make the linear layers of a backbone adaptable, and fix all else."""
     generator = torch.Generator().manual_seed(seed)
     backbone.requires_grad_(False)
-    adapted: dict[nn.Module, LowRankLinear] = {}  # a layer may stand in several places
+    adapted: dict[nn.Module, LowRankLinear] = {}  # a layer may be in several places
     for parent in list(backbone.modules()):
         for name, layer in list(parent.named_children()):
             if isinstance(layer, nn.Linear):
@@ -92,5 +92,5 @@ def merge(backbone: nn.Module) -> None:
 
 
 def is_adapted(backbone: nn.Module) -> bool:
-    """Tell whether a backbone has layers of low rank to train."""
+    """Return whether a backbone has low-rank layers to train."""
     return any(isinstance(layer, LowRankLinear) for layer in backbone.modules())

@@ -17,7 +17,7 @@ _generators = threading.RLock()
 
 
 def check_default_dtype() -> None:
-    """Refuse to build a network in anything but float32, which is what images come in."""
+    """Reject a default dtype other than float32, in which images come."""
     dtype = torch.get_default_dtype()
     if dtype != torch.float32:
         raise ValueError(

@@ -17,7 +17,7 @@ except ImportError:  # on Windows
 
 
 class FileState(NamedTuple):
-    """What changes with the content of a file, also where two files are exchanged."""
+    """Properties that change with the content of a file, also if two files are exchanged."""
 
     size: int
     modified: int  # ns
@@ -64,7 +64,7 @@ def write_atomically(path: Path, write: Callable[[IO[bytes]], object]) -> None:
 
 
 def _sync_folder(folder: Path) -> None:
-    """Make the new name durable, where folders can be synchronised (not on Windows)."""
+    """Make the new name durable, if folders can be synchronised (not on Windows)."""
     if os.name != "posix":
         return
     descriptor = os.open(folder, os.O_RDONLY)
@@ -83,8 +83,8 @@ def remove_unfinished(path: Path) -> None:
 class Lock:
     """A lock on a file or folder, with one holder among all threads and processes.
 
-    The system gives it up when the process ends, in whatever way. Where there are no such
-    locks, on Windows and on some network file systems, everybody gets it.
+    The system releases it when the process ends, in any way. Without such locks, on Windows
+    and on some network file systems, everybody gets it.
     """
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
@@ -92,7 +92,7 @@ class Lock:
         self.descriptor: int | None = None
 
     def acquire(self, *, wait: bool) -> bool:
-        """Take the lock, and tell whether that was possible."""
+        """Take the lock, and return whether that was possible."""
         if fcntl is None:
             return True
         flags = os.O_RDONLY if os.path.isdir(self.path) else os.O_CREAT | os.O_RDWR
@@ -120,7 +120,7 @@ _locked: set[int] = set()
 
 
 def _forget_locks() -> None:
-    """Let go of the parent's locks in a child, which may outlive it."""
+    """Release the parent's locks in a child, which may outlive it."""
     while _locked:
         os.close(_locked.pop())
 

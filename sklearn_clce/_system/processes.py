@@ -1,8 +1,8 @@
 """Several processes and threads: the share of each, and turns at what only one may have.
 
-Several processes train one model where the script has called
-``torch.distributed.init_process_group``; each runs the whole script. Alone, they give back
-what they get. Others, of a search, know nothing of each other and take turns.
+Several processes train one model if the script has called
+``torch.distributed.init_process_group``; each runs the whole script. In a single process the
+functions return their argument. The workers of a search know nothing of each other and take turns.
 """
 
 from __future__ import annotations
@@ -39,17 +39,17 @@ def rank() -> int:
 
 
 def is_main() -> bool:
-    """Tell whether this is the process that writes and prints."""
+    """Return whether this is the process that writes and prints."""
     return rank() == 0
 
 
 def local_gpu() -> int | None:
-    """Return the index of this process's GPU on its machine; None where it is alone."""
+    """Return the index of this process's GPU on its machine; None if it is alone."""
     return int(os.environ.get("LOCAL_RANK", rank())) if n_processes() > 1 else None
 
 
 def warn_if_not_joined() -> None:
-    """Warn where a launcher has started several processes that know nothing of each other."""
+    """Warn if a launcher has started several processes that were not joined."""
     launched = int(os.environ.get("WORLD_SIZE", 1))
     if launched > 1 and n_processes() == 1 and os.environ.get("RANK", "0") == "0":
         warnings.warn(

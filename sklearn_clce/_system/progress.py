@@ -1,4 +1,4 @@
-"""What is shown of long work: lines that stay, and a bar where somebody watches a terminal.
+"""Progress of long work: lines that stay, and a bar if the output is a terminal.
 
 All of it goes to standard output: what goes to standard error is red in a notebook.
 """
@@ -19,7 +19,7 @@ def write_line(line: str) -> None:
 
 
 def bar(items: Iterable[Any] | None = None, *, total: int, unit: str, shown: bool = True) -> Any:
-    """Return a progress bar that vanishes when it is closed; none where nobody watches."""
+    """Return a progress bar that vanishes when it is closed; none without a terminal."""
     from tqdm import tqdm
 
     nobody = None if shown else True  # None: not where the output is not a terminal

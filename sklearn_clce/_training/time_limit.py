@@ -16,7 +16,7 @@ class TimeLimit:
 
     Its steps may use what is left of it when the first one begins, less one of them, and less what
     follows the last one of an epoch: validation, what callbacks do, and a pass after the last
-    epoch, if one is expected. Where that would take most of what is left, there is to be none.
+    epoch, if one is expected. If that would take most of what is left, it is left out.
     """
 
     def __init__(self, seconds: float | None = None) -> None:

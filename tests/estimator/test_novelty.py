@@ -115,7 +115,7 @@ def test_contamination_out_of_range_is_rejected(contamination, fitted, known):
 
 
 def test_too_few_samples_for_contamination_are_rejected(fitted, known):
-    with pytest.raises(ValueError, match=r"contamination=0.05: X holds 18 pictures.* 19 are req"):
+    with pytest.raises(ValueError, match=r"contamination=0.05: X holds 18 images.* 19 are req"):
         fitted.calibrate_offset(known[2][:18])
     fitted.calibrate_offset(known[2][:19])
 
