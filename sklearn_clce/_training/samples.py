@@ -19,7 +19,6 @@ from ..data import (
     MemoryBudget,
     PartOfImages,
     RandomCrops,
-    all_grey,
 )
 from ..features import FeatureStore, features_of, open_store
 from .module import CLCEModule
@@ -118,7 +117,7 @@ def make_augmentation(
     if augment == "auto":
         augment = None
         if not module.frozen and not isinstance(samples, Tensor):
-            augment = Augmentation(grey=all_grey(samples))
+            augment = Augmentation(grey=samples.is_grey)
     if augment is not None and isinstance(samples, Tensor):
         raise ValueError("augment: X holds features; only images can be augmented")
     if augment is None and parameters.n_views > 1:

@@ -119,9 +119,9 @@ def test_pictures_of_different_sizes(photos):
 def test_temporary_files(make, colour_images):
     with make() as file:
         Image.fromarray(colour_images[0]).save(file, "PNG")
-        expected = as_images(colour_images).picture(0)
+        expected = as_images(colour_images).decode(0)
         for X in ([file], DictDataset([{"id": 3, "image": file}])):
-            assert torch.equal(as_images(X).picture(0), expected)
+            assert torch.equal(as_images(X).decode(0), expected)
 
 
 def test_files_are_read_only_when_asked_for(colour_images, tmp_path):
@@ -161,14 +161,14 @@ def bad_pixel(value, dtype=np.float64):
         (3, TypeError, "X is int"),
         (np.str_("a.png"), TypeError, "X='a.png' is one path"),
         (Path("a.png"), TypeError, "X='a.png' is one path"),
-        (Image.new("L", (8, 8)), TypeError, r"X is one picture \(Image\): hand in a list, \[X\]"),
-        (b"bytes", TypeError, r"X is one picture \(bytes\)"),
-        (BytesIO(), TypeError, r"X is one picture \(BytesIO\)"),
-        ({"bytes": b"", "path": "a"}, TypeError, r"X is one picture \(dict\)"),
+        (Image.new("L", (8, 8)), TypeError, r"X is one image \(Image\): pass a list, \[X\]"),
+        (b"bytes", TypeError, r"X is one image \(bytes\)"),
+        (BytesIO(), TypeError, r"X is one image \(BytesIO\)"),
+        ({"bytes": b"", "path": "a"}, TypeError, r"X is one image \(dict\)"),
         ({"image": []}, TypeError, "X is dict"),
-        (np.zeros((20, 30, 3)), ValueError, r"\(20, 30, 3\) is one picture: hand in X\[None\]"),
-        (torch.zeros(20, 30, 4), ValueError, r"\(20, 30, 4\) is one picture"),
-        (np.zeros((8, 8)), ValueError, r"one grey picture as X\[None\]"),
+        (np.zeros((20, 30, 3)), ValueError, r"\(20, 30, 3\) is one image: pass X\[None\]"),
+        (torch.zeros(20, 30, 4), ValueError, r"\(20, 30, 4\) is one image"),
+        (np.zeros((8, 8)), ValueError, r"one grey image as X\[None\]"),
         (np.array(3), ValueError, "a single value"),
         (np.ma.masked_array(np.zeros((4, 8, 8)), False), TypeError, r"masked .* X.filled\(0\)"),
         (["a.png", None], ValueError, r"X\[1\] is missing \(None\).* 1 of 2 have none"),
@@ -178,7 +178,7 @@ def bad_pixel(value, dtype=np.float64):
         (
             pd.DataFrame({"path": ["a.png"], "label": ["cat"]}),
             ValueError,
-            r"columns \['path', 'label'\]: hand in .*, X=df\['path'\]",
+            r"columns \['path', 'label'\]: pass .*, X=df\['path'\]",
         ),
         (DictDataset([{"id": 1}]), ValueError, r"columns \['id'\], of which none can be images"),
         (
@@ -271,17 +271,17 @@ def test_a_file_is_read_by_batch_and_never_whole(colour_images):
     file = OnDisk()
     images = as_images(file)
     assert file.reads == 1  # which is not dark
-    pictures = images.pictures([5, 4, 3, 9, 3])
+    pictures = images.decode_many([5, 4, 3, 9, 3])
     assert file.reads == 1 + 2  # of 3 to 5, and of 9
     expected = as_images(colour_images)
     for index, picture in zip([5, 4, 3, 9, 3], pictures, strict=True):
-        assert torch.equal(picture, expected.picture(index))
+        assert torch.equal(picture, expected.decode(index))
 
 
 def test_what_came_before_tells_one_picture_from_three_grey_ones():
     X = np.zeros((3, 20, 30))
     assert len(as_images(X)) == len(as_images(X, colour=False)) == 3
-    with pytest.raises(ValueError, match=r"\(3, 20, 30\) is one picture: hand in X\[None\]"):
+    with pytest.raises(ValueError, match=r"\(3, 20, 30\) is one image: pass X\[None\]"):
         as_images(X, colour=True)
     assert len(as_images(np.zeros((20, 30, 3)), n_channels=1)) == 20
 

@@ -18,8 +18,8 @@ from sklearn_clce.data import (
     MemoryBudget,
     PartOfImages,
     RandomCrops,
+    _batches,
     _loading,
-    _room,
     _sequences,
     as_images,
 )
@@ -28,8 +28,8 @@ CONFIG = BackboneConfig(name="any", image_size=16, crop_pct=0.9)
 BATCHES = [[3, 1, 2], [5, 3, 0], [4]]
 
 
-def all_batches(images, transform, *, room=None, epochs=1, **options):
-    dataset = LabelledImages(images, transform, np.arange(len(images)), room=room)
+def all_batches(images, transform, *, budget=None, epochs=1, **options):
+    dataset = LabelledImages(images, transform, np.arange(len(images)), budget=budget)
     torch.manual_seed(0)
     loader = ImageBatches(dataset, BATCHES, **options)
     return [batch for _ in range(epochs) for batch in loader]
@@ -38,9 +38,9 @@ def all_batches(images, transform, *, room=None, epochs=1, **options):
 @pytest.mark.parametrize("transform", [EvaluationTransform, RandomCrops])
 @pytest.mark.parametrize("kind", ["paths", "array", "Dataset"])
 @pytest.mark.parametrize("num_workers", [1, 2, "auto"])
-@pytest.mark.parametrize("room", [None, 2000, "auto"])
+@pytest.mark.parametrize("budget", [None, 2000, "auto"])
 def test_neither_workers_nor_what_is_kept_change_a_batch(
-    transform, kind, num_workers, room, colour_images, tmp_path
+    transform, kind, num_workers, budget, colour_images, tmp_path
 ):
     X = {
         "paths": lambda: save_images(colour_images, tmp_path),
@@ -48,9 +48,9 @@ def test_neither_workers_nor_what_is_kept_change_a_batch(
         "Dataset": lambda: PairDataset(colour_images),
     }[kind]()
     images, transform = as_images(X), transform(CONFIG)
-    room = None if room is None else MemoryBudget(room)
+    budget = None if budget is None else MemoryBudget(budget)
     expected = all_batches(images, transform, epochs=2, num_workers=0)
-    found = all_batches(images, transform, room=room, epochs=2, num_workers=num_workers)
+    found = all_batches(images, transform, budget=budget, epochs=2, num_workers=num_workers)
     for (batch, (labels, _)), (other, (other_labels, _)) in zip(expected, found, strict=True):
         assert batch.shape[1:] == (3, 16, 16)
         assert torch.equal(batch, other)
@@ -61,13 +61,13 @@ def test_neither_workers_nor_what_is_kept_change_a_batch(
 @pytest.fixture
 def reads(monkeypatch):
     """Names of the images that were read, each as often as it was."""
-    names, read_picture = [], _sequences.read_picture
+    names, read_pixels = [], _sequences.read_pixels
 
     def counted(item, where, *args):
         names.append(where)
-        return read_picture(item, where, *args)
+        return read_pixels(item, where, *args)
 
-    monkeypatch.setattr(_sequences, "read_picture", counted)
+    monkeypatch.setattr(_sequences, "read_pixels", counted)
     return names
 
 
@@ -91,8 +91,8 @@ def test_a_fit_decodes_once_for_all_epochs_and_once_for_its_end(
 
 def test_what_has_no_room_is_read_again(colour_images, reads):
     X = [Image.fromarray(image) for image in colour_images[:6]]
-    room = MemoryBudget(2 * 3 * 16 * 16)  # of two crops
-    all_batches(as_images(X), EvaluationTransform(CONFIG), room=room, epochs=3, num_workers=0)
+    budget = MemoryBudget(2 * 3 * 16 * 16)  # of two crops
+    all_batches(as_images(X), EvaluationTransform(CONFIG), budget=budget, epochs=3, num_workers=0)
     counts = [reads.count(f"X[{index}]") for index in range(6)]
     assert counts == [3, 1, 3, 1, 3, 3]  # the first two that are read have room
 
@@ -128,17 +128,25 @@ def test_room_is_what_the_machine_has(monkeypatch):
         yield memory["free"], 16 * 2**30
         yield 8 * 2**30, 8 * 2**30
 
-    monkeypatch.setattr(_room, "_memory", two_views)
-    room = MemoryBudget("auto")
-    assert room.take(2**30)
+    monkeypatch.setattr(_batches, "_memory", two_views)
+    budget = MemoryBudget("auto")
+    assert budget.reserve(2**30)
     memory["free"] = 4 * 2**30
-    assert not room.take(2**30)
+    assert not budget.reserve(2**30)
     memory["free"] = 10 * 2**30
-    assert not room.take(1)  # or what is kept would be another in each epoch
-    monkeypatch.setattr(_room, "_memory", lambda: iter(()))
-    assert MemoryBudget("auto").take(2**30)
-    assert not MemoryBudget("auto").take(2**30 + 1)
-    assert all(0 < free <= total for free, total in list(_room._memory()))
+    assert not budget.reserve(1)  # or what is kept would be another in each epoch
+    assert all(0 < free <= total for free, total in list(_batches._memory()))
+
+
+def test_budget_counts_the_limit_of_a_container(tmp_path, monkeypatch):
+    monkeypatch.setattr(_batches, "CGROUP", tmp_path)
+    assert len(list(_batches._memory())) == 1  # of the machine
+    (tmp_path / "memory.max").write_text("max\n")
+    assert len(list(_batches._memory())) == 1
+    (tmp_path / "memory.max").write_text(f"{2**30}\n")
+    (tmp_path / "memory.current").write_text(f"{2**29}\n")
+    (tmp_path / "memory.stat").write_text(f"anon 5\ninactive_file {2**28}\n")
+    assert list(_batches._memory())[1] == (2**30 - 2**28, 2**30)
 
 
 def test_an_error_in_a_thread_names_the_image(colour_images, tmp_path):
@@ -154,7 +162,7 @@ def test_crops_come_from_the_whole_picture():
     wide = np.zeros((20, 30, 3), np.uint8)
     wide[:, :3] = wide[:, -3:] = 255
     images = as_images(wide[None])
-    assert EvaluationTransform(CONFIG)(images.picture(0)).max() == 0
+    assert EvaluationTransform(CONFIG)(images.decode(0)).max() == 0
     dataset = LabelledImages(images, RandomCrops(CONFIG))
     torch.manual_seed(0)
     crops, _ = dataset.__getitems__([0] * 40)
@@ -166,7 +174,7 @@ def test_crops_come_from_the_whole_picture():
 
 def test_the_picture_is_kept_at_the_resolution_that_crops_need(photos):
     crops = RandomCrops(CONFIG)
-    kept = crops(as_images(photos).picture(0))  # 427 x 640
+    kept = crops(as_images(photos).decode(0))  # 427 x 640
     height, width = kept.shape[1:]
     assert height * width == pytest.approx(2 * 16**2, rel=0.1)
     assert width / height == pytest.approx(640 / 427, rel=0.1)
@@ -224,7 +232,7 @@ def test_no_thread_looks_for_libraries(colour_images, monkeypatch):
 @pytest.mark.parametrize("transform", [EvaluationTransform, RandomCrops])
 def test_what_is_kept_holds_no_more_memory_than_its_pixels(transform):
     long = [np.random.default_rng(0).integers(0, 256, (20, 200, 3), dtype=np.uint8)]
-    dataset = LabelledImages(as_images(long), transform(CONFIG), room=MemoryBudget("auto"))
+    dataset = LabelledImages(as_images(long), transform(CONFIG), budget=MemoryBudget("auto"))
     dataset.crops([0], dataset.numbers()(1))
     (kept,) = dataset._kept.values()
     assert kept.untyped_storage().nbytes() == kept.nbytes < 20 * 200 * 3

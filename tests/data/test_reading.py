@@ -48,7 +48,7 @@ def test_a_file_is_what_pillow_shows(file_format, mode, turn, small_photo):
     picture.convert(mode).save(buffer, file_format, **options)
     shown = ImageOps.exif_transpose(Image.open(buffer))
     expected = np.asarray(shown if shown.mode == "L" else shown.convert("RGB"))
-    pixels = as_images([buffer]).picture(0).permute(1, 2, 0).numpy()
+    pixels = as_images([buffer]).decode(0).permute(1, 2, 0).numpy()
     assert pixels.dtype == np.uint8
     assert np.array_equal(pixels[..., 0] if expected.ndim == 2 else pixels, expected)
 
@@ -111,8 +111,8 @@ def test_what_is_transparent_becomes_white(kind, tmp_path):
 
 def test_half_transparent_pixels_are_alike_in_files_and_arrays():
     pixels = np.random.default_rng(0).integers(0, 256, (20, 30, 4), dtype=np.uint8)
-    from_array = as_images(pixels[None]).picture(0)
-    assert torch.equal(as_images([Image.fromarray(pixels)]).picture(0), from_array)
+    from_array = as_images(pixels[None]).decode(0)
+    assert torch.equal(as_images([Image.fromarray(pixels)]).decode(0), from_array)
     floats = as_images(pixels[None] / 255)[0]
     assert (floats - from_array / 255).abs().max() < 0.51 / 255
 
@@ -193,7 +193,7 @@ def test_large_files_are_decoded_small(suffix, photos, tmp_path):
     large = Image.fromarray(photos[0]).resize((1920, 1281), Image.Resampling.BICUBIC)
     large.save(tmp_path / f"large.{suffix}")
     images = as_images([tmp_path / f"large.{suffix}"])
-    small = images.picture(0, at_least=100)
+    small = images.decode(0, at_least=100)
     assert small.shape[1] in range(200, 400)
     size = [100, 150]
     difference = resize(small / 255, size) - resize(images[0], size)
@@ -221,7 +221,7 @@ def test_an_image_that_is_opened_but_not_read_may_be_there_often(
         assert find_unreadable([opened[number] for number in order], verbose=0) == {}
         images = as_images([Image.open(file) for file in files])
         for number in range(3):
-            assert torch.equal(images.picture(number), expected.picture(number))
+            assert torch.equal(images.decode(number), expected.decode(number))
 
 
 def test_a_dark_picture_of_32_bits_is_warned_of():

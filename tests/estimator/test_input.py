@@ -180,7 +180,7 @@ def test_bands_reach_the_backbone_and_the_file(trainable, n_channels, tmp_path):
     clf.save(tmp_path / "bands.safetensors")
     loaded = CLCEClassifier.load(tmp_path / "bands.safetensors")
     np.testing.assert_allclose(loaded.predict_proba(X), clf.predict_proba(X), atol=1e-6)
-    with pytest.raises(ValueError, match="is one picture"):
+    with pytest.raises(ValueError, match="is one image"):
         loaded.predict(X[0])
 
 
@@ -197,7 +197,7 @@ def test_a_classifier_of_colour_knows_one_picture(
     clf = on_images(max_epochs=1).fit(X, colour_labels)
     picture = torch.from_numpy(colour_images[0])
     for one in (picture, picture.permute(2, 0, 1)):
-        with pytest.raises(ValueError, match=r"is one picture: hand in X\[None\]"):
+        with pytest.raises(ValueError, match=r"is one image: pass X\[None\]"):
             clf.predict(one)
         assert len(clf.predict(one[None])) == 1
 
@@ -213,7 +213,7 @@ def test_colour_is_seen_where_the_first_image_is_grey(
     else:
         use = BackboneFeatures(tiny_backbone, image_size=16).fit(X).transform
     one = colour_images[0].transpose(2, 0, 1)
-    with pytest.raises(ValueError, match=r"is one picture: hand in X\[None\]"):
+    with pytest.raises(ValueError, match=r"is one image: pass X\[None\]"):
         use(one)
     assert len(use(one[None])) == 1
     assert len(BackboneFeatures(tiny_backbone).transform(one)) == 3  # grey, for all it knows
