@@ -51,8 +51,8 @@ def test_files_that_are_passed_over_are_counted(tmp_path):
         ],
     )
     message = (
-        r"passed over 6 files .*: a: 2 \.heic, 1 \.txt; b: 1 \.mpg, 1 without a suffix; "
-        r".* itself, beside the classes: 1 \.png"
+        r"left out 6 files .*: a: 2 \.heic, 1 \.txt; b: 1 \.mpg, 1 without a suffix; "
+        r".* itself, next to the classes: 1 \.png"
     )
     with pytest.warns(UserWarning, match=message):
         paths, _ = load_image_folder(tmp_path)
@@ -87,6 +87,42 @@ def test_linked_folders_are_entered_once(tmp_path):
     assert found[:4] == ["a/1.png", "a/again/2.png", "a/again/deep/3.png", "b/sub/1.png"]
     assert found[4:] == ["c/2.png", "c/deep/3.png"]
     assert labels.tolist() == ["a"] * 3 + ["b"] + ["c"] * 2
+
+
+@pytest.mark.skipif(os.name == "nt", reason="links need rights there")
+@pytest.mark.parametrize("target", ["data", "data/b", "data/b/sub", "."])
+def test_link_to_other_classes_is_not_followed(target, tmp_path):
+    make_folder(tmp_path, ["data/a/1.png", "data/b/sub/2.png", "3.png"])
+    (tmp_path / "data/a/link").symlink_to(tmp_path / target)
+    paths, labels = load_image_folder(tmp_path / "data")
+    assert names_of(paths, tmp_path / "data") == ["a/1.png", "b/sub/2.png"]
+    assert labels.tolist() == ["a", "b"]
+
+
+@pytest.mark.skipif(os.name == "nt", reason="links need rights there")
+def test_link_to_all_classes_is_not_a_class(tmp_path):
+    make_folder(tmp_path, ["a/1.png", "b/2.png"])
+    (tmp_path / "up").symlink_to(tmp_path)
+    with pytest.raises(ValueError, match=r"a class has no image .*'up' holds nothing"):
+        load_image_folder(tmp_path)
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="there are no pipes")
+def test_pipe_named_like_an_image_is_left_out(tmp_path):
+    make_folder(tmp_path, ["a/1.png"])
+    os.mkfifo(tmp_path / "a/pipe.png")
+    (tmp_path / "a/lost.png").symlink_to(tmp_path / "nowhere.png")
+    with pytest.warns(UserWarning, match="left out 1 files .*: a: 1 pipe or device$"):
+        paths, _ = load_image_folder(tmp_path)
+    assert names_of(paths, tmp_path) == ["a/1.png", "a/lost.png"]  # an error names a lost one
+
+
+def test_files_of_systems_are_left_out(tmp_path):
+    names = ["__MACOSX/a/._1.png", "@eaDir/1.png", "a/@eaDir/1.png", "a/Thumbs.db", ".DS_Store"]
+    make_folder(tmp_path, ["a/1.png", *names])
+    paths, labels = load_image_folder(tmp_path)
+    assert names_of(paths, tmp_path) == ["a/1.png"]
+    assert labels.tolist() == ["a"]
 
 
 @pytest.mark.parametrize("parts", [["train", "val", "test"], ["Training", "Testing"], ["train"]])
