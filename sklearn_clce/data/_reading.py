@@ -192,16 +192,31 @@ def _decode(
         orientation = _orientation(image)  # only now: some readers have turned it themselves
     if image.mode.startswith("I"):
         rules = PixelRules(rules.max_pixel_value or DEEP_WHITE, rules.n_channels)
-    elif rules.n_channels == len(image.getbands()):
-        pass  # none of the bands is alpha
-    elif image.has_transparency_data:
-        image = _on_white(image)
-    elif image.mode not in ("L", "F", "RGB"):  # converted, RGB would be copied
-        image = image.convert("RGB")
+        return _integers_of(_turned(image, orientation), rules), rules
+    image = _without_alpha(image, rules)
     if at_least is not None and image.mode in ("L", "RGB"):
         factor = min(image.size) // (GAP * at_least)
         image = image.reduce(factor) if factor > 1 else image
     return np.asarray(_turned(image, orientation)), rules
+
+
+def _integers_of(image: Any, rules: PixelRules) -> np.ndarray:
+    """Return more than 8 bits of grey; one value may mark transparent pixels."""
+    array = np.asarray(image)
+    transparent = image.info.get("transparency")
+    if transparent is None:
+        return array
+    return np.where(array == transparent, rules.max_pixel_value, array).astype(array.dtype)
+
+
+def _without_alpha(image: Any, rules: PixelRules) -> Any:
+    """Convert an image of 8 bits to grey or RGB, unless all of its bands are kept."""
+    if rules.n_channels == len(image.getbands()):
+        return image
+    if image.has_transparency_data:
+        return _on_white(image)
+    # converted, RGB would be copied
+    return image if image.mode in ("L", "F", "RGB") else image.convert("RGB")
 
 
 def _on_white(image: Any) -> Any:

@@ -109,6 +109,21 @@ def test_what_is_transparent_becomes_white(kind, tmp_path):
     assert (picture[:, :, 4:] == 0).all()
 
 
+@pytest.mark.parametrize("kind", ["I;16", "png"])
+@pytest.mark.parametrize("max_pixel_value", [None, 4095])
+def test_transparent_value_of_sixteen_bits_becomes_white(kind, max_pixel_value, tmp_path):
+    pixels = np.linspace(0, 4000, 48).astype(np.uint16).reshape(6, 8)
+    image = Image.fromarray(pixels)
+    image.info["transparency"] = int(pixels[1, 2])
+    path = tmp_path / "deep.png"
+    image.save(path, transparency=image.info["transparency"])
+    X = [image if kind == "I;16" else path]
+    white = max_pixel_value or 65535
+    expected = torch.from_numpy(pixels.astype(np.float32) / white)
+    expected[1, 2] = 1
+    assert torch.equal(as_images(X, max_pixel_value=max_pixel_value)[0], expected[None])
+
+
 def test_half_transparent_pixels_are_alike_in_files_and_arrays():
     pixels = np.random.default_rng(0).integers(0, 256, (20, 30, 4), dtype=np.uint8)
     from_array = as_images(pixels[None]).decode(0)
