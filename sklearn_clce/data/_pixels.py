@@ -36,7 +36,7 @@ class Pixels:
     axis: int | None  # of the channels
     rules: PixelRules
     is_white_known: bool = False  # as in a file in colour
-    has_more_pages: bool = False  # the file that they come from
+    has_more_pages: bool = False  # their file does, of which this is the first
 
     @property
     def white(self) -> float:
@@ -75,15 +75,24 @@ def check_pixels(array: np.ndarray, where: str, rules: PixelRules) -> None:
     slack = ROUNDING if array.dtype.kind == "f" else 0
     if low < -slack or high > largest + slack:
         bad = _first(array, where, (array < -slack) | (array > largest + slack))
-        if array.dtype.kind == "f":
-            kind, else_ = "floats", ""
-        else:
-            kind = f"integers of {array.dtype} with max_pixel_value={rules.max_pixel_value!r}"
-            else_ = ", or give it as max_pixel_value=..."
+        kind = f"integers of {array.dtype} with max_pixel_value={rules.max_pixel_value!r}"
         raise ValueError(
-            f"{bad} has pixels in {low:.6g}..{high:.6g}: {kind} must lie in 0..{largest:.6g}; "
-            f"divide by the highest value that your images can have{else_}"
+            f"{bad} has pixels in {low:.6g}..{high:.6g}: "
+            f"{'floats' if array.dtype.kind == 'f' else kind} must lie in 0..{largest:.6g}; "
+            + _remedy(array.dtype, has_negative=low < -slack)
         )
+
+
+def _remedy(dtype: np.dtype, *, has_negative: bool) -> str:
+    """Say what to do about pixels out of range."""
+    if has_negative:
+        return (
+            "undo a normalisation, as X * std + mean, or (X + 1) / 2 for -1..1; map other values, "
+            "such as Hounsfield units, from a range low..high that is the same for all images, as "
+            "np.clip((X - low) / (high - low), 0, 1)"
+        )
+    remedy = "divide by the highest value that your images can have"
+    return remedy if dtype.kind == "f" else remedy + ", or give it as max_pixel_value=..."
 
 
 def channel_axis(shape: tuple[int, ...], where: str, rules: PixelRules) -> int | None:

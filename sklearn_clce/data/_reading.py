@@ -7,6 +7,7 @@ import os
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -40,10 +41,10 @@ def read_pixels(item: Any, where: str, rules: PixelRules, at_least: int | None =
             f"{where} is {type(item).__name__}: a path, bytes, a PIL image or an array is required"
         )
     with decoding(where, item):
-        array, rules, is_white_known = _array_of(item, rules, at_least)
-    axis = channel_axis(array.shape, where, rules)
-    check_pixels(array[None], where, rules)
-    return Pixels(array, axis, rules, is_white_known)
+        pixels = _numbers_of(item, rules, at_least)
+    axis = channel_axis(pixels.array.shape, where, pixels.rules)
+    check_pixels(pixels.array[None], where, pixels.rules)
+    return replace(pixels, axis=axis)
 
 
 def unwrap_sample(item: Any) -> Any:
@@ -124,17 +125,18 @@ def _opened(item: Any) -> Iterator[Any]:
         yield image
 
 
-def _array_of(
-    item: Any, rules: PixelRules, at_least: int | None
-) -> tuple[np.ndarray, PixelRules, bool]:
-    """Return the numbers of an item, how they are to be read, and whether white is known."""
+def _numbers_of(item: Any, rules: PixelRules, at_least: int | None) -> Pixels:
+    """Return the numbers of an item, whose channels have not been found yet."""
     if _is_encoded(item) or _is_pil(item):
         with _opened(item) as image:
-            may_be_dark = _holds_grey_integers(image)
-            return *_decode(image, rules, at_least, ours=image is not item), not may_be_dark
+            is_white_known = not _holds_grey_integers(image)
+            is_ours = image is not item
+            has_pages = is_ours and image.format == "TIFF" and image.is_animated
+            array, rules = _decode(image, rules, at_least, ours=is_ours)
+            return Pixels(array, None, rules, is_white_known, has_pages)
     if isinstance(item, np.ma.MaskedArray):
         raise TypeError("it is masked, and pixels must all be there: pass item.filled(0)")
-    return np.asarray(to_numpy(item)), rules, False
+    return Pixels(np.asarray(to_numpy(item)), None, rules)
 
 
 def may_be_dark(item: Any) -> bool:
@@ -191,8 +193,9 @@ def _decode(
         _load(image)
         orientation = _orientation(image)  # only now: some readers have turned it themselves
     if image.mode.startswith("I"):
-        rules = PixelRules(rules.max_pixel_value or DEEP_WHITE, rules.n_channels)
-        return _integers_of(_turned(image, orientation), rules), rules
+        white = rules.max_pixel_value or DEEP_WHITE
+        array = _integers_of(_turned(image, orientation), white)
+        return array, PixelRules(white, rules.n_channels)
     image = _without_alpha(image, rules)
     if at_least is not None and image.mode in ("L", "RGB"):
         factor = min(image.size) // (GAP * at_least)
@@ -200,13 +203,13 @@ def _decode(
     return np.asarray(_turned(image, orientation)), rules
 
 
-def _integers_of(image: Any, rules: PixelRules) -> np.ndarray:
+def _integers_of(image: Any, white: float) -> np.ndarray:
     """Return more than 8 bits of grey; one value may mark transparent pixels."""
     array = np.asarray(image)
     transparent = image.info.get("transparency")
     if transparent is None:
         return array
-    return np.where(array == transparent, rules.max_pixel_value, array).astype(array.dtype)
+    return np.where(array == transparent, white, array).astype(array.dtype)
 
 
 def _without_alpha(image: Any, rules: PixelRules) -> Any:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import warnings
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -164,6 +165,7 @@ class ListImages(Images):
         in_memory = isinstance(items, (list, tuple, np.ndarray))
         self.is_thread_safe, self.is_stochastic = in_memory, not in_memory  # a Dataset may do both
         self.items = items
+        self._has_warned_of_pages = False
         if checked and in_memory:
             _check_present(items)
         first, self.column = _first_sample(items, checked)
@@ -188,7 +190,16 @@ class ListImages(Images):
 
     def pixels(self, index: int, at_least: int | None = None) -> Pixels:
         """Read an image."""
-        return read_pixels(self.item(index), f"X[{index}]", self.rules, at_least)
+        pixels = read_pixels(self.item(index), f"X[{index}]", self.rules, at_least)
+        if pixels.has_more_pages and not self._has_warned_of_pages:
+            warnings.warn(
+                f"X[{index}] is a file of several pages, of which only the first is read: save "
+                "each page as a file of its own, or pass the pages as arrays",
+                UserWarning,
+                stacklevel=2,
+            )
+            self._has_warned_of_pages = True
+        return pixels
 
     def _numbers(self, index: int) -> Numbers | None:
         """Look at all pixels of an image, unless the header of its file shows that it has colour.

@@ -227,6 +227,22 @@ def test_image_shape_that_does_not_fit(X, image_shape, message):
         as_images(X, image_shape=image_shape)
 
 
+@pytest.mark.parametrize("kind", ["array", "list", "h5py"])
+def test_negative_pixels_name_a_remedy_that_helps(kind, tmp_path):
+    hounsfield = np.random.default_rng(0).integers(-1024, 3071, (3, 8, 8), dtype=np.int16)
+    normalised = np.random.default_rng(0).uniform(-1, 1, (3, 8, 8))
+    make = {"array": lambda X, _: X, "list": lambda X, _: list(X), "h5py": KINDS["h5py"]}[kind]
+    formula = r"np\.clip\(\(X - low\) / \(high - low\), 0, 1\)"
+    with pytest.raises(ValueError, match=rf"pixels in -10.*undo a normalisation, .* as {formula}"):
+        as_images(make(hounsfield, tmp_path))[0]
+    with pytest.raises(ValueError, match=rf"pixels in -0.9.* \(X \+ 1\) / 2 .* as {formula}"):
+        as_images(list(normalised))[0]
+    low, high = -1024, 3071
+    X = np.clip((hounsfield - float(low)) / (high - low), 0, 1)
+    assert as_images(X)[1].max() > 0.9
+    assert as_images((normalised + 1) / 2)[1].max() > 0.9
+
+
 def test_rounding_outside_the_range_is_forgiven():
     image = as_images(bad_pixel(1 + 1e-7))[2]
     assert image.max() == 1

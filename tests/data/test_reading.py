@@ -9,6 +9,7 @@ import torch
 from PIL import Image, ImageOps, PngImagePlugin
 from torchvision.transforms.v2.functional import resize
 
+from image_kinds import DictDataset
 from sklearn_clce.data import as_images, find_unreadable
 
 FORMATS = {
@@ -265,3 +266,33 @@ def test_a_damaged_image_is_refused_however_often_it_is_read(mode, file_format, 
     for _ in range(2):
         with pytest.raises(ValueError, match=r"X\[0\]: .* can't be read as an image"):
             as_images([damaged])[0]
+
+
+@pytest.mark.parametrize("kind", ["path", "bytes", "Dataset"])
+def test_file_of_several_pages_warns_once(kind, tmp_path, small_photo):
+    paths = [tmp_path / f"{number}.tif" for number in range(3)]
+    for path in paths[:2]:
+        small_photo.save(path, save_all=True, append_images=[Image.new("RGB", (64, 48))])
+    small_photo.save(paths[2])
+    X = [path.read_bytes() for path in paths] if kind == "bytes" else paths
+    expected = as_images([small_photo])[0]
+
+    def opened_and_read(X):
+        images = as_images(X)
+        return images, images[0]
+
+    message = r"X\[0\] is a file of several pages, of which only the first is read: save each"
+    with pytest.warns(UserWarning, match=message):
+        images, first = opened_and_read(DictDataset(X) if kind == "Dataset" else X)
+    assert torch.equal(first, expected)
+    for index in (0, 1, 2):  # without another warning
+        assert torch.equal(images[index], expected)
+
+
+def test_frames_of_animations_and_opened_pages_do_not_warn(tmp_path, small_photo):
+    for name in ("a.gif", "a.webp", "a.tif"):
+        small_photo.save(tmp_path / name, save_all=True, append_images=[small_photo.rotate(90)])
+    with Image.open(tmp_path / "a.tif") as opened:  # of which the user chooses a page
+        opened.seek(1)
+        images = as_images([tmp_path / "a.gif", tmp_path / "a.webp", opened])
+        assert [image.shape for image in images] == [(3, 48, 64)] * 3
