@@ -14,7 +14,7 @@ import joblib
 import numpy as np
 
 from .._system import bar
-from ._kinds import as_items
+from ._kinds import as_images
 
 SPLIT_NAMES = {"train", "training", "val", "valid", "validation", "dev", "test", "testing"}
 NOT_DECODED = {"MPEG"}  # formats that Pillow names and can't decode
@@ -266,8 +266,12 @@ def find_unreadable(
     "X[0]: there is no file 'no_such.png'"
     >>> X, y = np.delete(X, list(bad)), np.delete(y, list(bad))
     """
-    images = as_items(
-        X, image_shape=image_shape, max_pixel_value=max_pixel_value, n_channels=n_channels
+    images = as_images(
+        X,
+        image_shape=image_shape,
+        max_pixel_value=max_pixel_value,
+        n_channels=n_channels,
+        checked=False,
     )
 
     def complaint(index: int) -> str | None:

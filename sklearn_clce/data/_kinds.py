@@ -24,15 +24,17 @@ def as_images(
     max_pixel_value: float | None = None,
     n_channels: int | None = None,
     colour: bool | None = None,
+    checked: bool = True,
 ) -> Images:
     """Read anything that a user calls images, as a sequence of tensors (C, H, W) in 0..1.
 
-    ``colour``: images that came before had colour, so that (3, H, W) is one image.
+    ``colour``: earlier images had colour, so that (3, H, W) is one image. ``checked``:
+    files must exist, and samples hold an image, from the start.
     """
     rules = PixelRules(max_pixel_value, n_channels)
     X = _unwrapped(X)
     if not isinstance(X, np.ndarray):
-        return StoredImages(X, rules) if is_on_disk(X) else ListImages(X, rules)
+        return StoredImages(X, rules) if is_on_disk(X) else ListImages(X, rules, checked=checked)
     if X.dtype.kind not in "OUST":
         if image_shape is None and _is_one_image(X.shape, n_channels, colour):
             raise ValueError(
@@ -42,25 +44,7 @@ def as_images(
         return ArrayImages(X, image_shape, rules)
     if X.size != len(X):
         raise ValueError(f"X of shape {X.shape}: one column of paths or images is required")
-    return ListImages(list(X.ravel()), rules)
-
-
-def as_items(
-    X: Any,
-    *,
-    image_shape: Sequence[int] | None = None,
-    max_pixel_value: float | None = None,
-    n_channels: int | None = None,
-) -> ListImages | Images:
-    """Read X as :func:`as_images` does, without checking that files exist."""
-    X = _unwrapped(X)
-    if isinstance(X, np.ndarray) and X.dtype.kind in "OUST":
-        X = list(X.ravel())
-    elif isinstance(X, np.ndarray) or is_on_disk(X):
-        return as_images(
-            X, image_shape=image_shape, max_pixel_value=max_pixel_value, n_channels=n_channels
-        )
-    return ListImages(X, PixelRules(max_pixel_value, n_channels), checked=False)
+    return ListImages(list(X.ravel()), rules, checked=checked)
 
 
 def _unwrapped(X: Any) -> Any:
