@@ -18,15 +18,8 @@ from ._kinds import as_images
 
 SPLIT_NAMES = {"train", "training", "val", "valid", "validation", "dev", "test", "testing"}
 NOT_DECODED = {"MPEG"}  # formats that Pillow names and can't decode
-SYSTEM_NAMES = {  # of files and folders that systems and archives leave
-    "__MACOSX",
-    "@eaDir",
-    "$RECYCLE.BIN",
-    "System Volume Information",
-    "lost+found",
-    "Thumbs.db",
-    "desktop.ini",
-}
+# of files and folders that systems and archives leave
+SYSTEM_NAMES = {"__MACOSX", "@eaDir", "$RECYCLE.BIN", "lost+found", "Thumbs.db", "desktop.ini"}
 
 
 def load_image_folder(path: str | os.PathLike[str]) -> tuple[np.ndarray, np.ndarray]:

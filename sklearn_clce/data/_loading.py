@@ -7,6 +7,7 @@ import weakref
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
 from typing import Any
 
 import joblib
@@ -131,21 +132,15 @@ class ImageBatches:
         return _BatchInWork(self.dataset, indices, numbers, rows)
 
 
+@dataclass
 class _BatchInWork:
-    """A batch whose images are read in parts, into their rows (n, C, H, W) where it has them."""
+    """A batch whose images are read in parts."""
 
-    def __init__(
-        self,
-        dataset: LabelledImages,
-        indices: list[int],
-        numbers: Tensor | None,
-        rows: Tensor | None,
-    ) -> None:
-        self.dataset = dataset
-        self.indices = indices
-        self.numbers = numbers
-        self.rows = rows
-        self.crops: dict[int, Tensor] = {}  # by their places
+    dataset: LabelledImages
+    indices: list[int]
+    numbers: Tensor | None  # random ones, for the crops
+    rows: Tensor | None  # where the crops are put (n, C, H, W); None: in crops
+    crops: dict[int, Tensor] = field(default_factory=dict)  # by their places
 
     def read(self, places: list[int], found: dict[int, Tensor] | None = None) -> None:
         """Read the crops of some places, or take those that are found."""
