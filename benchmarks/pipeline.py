@@ -230,8 +230,8 @@ else:
     from sklearn_clce.data import EvaluationTransform, as_images
     transform = EvaluationTransform(BackboneConfig("any", image_size=224, crop_pct=0.875))
     images = as_images([path])
-    read = lambda: transform(images.picture(0, transform.at_least))
-    transform(as_images([Image.new("RGB", (300, 300))]).picture(0))
+    read = lambda: transform(images.decode(0, transform.at_least))
+    transform(as_images([Image.new("RGB", (300, 300))]).decode(0))
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 start = time.perf_counter()
 read()

@@ -789,7 +789,7 @@ class CLCEClassifier(
             colour=colour,
         )
         if reset:
-            self._saw_colour = not images.in_grey
+            self._saw_colour = not images.has_one_channel
         if getattr(images, "flattened", False):
             validate_data(self, X, skip_check_array=True, reset=reset)
         return images

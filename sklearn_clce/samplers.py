@@ -1,4 +1,4 @@
-"""Batches of samples: shuffled, or balanced so that every anchor meets positives."""
+"""Batches of samples: shuffled, or balanced so that every anchor has positives."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ MAX_WITHOUT_POSITIVE = 0.1  # "auto" balances from this share of anchors without
 
 
 def count_parts(n: int, size: int) -> int:
-    """Count the equal parts that n samples are cut into, of at most this size.
+    """Count the equal parts of at most this size that n samples are cut into.
 
-    No part is left with the one sample that batch statistics and contrastive pairs can
-    not live on: of an odd number in twos, three come together.
+    No part has a single sample, which is too few for batch statistics and contrastive
+    pairs: an odd number in parts of two has one part of three.
     """
     most = n if size == 1 else max(1, n // 2)
     return min(math.ceil(n / size), most)
@@ -28,7 +28,7 @@ def count_parts(n: int, size: int) -> int:
 class ShuffledBatchSampler(Sampler[list[int]]):
     """Batches of nearly equal size in random order, by :func:`count_parts`.
 
-    Each epoch draws from a generator of its own, made of seed and epoch.
+    Each epoch has its own generator, made of seed and epoch.
     """
 
     def __init__(self, n_samples: int, batch_size: int, random_state: int = 0) -> None:
@@ -50,10 +50,10 @@ class ShuffledBatchSampler(Sampler[list[int]]):
 class ClassBalancedBatchSampler(Sampler[list[int]]):
     """Batches of P classes with K samples each, for losses that compare those of a batch.
 
-    Every sample is visited in every epoch. Those of small classes are visited more than
-    once, so that there are P different classes in each batch. No sample is twice in a
-    batch; of a class of fewer than K all are taken. Works as the
-    ``batch_sampler`` of a :class:`torch.utils.data.DataLoader`.
+    Every epoch visits every sample. It visits those of small classes more than once, so
+    that there are P different classes in each batch. No sample is in a batch twice; a
+    class of fewer than K samples gives all of them. Works as the ``batch_sampler`` of a
+    :class:`torch.utils.data.DataLoader`.
 
     Parameters
     ----------
@@ -64,18 +64,18 @@ class ClassBalancedBatchSampler(Sampler[list[int]]):
     samples_per_class : int
         K, the samples of a class, at least 2.
     random_state : int, default=0
-        Seed. Each epoch draws from a generator of its own, made of seed and epoch, so
-        two samplers of one seed agree and global generators are not touched.
+        Seed. Each epoch has its own generator, made of seed and epoch, so two samplers
+        with the same seed agree and global generators are not touched.
 
     Attributes
     ----------
     epoch : int
-        Number of epochs begun; may be set, to go on where another process stopped.
+        Number of epochs begun; set it to continue where another process stopped.
 
     Raises
     ------
     ValueError
-        If P or K is below 2, ``random_state`` is no seed, or ``labels`` is empty or not
+        If P or K is below 2, ``random_state`` is not a seed, or ``labels`` is empty or not
         one-dimensional.
 
     References
@@ -130,7 +130,7 @@ class ClassBalancedBatchSampler(Sampler[list[int]]):
         waiting = [self._groups(indices, rng) for indices in self.indices_by_class]
         batches = []
         for _ in range(len(self)):
-            # the classes with most groups left, ties at random, so that none is left over
+            # the classes with most groups left, ties at random, so that no class is starved
             left = np.array([len(groups) for groups in waiting]) + rng.random(len(waiting))
             chosen = np.argsort(-left)[: self.classes_per_batch]
             batches.append(np.concatenate([self._next_group(waiting, c, rng) for c in chosen]))
@@ -139,7 +139,7 @@ class ClassBalancedBatchSampler(Sampler[list[int]]):
             yield batch.tolist()
 
     def _groups(self, indices: np.ndarray, rng: np.random.Generator) -> list[np.ndarray]:
-        """Cut a class into groups of K, the last filled up with others of the class."""
+        """Cut a class into groups of K; others of the class fill the last one up."""
         indices = rng.permutation(indices)
         size = min(self.samples_per_class, len(indices))
         groups = [indices[start : start + size] for start in range(0, len(indices), size)]
@@ -197,8 +197,8 @@ def anchors_without_positive(labels: np.ndarray, batch_size: int) -> float:
     """Return the expected share of anchors without a positive in shuffled batches."""
     n_samples, counts = len(labels), np.bincount(labels)
     counts = counts[counts > 0]
-    drawn = min(batch_size, n_samples) - 1
-    log_alone = np.zeros(len(counts))  # of drawing none of the others of the class
+    drawn = min(batch_size, n_samples) - 1  # others in the batch
+    log_alone = np.zeros(len(counts))  # log-probability that none of them is of the class
     for already in range(drawn):
         others = n_samples - counts - already
         left = n_samples - 1 - already

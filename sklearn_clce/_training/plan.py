@@ -22,7 +22,7 @@ from .._network import (
 )
 from .._system import duration, resolve_device, resolve_precision
 from .._targets import Target
-from ..data import Augmentation, all_grey
+from ..data import Augmentation
 from ..features import FeatureStore, open_store
 from ..samplers import make_batch_sampler, resolve_sampler
 from .batches import Augment, Samples
@@ -301,7 +301,7 @@ def _decide_augmentation(
     if augment == "auto":
         augment = None
         if trains_backbone and not isinstance(samples, Tensor):
-            augment = Augmentation(grey=all_grey(samples))
+            augment = Augmentation(grey=samples.is_grey)
     if augment is not None and isinstance(samples, Tensor):
         raise ValueError("augment: X holds features; only images can be augmented")
     if augment is None and estimator.n_views > 1:

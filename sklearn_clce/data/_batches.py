@@ -1,9 +1,11 @@
-"""Batches of images or features, with their labels and weights."""
+"""Batches of images or features, with their labels and weights, and how many images are kept."""
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterator
 from itertools import chain
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,18 +14,57 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from ._pixels import as_float
-from ._room import MemoryBudget
 from ._sequences import Images
 from ._transforms import EvaluationTransform
 
+FREE_SHARE = 0.25  # of the machine's memory, that "auto" leaves free
+STEP = 32 * 2**20  # bytes between two looks at the machine
+CGROUP = Path("/sys/fs/cgroup")
+
 Targets = tuple[Tensor, Tensor]  # labels and weights
+
+
+class MemoryBudget:
+    """Memory for decoded images, which is reserved until there is no more."""
+
+    def __init__(self, size: int | str = "auto") -> None:
+        self.automatic = size == "auto"
+        self.left = 0 if self.automatic else int(size)
+        self.full = False
+        self._lock = threading.Lock()
+
+    def reserve(self, n_bytes: int) -> bool:
+        """Reserve memory, if there is enough; once there is not, never again."""
+        with self._lock:
+            wants_more = n_bytes > self.left and self.automatic and not self.full
+            if wants_more and all(free - STEP > FREE_SHARE * total for free, total in _memory()):
+                self.left = max(STEP, n_bytes)
+            self.full = self.full or n_bytes > self.left
+            if not self.full:
+                self.left -= n_bytes
+            return not self.full
+
+
+def _memory() -> Iterator[tuple[int, int]]:
+    """Yield free and total bytes, of the machine and of the container, which psutil doesn't see."""
+    import psutil
+
+    machine = psutil.virtual_memory()
+    yield machine.available, machine.total
+    try:
+        total = int((CGROUP / "memory.max").read_text())
+        stat = dict(line.split() for line in (CGROUP / "memory.stat").read_text().splitlines())
+        used = int((CGROUP / "memory.current").read_text()) - int(stat["inactive_file"])
+        yield total - used, total
+    except (OSError, KeyError, ValueError):  # no container, or one without a limit
+        pass
 
 
 class LabelledImages(Dataset):
     """Batches of transformed images with their labels and weights.
 
-    What the transform makes of an image is kept while there is room, unless the image may
-    be another the next time; a random crop of it is cut anew each time.
+    Transformed images are kept within the budget, unless the next reading may give another
+    image; a random crop is cut again each time.
 
     Shapes: labels (n,), weights (n,).
     """
@@ -34,12 +75,12 @@ class LabelledImages(Dataset):
         transform: EvaluationTransform,
         labels: np.ndarray | None = None,
         weights: np.ndarray | None = None,
-        room: MemoryBudget | None = None,
+        budget: MemoryBudget | None = None,
     ) -> None:
         self.images = images
         self.transform = transform
         self.targets = _Targets(len(images), labels, weights)
-        self.room = room
+        self.budget = budget
         self._kept: dict[int, Tensor] = {}
 
     def __len__(self) -> int:
@@ -50,7 +91,7 @@ class LabelledImages(Dataset):
         return as_float(images), targets
 
     def numbers(self) -> Callable[[int], Tensor | None]:
-        """Return what draws random numbers for n crops, of an order that one seed gives."""
+        """Return a function that draws random numbers for n crops, all from one seed."""
         if not self.transform.n_numbers:
             return lambda n: None
         seed = int(torch.empty((), dtype=torch.int64).random_())
@@ -63,8 +104,8 @@ class LabelledImages(Dataset):
 
     def prepare(self, indices: list[int]) -> list[Tensor]:
         """Read images and transform them."""
-        pictures = self.images.pictures(indices, self.transform.at_least)
-        return [_dense(self.transform(picture)) for picture in pictures]
+        images = self.images.decode_many(indices, self.transform.at_least)
+        return [_dense(self.transform(image)) for image in images]
 
     def crops(
         self, indices: list[int], numbers: Tensor | None, read: dict[int, Tensor] | None = None
@@ -74,9 +115,9 @@ class LabelledImages(Dataset):
             missing = self.not_kept(indices)
             read = dict(zip(missing, self.prepare(missing), strict=True))
         self._keep(read)
-        pictures = [read[index] if index in read else self._kept[index] for index in indices]
+        images = [read[index] if index in read else self._kept[index] for index in indices]
         rows: Any = [None] * len(indices) if numbers is None else numbers
-        return list(map(self.transform.finish, pictures, rows))
+        return list(map(self.transform.finish, images, rows))
 
     def collated(self, indices: list[int], crops: list[Tensor]) -> tuple[Tensor, Targets]:
         """Stack images to (n, C, H, W), uint8 or float32, with labels and weights."""
@@ -93,25 +134,25 @@ class LabelledImages(Dataset):
     def _keep(self, read: dict[int, Tensor]) -> None:
         if self.images.is_stochastic:
             return
-        for index, picture in read.items():
-            in_memory = tuple(picture.shape[1:]) == self.images.size
-            if in_memory or self.room is None or not self.room.take(picture.nbytes):
+        for index, image in read.items():
+            in_memory = tuple(image.shape[1:]) == self.images.size
+            if in_memory or self.budget is None or not self.budget.reserve(image.nbytes):
                 return
-            self._kept[index] = picture
+            self._kept[index] = image
 
 
-def _dense(picture: Tensor) -> Tensor:
-    """Return a picture (C, H, W) that is not a part of a larger one, its colours side by side."""
-    if picture.is_contiguous():
-        return picture
-    return picture.permute(1, 2, 0).contiguous().permute(2, 0, 1)
+def _dense(image: Tensor) -> Tensor:
+    """Return an image (C, H, W) that is not a part of a larger one, its colours side by side."""
+    if image.is_contiguous():
+        return image
+    return image.permute(1, 2, 0).contiguous().permute(2, 0, 1)
 
 
-def _stack(pictures: list[Tensor]) -> Tensor:
-    """Stack pictures (C, H, W) to (n, C, H, W), in the order in memory that the first has."""
-    if pictures[0].is_contiguous():
-        return torch.stack(pictures)
-    return torch.stack([picture.permute(1, 2, 0) for picture in pictures]).permute(0, 3, 1, 2)
+def _stack(images: list[Tensor]) -> Tensor:
+    """Stack images (C, H, W) to (n, C, H, W), in the order in memory that the first has."""
+    if images[0].is_contiguous():
+        return torch.stack(images)
+    return torch.stack([image.permute(1, 2, 0) for image in images]).permute(0, 3, 1, 2)
 
 
 class LabelledFeatures(Dataset):

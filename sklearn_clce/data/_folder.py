@@ -1,25 +1,35 @@
-"""Paths and labels of a folder that holds a folder for each class."""
+"""Images before a fit: those of a folder for each class, and those that can't be read."""
 
 from __future__ import annotations
 
 import os
 import warnings
 from collections import Counter
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
+import joblib
 import numpy as np
 
+from .._system import bar
+from ._kinds import as_images
+
 SPLIT_NAMES = {"train", "training", "val", "valid", "validation", "dev", "test", "testing"}
-NO_PICTURES = {"MPEG"}  # formats that Pillow names and can't decode
+NOT_DECODED = {"MPEG"}  # formats that Pillow names and can't decode
+# of files and folders that systems and archives leave
+SYSTEM_NAMES = {"__MACOSX", "@eaDir", "$RECYCLE.BIN", "lost+found", "Thumbs.db", "desktop.ini"}
 
 
 def load_image_folder(path: str | os.PathLike[str]) -> tuple[np.ndarray, np.ndarray]:
     """List the images of a folder that holds a folder for each class.
 
     Images are not opened: :class:`CLCEClassifier` reads the paths when it needs them.
-    What is an image is told by the suffix, from the list of what Pillow reads here.
-    Folders in a class's folder are searched, linked ones too, each once. Hidden files
-    and folders are passed over.
+    A file is an image if its suffix is one that Pillow reads here. Folders in a class's
+    folder are searched, linked ones too, each once; links to another class, or to a folder
+    that holds this one, are not followed. Hidden files and folders are left out, and those
+    that systems and archives leave, such as ``__MACOSX``.
 
     Parameters
     ----------
@@ -46,7 +56,7 @@ def load_image_folder(path: str | os.PathLike[str]) -> tuple[np.ndarray, np.ndar
     Warns
     -----
     UserWarning
-        If files were passed over: how many, of which suffix, in which class.
+        If other files were left out: how many, of which suffix, in which class.
 
     See Also
     --------
@@ -69,35 +79,53 @@ def load_image_folder(path: str | os.PathLike[str]) -> tuple[np.ndarray, np.ndar
     root = Path(path)
     if not root.is_dir():
         raise FileNotFoundError(f"path={str(path)!r}: there is no such folder")
-    entries = sorted(entry for entry in root.iterdir() if not entry.name.startswith("."))
+    entries = sorted(entry for entry in root.iterdir() if not _is_left_out(entry.name))
     classes = [entry for entry in entries if entry.is_dir()]
     if not classes:
         raise ValueError(
             f"path={str(path)!r} holds no images by class: a folder for each class, with its "
             "images in it, is required"
         )
-    _refuse_parts(root, classes)
-    suffixes = _readable_suffixes()
-    files = {folder.name: _files_below(folder) for folder in classes}
-    images = {
-        name: [file for file in found if file.suffix.lower() in suffixes]
-        for name, found in files.items()
-    }
-    others = {
-        name: Counter(file.suffix.lower() for file in found if file.suffix.lower() not in suffixes)
-        for name, found in files.items()
-    }
-    beside = Counter(entry.suffix.lower() for entry in entries if not entry.is_dir())
+    _reject_parts(root, classes)
+    files = {folder.name: _files_below(folder, root) for folder in classes}
+    images, others = _images_and_others(files)
     if empty := [name for name, found in images.items() if not found]:
         held = "; ".join(f"{name!r} holds {_counts(others[name])}" for name in empty)
         raise ValueError(
             f"path={str(path)!r}: a class has no image that Pillow reads ({held}); convert its "
             "files, install the Pillow plugin of their format, or move the folder away"
         )
-    _warn_of_others(root, {**others, f"{root.name} itself, beside the classes": beside})
+    files_of_root = Counter(_suffix_of(entry) for entry in entries if not entry.is_dir())
+    _warn_of_others(root, {**others, f"{root.name} itself, next to the classes": files_of_root})
     paths = [str(file) for found in images.values() for file in found]
     labels = [name for name, found in images.items() for _ in found]
     return np.array(paths), np.array(labels)
+
+
+def _is_left_out(name: str) -> bool:
+    return name.startswith(".") or name in SYSTEM_NAMES
+
+
+def _images_and_others(
+    files: dict[str, list[Path]],
+) -> tuple[dict[str, list[Path]], dict[str, Counter]]:
+    """Separate the images of each class from its other files, which are counted."""
+    suffixes = _readable_suffixes()
+    images: dict[str, list[Path]] = {name: [] for name in files}
+    others: dict[str, Counter] = {name: Counter() for name in files}
+    for name, found in files.items():
+        for file in found:
+            if file.suffix.lower() not in suffixes:
+                others[name][_suffix_of(file)] += 1
+            elif file.exists() and not file.is_file():
+                others[name]["pipe or device"] += 1
+            else:
+                images[name].append(file)
+    return images, others
+
+
+def _suffix_of(file: Path) -> str:
+    return file.suffix.lower() or "without a suffix"
 
 
 def _readable_suffixes() -> set[str]:
@@ -108,37 +136,45 @@ def _readable_suffixes() -> set[str]:
     for suffix, name in Image.registered_extensions().items():
         reader = Image.OPEN.get(name, (None,))[0]
         is_stub = isinstance(reader, type) and issubclass(reader, ImageFile.StubImageFile)
-        if reader is not None and not is_stub and name not in NO_PICTURES:
+        if reader is not None and not is_stub and name not in NOT_DECODED:
             suffixes.add(suffix)
     return suffixes
 
 
-def _files_below(folder: Path) -> list[Path]:
-    """List visible files, entering each real folder once, so that links make no loop."""
-    files, entered = [], set()
+def _files_below(folder: Path, root: Path) -> list[Path]:
+    """List visible files of a class, entering each real folder once."""
+    files: list[Path] = []
+    entered: set[Path] = set()
+    own, root = folder.resolve(), root.resolve()
     for parent, names, found in os.walk(folder, followlinks=True, onerror=_raise):
-        real = os.path.realpath(parent)
-        if real in entered:
+        real = Path(parent).resolve()
+        if real in entered or _leaves_class(real, own, root):
             names.clear()
             continue
         entered.add(real)
-        names[:] = sorted(name for name in names if not name.startswith("."))
-        files += [Path(parent, name) for name in found if not name.startswith(".")]
+        names[:] = sorted(name for name in names if not _is_left_out(name))
+        files += [Path(parent, name) for name in found if not _is_left_out(name)]
     return sorted(files)
 
 
+def _leaves_class(real: Path, own: Path, root: Path) -> bool:
+    """Check for a folder that holds the class or all classes, or belongs to another class."""
+    holds = real in own.parents or root.is_relative_to(real)
+    return holds or (real.is_relative_to(root) and not real.is_relative_to(own))
+
+
 def _raise(error: OSError) -> None:
-    """Raise an error that os.walk would pass over, and the folder with it."""
+    """Raise an error that os.walk would skip, and the folder with it."""
     raise error
 
 
-def _refuse_parts(root: Path, folders: list[Path]) -> None:
+def _reject_parts(root: Path, folders: list[Path]) -> None:
     """Raise a ValueError where the folders are parts of a data set, not its classes."""
     parts = [folder for folder in folders if folder.name.lower() in SPLIT_NAMES]
     holds_classes = [
         part
         for part in parts
-        if any(entry.is_dir() and not entry.name.startswith(".") for entry in part.iterdir())
+        if any(entry.is_dir() and not _is_left_out(entry.name) for entry in part.iterdir())
     ]
     if not holds_classes or (len(parts) < 2 and len(folders) > 1):
         return
@@ -158,13 +194,88 @@ def _warn_of_others(root: Path, others: dict[str, Counter]) -> None:
         return
     by_class = "; ".join(f"{name}: {_counts(found)}" for name, found in others.items() if found)
     warnings.warn(
-        f"load_image_folder({str(root)!r}) passed over {sum(total.values())} files that are not "
-        f"images by their suffix: {by_class}",
+        f"load_image_folder({str(root)!r}) left out {sum(total.values())} files that are not "
+        f"images: {by_class}",
         UserWarning,
         stacklevel=3,
     )
 
 
 def _counts(suffixes: Counter) -> str:
-    found = [f"{n} {suffix or 'without a suffix'}" for suffix, n in suffixes.most_common()]
-    return ", ".join(found) or "nothing"
+    return ", ".join(f"{n} {suffix}" for suffix, n in suffixes.most_common()) or "nothing"
+
+
+def find_unreadable(
+    X: Any,
+    *,
+    image_shape: Sequence[int] | None = None,
+    max_pixel_value: float | None = None,
+    n_channels: int | None = None,
+    verbose: int = 1,
+) -> dict[int, str]:
+    """Find all images that can't be read, in parallel.
+
+    Every image is decoded, as ``fit`` and ``predict`` do. Pass the parameters that a
+    classifier has for its images.
+
+    Parameters
+    ----------
+    X : array-like of images
+        Paths, or images of any kind that :class:`CLCEClassifier` takes.
+    image_shape : tuple of int, default=None
+        Shape of one image where X has two axes; as in :class:`CLCEClassifier`.
+    max_pixel_value : float, default=None
+        Value of white in images of integers; as in :class:`CLCEClassifier`.
+    n_channels : int, default=None
+        Channels of each image, all of which are kept; as in :class:`CLCEClassifier`.
+    verbose : int, default=1
+        0 prints nothing, 1 draws a progress bar.
+
+    Returns
+    -------
+    dict of int to str
+        Indices of the images that can't be read, in order, and what is wrong with each.
+
+    Raises
+    ------
+    TypeError
+        If X does not hold images.
+    ValueError
+        If X is empty.
+
+    See Also
+    --------
+    load_image_folder : Paths and labels from a folder for each class.
+
+    Examples
+    --------
+    Leave them out of a fit:
+
+    >>> import numpy as np
+    >>> from sklearn_clce import find_unreadable
+    >>> X, y = np.array(["no_such.png", "missing.jpg"]), np.array(["cat", "dog"])
+    >>> bad = find_unreadable(X, verbose=0)
+    >>> bad[0]
+    "X[0]: there is no file 'no_such.png'"
+    >>> X, y = np.delete(X, list(bad)), np.delete(y, list(bad))
+    """
+    images = as_images(
+        X,
+        image_shape=image_shape,
+        max_pixel_value=max_pixel_value,
+        n_channels=n_channels,
+        checked=False,
+    )
+
+    def complaint(index: int) -> str | None:
+        try:
+            images.decode(index)
+        except (ValueError, TypeError, OSError) as error:
+            return str(error)
+        return None
+
+    n_threads = joblib.cpu_count() if images.is_thread_safe else 1
+    with ThreadPoolExecutor(n_threads) as pool:
+        complaints = pool.map(complaint, range(len(images)))
+        progress = bar(complaints, total=len(images), unit="image", shown=bool(verbose))
+        return {index: found for index, found in enumerate(progress) if found is not None}

@@ -14,7 +14,7 @@ from ._pixels import PixelRules
 from ._reading import is_image, name_of, unwrap_sample
 from ._sequences import ArrayImages, Images, ListImages, StoredImages
 
-LEAST_SIDE = 8  # of what may be one picture
+LEAST_SIDE = 8  # of what may be one image
 
 
 def as_images(
@@ -24,52 +24,36 @@ def as_images(
     max_pixel_value: float | None = None,
     n_channels: int | None = None,
     colour: bool | None = None,
+    checked: bool = True,
 ) -> Images:
     """Read anything that a user calls images, as a sequence of tensors (C, H, W) in 0..1.
 
-    ``colour``: images that came before had colour, so that (3, H, W) is one picture.
+    ``colour``: earlier images had colour, so that (3, H, W) is one image. ``checked``:
+    files must exist, and samples hold an image, from the start.
     """
     rules = PixelRules(max_pixel_value, n_channels)
     X = _unwrapped(X)
     if not isinstance(X, np.ndarray):
-        return StoredImages(X, rules) if is_on_disk(X) else ListImages(X, rules)
+        return StoredImages(X, rules) if is_on_disk(X) else ListImages(X, rules, checked=checked)
     if X.dtype.kind not in "OUST":
-        if image_shape is None and _is_one_picture(X.shape, n_channels, colour):
+        if image_shape is None and _is_one_image(X.shape, n_channels, colour):
             raise ValueError(
-                f"X of shape {X.shape} is one picture: hand in X[None], a batch of one; "
+                f"X of shape {X.shape} is one image: pass X[None], a batch of one; "
                 "grey images of that size are X[..., None]"
             )
         return ArrayImages(X, image_shape, rules)
     if X.size != len(X):
         raise ValueError(f"X of shape {X.shape}: one column of paths or images is required")
-    return ListImages(list(X.ravel()), rules)
-
-
-def as_items(
-    X: Any,
-    *,
-    image_shape: Sequence[int] | None = None,
-    max_pixel_value: float | None = None,
-    n_channels: int | None = None,
-) -> ListImages | Images:
-    """Read X as :func:`as_images` does, without a look at whether files are there."""
-    X = _unwrapped(X)
-    if isinstance(X, np.ndarray) and X.dtype.kind in "OUST":
-        X = list(X.ravel())
-    elif isinstance(X, np.ndarray) or is_on_disk(X):
-        return as_images(
-            X, image_shape=image_shape, max_pixel_value=max_pixel_value, n_channels=n_channels
-        )
-    return ListImages(X, PixelRules(max_pixel_value, n_channels), checked=False)
+    return ListImages(list(X.ravel()), rules, checked=checked)
 
 
 def _unwrapped(X: Any) -> Any:
-    """Return X as an ndarray, an array on disk, or a sequence of items; not one picture."""
-    _refuse_single(X)
+    """Return X as an ndarray, an array on disk, or a sequence of items; reject a single image."""
+    _reject_single(X)
     if hasattr(X, "iloc"):
         X = _column_of(X)
     if isinstance(X, np.ma.MaskedArray):
-        raise TypeError("X is a masked array: pixels must all be there; hand in X.filled(0)")
+        raise TypeError("X is a masked array: pixels must all be there; pass X.filled(0)")
     if isinstance(X, Tensor):
         X = to_numpy(X)
     if not isinstance(X, np.ndarray) and hasattr(X, "__array__") and not is_on_disk(X):
@@ -92,18 +76,18 @@ def _unwrapped(X: Any) -> Any:
     return X
 
 
-def _refuse_single(X: Any) -> None:
+def _reject_single(X: Any) -> None:
     if isinstance(X, (str, os.PathLike)):
         raise TypeError(
             f"X={name_of(X)} is one path: a list of paths is required, X=[path], or "
             "load_image_folder for a folder"
         )
     holds_bytes = isinstance(X, Mapping) and "bytes" in X
-    if holds_bytes or isinstance(X, (bytes, bytearray, memoryview)) or _is_picture_or_file(X):
-        raise TypeError(f"X is one picture ({type(X).__name__}): hand in a list, [X]")
+    if holds_bytes or isinstance(X, (bytes, bytearray, memoryview)) or _is_pil_or_file(X):
+        raise TypeError(f"X is one image ({type(X).__name__}): pass a list, [X]")
 
 
-def _is_picture_or_file(X: Any) -> bool:
+def _is_pil_or_file(X: Any) -> bool:
     from PIL import Image
 
     return isinstance(X, Image.Image) or (hasattr(X, "read") and hasattr(X, "seek"))
@@ -117,7 +101,7 @@ def _column_of(frame: Any) -> Any:
     found = [name for name, value in first if _looks_like_image(value)]
     if found:
         raise ValueError(
-            f"X is a frame of the columns {list(frame.columns)}: hand in the one that holds the "
+            f"X is a frame of the columns {list(frame.columns)}: pass the one that holds the "
             f"images, X=df[{found[0]!r}]"
         )
     return _numbers_of(frame)
@@ -139,12 +123,12 @@ def _looks_like_image(value: Any) -> bool:
 
 
 def is_on_disk(X: Any) -> bool:
-    """Tell an array that is read by slices: it has chunks, and computes nothing."""
+    """Check for an array that is read by slices: it has chunks, and computes nothing."""
     return hasattr(X, "chunks") and hasattr(X, "dtype") and not hasattr(X, "compute")
 
 
 def _begins_with_numbers(X: Any) -> bool:
-    """Tell lists of numbers, at any depth, or of rows of them."""
+    """Check for lists of numbers, at any depth, or of rows of them."""
     while isinstance(X, (list, tuple)) and X:
         X = X[0]
     is_array = isinstance(X, (np.ndarray, Tensor)) and not isinstance(X, np.ma.MaskedArray)
@@ -159,8 +143,8 @@ def _as_array(X: Any) -> Any:
         return X
 
 
-def _is_one_picture(shape: tuple[int, ...], n_channels: int | None, colour: bool | None) -> bool:
-    """Tell one picture from several grey ones, which are never 3 or 4 pixels wide."""
+def _is_one_image(shape: tuple[int, ...], n_channels: int | None, colour: bool | None) -> bool:
+    """Distinguish one image from several grey ones, which are never 3 or 4 pixels wide."""
     if len(shape) != 3 or n_channels == 1 or sorted(shape)[1] < LEAST_SIDE:
         return False
     if n_channels not in (None, 3):

@@ -28,6 +28,38 @@ class PixelRules:
         return np.iinfo(dtype).max if dtype.itemsize == 2 else 255
 
 
+@dataclass(frozen=True)
+class Pixels:
+    """The numbers of one image, and how they are to be read."""
+
+    array: np.ndarray
+    axis: int | None  # of the channels
+    rules: PixelRules
+    is_white_known: bool = False  # as in a file in colour
+    has_more_pages: bool = False  # their file does, of which this is the first
+
+    @property
+    def white(self) -> float:
+        """The largest value that the numbers can have."""
+        return self.rules.max_value_of(self.array.dtype)
+
+    def to_image(self) -> Tensor:
+        """Return a (C, H, W) tensor: uint8 where 8 bits hold the pixels, else float32."""
+        array, white = self.array, self.white
+        if array.dtype.kind == "b":
+            array, white = array.astype(np.uint8) * 255, 255
+        if self.axis is None:
+            array = array[None]
+        elif self.axis == 2:
+            array = array.transpose(2, 0, 1)
+        if array.dtype.kind in "ui" and white == 255:
+            image = torch.from_numpy(_writeable(array, np.uint8))
+        else:
+            image = torch.from_numpy(_writeable(array, np.float32))
+            image = (image / white).clamp(0, 1)
+        return image if self.rules.n_channels is not None or len(image) != 4 else on_white(image)
+
+
 def check_pixels(array: np.ndarray, where: str, rules: PixelRules) -> None:
     """Raise a ValueError if pixels (n, ...) are not numbers from black to white."""
     if array.dtype.kind not in "buif":
@@ -43,28 +75,28 @@ def check_pixels(array: np.ndarray, where: str, rules: PixelRules) -> None:
     slack = ROUNDING if array.dtype.kind == "f" else 0
     if low < -slack or high > largest + slack:
         bad = _first(array, where, (array < -slack) | (array > largest + slack))
-        if array.dtype.kind == "f":
-            kind, else_ = "floats", ""
-        else:
-            kind = f"integers of {array.dtype} with max_pixel_value={rules.max_pixel_value!r}"
-            else_ = ", or give it as max_pixel_value=..."
+        kind = f"integers of {array.dtype} with max_pixel_value={rules.max_pixel_value!r}"
         raise ValueError(
-            f"{bad} has pixels in {low:.6g}..{high:.6g}: {kind} must lie in 0..{largest:.6g}; "
-            f"divide by the highest value that your images can have{else_}"
+            f"{bad} has pixels in {low:.6g}..{high:.6g}: "
+            f"{'floats' if array.dtype.kind == 'f' else kind} must lie in 0..{largest:.6g}; "
+            + _remedy(array.dtype, has_negative=low < -slack)
         )
 
 
-def is_dark(high: float, dtype: np.dtype, rules: PixelRules) -> bool:
-    """Tell whether the highest of many integer pixels looks like white on another scale."""
-    return (
-        dtype.kind in "ui"
-        and rules.max_pixel_value is None
-        and 0 < high <= rules.max_value_of(dtype) / 15
-    )
+def _remedy(dtype: np.dtype, *, has_negative: bool) -> str:
+    """Say what to do about pixels out of range."""
+    if has_negative:
+        return (
+            "undo a normalisation, as X * std + mean, or (X + 1) / 2 for -1..1; map other values, "
+            "such as Hounsfield units, from a range low..high that is the same for all images, as "
+            "np.clip((X - low) / (high - low), 0, 1)"
+        )
+    remedy = "divide by the highest value that your images can have"
+    return remedy if dtype.kind == "f" else remedy + ", or give it as max_pixel_value=..."
 
 
 def channel_axis(shape: tuple[int, ...], where: str, rules: PixelRules) -> int | None:
-    """Tell which axis of one image holds channels; where two could, it is the last."""
+    """Find the axis of one image that holds channels; where two could, it is the last."""
     wanted = IMAGE_CHANNELS if rules.n_channels is None else (rules.n_channels,)
     if len(shape) == 2 and 1 in wanted:
         return None
@@ -80,7 +112,7 @@ def channel_axis(shape: tuple[int, ...], where: str, rules: PixelRules) -> int |
 
 
 def count_channels(shape: tuple[int, ...], n_channels: int | None) -> int | None:
-    """Tell how many channels images have that are neither grey, RGB nor RGBA, else None.
+    """Count the channels of images that are neither grey, RGB nor RGBA; else return None.
 
     Where neither the first nor the last axis has 1, 3 or 4, the shorter one of them holds
     the channels.
@@ -93,40 +125,28 @@ def count_channels(shape: tuple[int, ...], n_channels: int | None) -> int | None
     return min(first, last) if min(first, last) < height else None
 
 
-def to_picture(pixels: np.ndarray, axis: int | None, rules: PixelRules) -> Tensor:
-    """Turn checked pixels into a (C, H, W) tensor: uint8 where 8 bits hold them, else float32."""
-    largest = rules.max_value_of(pixels.dtype)
-    if pixels.dtype.kind == "b":
-        pixels, largest = pixels.astype(np.uint8) * 255, 255
-    if axis is None:
-        pixels = pixels[None]
-    elif axis == 2:
-        pixels = pixels.transpose(2, 0, 1)
-    if pixels.dtype.kind in "ui" and largest == 255:
-        picture = torch.from_numpy(_writeable(pixels, np.uint8))
-    else:
-        picture = torch.from_numpy(_writeable(pixels, np.float32))
-        picture = (picture / largest).clamp(0, 1)
-    return picture if rules.n_channels is not None or len(picture) != 4 else on_white(picture)
+def has_no_colour(image: Tensor) -> bool:
+    """Check whether all channels of an image (C, H, W) are the same."""
+    return all(torch.equal(image[0], channel) for channel in image[1:])
 
 
-def on_white(picture: Tensor) -> Tensor:
-    """Lay a (4, H, W) picture with alpha on white paper."""
-    colour, alpha = picture[:3], picture[3:]
-    if picture.dtype != torch.uint8:
+def on_white(image: Tensor) -> Tensor:
+    """Blend a (4, H, W) image with alpha onto white."""
+    colour, alpha = image[:3], image[3:]
+    if image.dtype != torch.uint8:
         return colour * alpha + (1 - alpha)
     blended = colour.int() * alpha + 255 * (255 - alpha.int())
     return ((blended + 127) // 255).to(torch.uint8)
 
 
-def as_float(picture: Tensor, into: Tensor | None = None) -> Tensor:
+def as_float(image: Tensor, into: Tensor | None = None) -> Tensor:
     """Return pixels as float32 in 0..1, in the order in memory of their axes, perhaps ``into``."""
     if into is None:
-        if picture.dtype != torch.uint8:
-            return picture.contiguous()
-        into = torch.empty(picture.shape, dtype=torch.float32, device=picture.device)
-    into.copy_(picture)
-    return into.div_(255) if picture.dtype == torch.uint8 else into
+        if image.dtype != torch.uint8:
+            return image.contiguous()
+        into = torch.empty(image.shape, dtype=torch.float32, device=image.device)
+    into.copy_(image)
+    return into.div_(255) if image.dtype == torch.uint8 else into
 
 
 def _first(array: np.ndarray, where: str, bad: np.ndarray) -> str:

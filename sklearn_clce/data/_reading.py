@@ -7,30 +7,30 @@ import os
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
 import numpy as np
-from torch import Tensor
 
 from .._checks import to_numpy
-from ._pixels import PixelRules, channel_axis, check_pixels, to_picture
+from ._pixels import PixelRules, Pixels, channel_axis, check_pixels
 
-# A picture is decoded at twice the size that is needed, as Pillow's thumbnails are: the
+# An image is decoded at twice the size that is needed, as Pillow's thumbnails are: the
 # difference to all of its pixels can't be seen after it is resized.
 GAP = 2
-N_SHOWN = 16  # of bytes that are no image: enough of a path, or of a page that was not found
+N_SHOWN = 16  # of bytes that are not an image: enough of a path, or of a page that was not found
 DEEP_WHITE = 65535  # of Pillow's integer modes, I and I;16
 ORIENTATION_TAG = 0x0112
 FAILURE = "_sklearn_clce_failure"  # attribute of a PIL image that could not be decoded
-GREY_INTEGERS = ("L", "I", "I;16", "I;16B", "I;16L")  # Pillow's modes
+GREY_MODES = ("L", "I", "I;16", "I;16B", "I;16L")  # of Pillow, with integers
 
 _file_lock = threading.Lock()
-_image_locks = tuple(threading.Lock() for _ in range(64))  # each of some images of the user's
+_image_locks = tuple(threading.Lock() for _ in range(64))  # each for some of the user's images
 
 
-def read_picture(item: Any, where: str, rules: PixelRules, at_least: int | None = None) -> Tensor:
-    """Decode an image to (C, H, W), uint8 or float32.
+def read_pixels(item: Any, where: str, rules: PixelRules, at_least: int | None = None) -> Pixels:
+    """Read an image of any kind.
 
     With ``at_least`` a file of many more pixels may come smaller, with at least this
     many on its shorter side.
@@ -41,14 +41,14 @@ def read_picture(item: Any, where: str, rules: PixelRules, at_least: int | None 
             f"{where} is {type(item).__name__}: a path, bytes, a PIL image or an array is required"
         )
     with decoding(where, item):
-        pixels, rules = _pixels_of(item, where, rules, at_least)
-    axis = channel_axis(pixels.shape, where, rules)
-    check_pixels(pixels[None], where, rules)
-    return to_picture(pixels, axis, rules)
+        pixels = _numbers_of(item, rules, at_least)
+    axis = channel_axis(pixels.array.shape, where, pixels.rules)
+    check_pixels(pixels.array[None], where, pixels.rules)
+    return replace(pixels, axis=axis)
 
 
 def unwrap_sample(item: Any) -> Any:
-    """Take an image out of what holds it: a sample (image, label), or bytes beside a path."""
+    """Take an image out of what holds it: a sample (image, label), or a dict of bytes and path."""
     if isinstance(item, (tuple, list)) and item and not _holds_numbers(item):
         item = item[0]
     if isinstance(item, Mapping) and item.keys() & {"bytes", "path"}:
@@ -58,7 +58,7 @@ def unwrap_sample(item: Any) -> Any:
 
 
 def name_of(item: Any) -> str:
-    """Name an image in a message: its path, else its kind, and where that is bytes the first."""
+    """Name an image in a message: by its path, its first bytes, or else its kind."""
     if isinstance(item, (str, os.PathLike)):
         return repr(str(os.fspath(item)))
     if isinstance(item, (bytes, bytearray)) and item:
@@ -68,7 +68,7 @@ def name_of(item: Any) -> str:
 
 @contextmanager
 def decoding(where: str, item: Any) -> Iterator[None]:
-    """Turn whatever a decoder raises into one error that names place and file."""
+    """Turn any error of a decoder into one that names place and file."""
     try:
         yield
     except MemoryError:
@@ -85,7 +85,7 @@ def decoding(where: str, item: Any) -> Iterator[None]:
 
 
 def is_image(item: Any) -> bool:
-    """Tell whether an item is of a kind that can be read as an image."""
+    """Check whether an item is of a kind that can be read as an image."""
     if _is_encoded(item):
         return True
     # of the type, for a PIL image would decode itself to show its own
@@ -102,7 +102,7 @@ def _holds_numbers(item: Any) -> bool:
 
 
 def _is_encoded(item: Any) -> bool:
-    """Tell a path, bytes or an open file."""
+    """Check for a path, bytes or an open file."""
     kinds = (str, os.PathLike, bytes, bytearray, memoryview)
     return isinstance(item, kinds) or hasattr(item, "read")
 
@@ -112,7 +112,7 @@ def _opened(item: Any) -> Iterator[Any]:
     """Open a path, bytes or a file as a PIL image, of which only the header is read."""
     from PIL import Image
 
-    if isinstance(item, Image.Image):
+    if _is_pil(item):
         yield item
         return
     if isinstance(item, (bytes, bytearray, memoryview)):
@@ -125,41 +125,40 @@ def _opened(item: Any) -> Iterator[Any]:
         yield image
 
 
-def _pixels_of(
-    item: Any, where: str, rules: PixelRules, at_least: int | None
-) -> tuple[np.ndarray, PixelRules]:
-    """Return pixels of an item, and how they are to be read."""
+def _numbers_of(item: Any, rules: PixelRules, at_least: int | None) -> Pixels:
+    """Return the numbers of an item, whose channels have not been found yet."""
+    if _is_encoded(item) or _is_pil(item):
+        with _opened(item) as image:
+            is_white_known = not _holds_grey_integers(image)
+            is_ours = image is not item
+            has_pages = is_ours and image.format == "TIFF" and image.is_animated
+            array, rules = _decode(image, rules, at_least, ours=is_ours)
+            return Pixels(array, None, rules, is_white_known, has_pages)
+    if isinstance(item, np.ma.MaskedArray):
+        raise TypeError("it is masked, and pixels must all be there: pass item.filled(0)")
+    return Pixels(np.asarray(to_numpy(item)), None, rules)
+
+
+def may_be_dark(item: Any) -> bool:
+    """Check, without decoding it, whether an image holds integers whose white is not known."""
+    if hasattr(item, "dtype"):
+        return np.asarray(to_numpy(item)).dtype.kind in "ui"
+    with _opened(item) as image:
+        return _holds_grey_integers(image)
+
+
+def _is_pil(item: Any) -> bool:
     from PIL import Image
 
-    if isinstance(item, Image.Image):
-        return _decode(item, rules, at_least, ours=False)
-    if _is_encoded(item):
-        with _opened(item) as image:
-            return _decode(image, rules, at_least)
-    if isinstance(item, np.ma.MaskedArray):
-        raise TypeError("it is masked, and pixels must all be there: hand in item.filled(0)")
-    return np.asarray(to_numpy(item)), rules
+    return isinstance(item, Image.Image)
 
 
-def grey_integers(item: Any) -> np.ndarray | None:
-    """Return the integers of an array, or of a grey picture; else None."""
-    item = unwrap_sample(item)
-    if hasattr(item, "dtype"):
-        pixels = np.asarray(to_numpy(item))
-    else:
-        with _opened(item) as image:
-            if image.mode not in GREY_INTEGERS or image.has_transparency_data:
-                return None
-            with _turn_of(image):
-                _load(image)
-            pixels = np.asarray(image)
-            if image.mode == "I":
-                pixels = pixels.clip(0, DEEP_WHITE).astype(np.uint16)  # as it is read
-    return pixels if pixels.dtype.kind in "ui" and pixels.size else None
+def _holds_grey_integers(image: Any) -> bool:
+    return image.mode in GREY_MODES and not image.has_transparency_data
 
 
 def _content(file: Any) -> bytes:
-    """Read a file from its beginning, however often and from whichever thread it is asked for."""
+    """Read a file from its beginning, however often and from whichever thread."""
     with _file_lock:
         file.seek(0)
         return file.read()
@@ -184,33 +183,52 @@ def _load(image: Any) -> None:
 def _decode(
     image: Any, rules: PixelRules, at_least: int | None, *, ours: bool = True
 ) -> tuple[np.ndarray, PixelRules]:
-    """Decode a PIL image, turned as its EXIF tag says; grey stays grey, alpha becomes white."""
+    """Decode a PIL image, turned as its EXIF tag says; grey stays grey, alpha becomes white.
+
+    ``ours``: it was opened here, and not by the user.
+    """
     if at_least is not None and ours:
         image.draft(None, (GAP * at_least, GAP * at_least))
     with nullcontext() if ours else _turn_of(image):
         _load(image)
         orientation = _orientation(image)  # only now: some readers have turned it themselves
     if image.mode.startswith("I"):
-        rules = PixelRules(rules.max_pixel_value or DEEP_WHITE, rules.n_channels)
-    elif rules.n_channels == len(image.getbands()):
-        pass  # bands, of which none is alpha
-    elif image.has_transparency_data:
-        image = _on_white(image)
-    elif image.mode not in ("L", "F", "RGB"):  # converted, RGB would be copied
-        image = image.convert("RGB")
+        white = rules.max_pixel_value or DEEP_WHITE
+        array = _integers_of(_turned(image, orientation), white)
+        return array, PixelRules(white, rules.n_channels)
+    image = _without_alpha(image, rules)
     if at_least is not None and image.mode in ("L", "RGB"):
         factor = min(image.size) // (GAP * at_least)
         image = image.reduce(factor) if factor > 1 else image
     return np.asarray(_turned(image, orientation)), rules
 
 
+def _integers_of(image: Any, white: float) -> np.ndarray:
+    """Return more than 8 bits of grey; one value may mark transparent pixels."""
+    array = np.asarray(image)
+    transparent = image.info.get("transparency")
+    if transparent is None:
+        return array
+    return np.where(array == transparent, white, array).astype(array.dtype)
+
+
+def _without_alpha(image: Any, rules: PixelRules) -> Any:
+    """Convert an image of 8 bits to grey or RGB, unless all of its bands are kept."""
+    if rules.n_channels == len(image.getbands()):
+        return image
+    if image.has_transparency_data:
+        return _on_white(image)
+    # converted, RGB would be copied
+    return image if image.mode in ("L", "F", "RGB") else image.convert("RGB")
+
+
 def _on_white(image: Any) -> Any:
     from PIL import Image
 
     image = image.convert("RGBA")
-    paper = Image.new("RGB", image.size, "white")
-    paper.paste(image, mask=image.getchannel("A"))
-    return paper
+    background = Image.new("RGB", image.size, "white")
+    background.paste(image, mask=image.getchannel("A"))
+    return background
 
 
 def _orientation(image: Any) -> int:

@@ -5,26 +5,15 @@ from __future__ import annotations
 import os
 import warnings
 from abc import abstractmethod
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from torch import Tensor
 
-from ._pixels import (
-    PixelRules,
-    as_float,
-    channel_axis,
-    check_pixels,
-    count_channels,
-    is_dark,
-    to_picture,
-)
-from ._reading import decoding, grey_integers, is_image, name_of, read_picture, unwrap_sample
-
-PEEK_SIZE = 64  # pixels of the shorter side of a picture that is only looked at
-N_SAMPLED = 32  # images, spread over all, that speak for the others
-N_PEEKED = 8  # of them, where each look is a reading
+from ._peek import PEEK_SIZE, Look, Numbers, highest_of, look_at, sampled_indices, warn_if_all_dark
+from ._pixels import PixelRules, Pixels, as_float, channel_axis, check_pixels, count_channels
+from ._reading import decoding, is_image, may_be_dark, name_of, read_pixels, unwrap_sample
 
 
 class Images(Sequence[Tensor]):
@@ -33,21 +22,32 @@ class Images(Sequence[Tensor]):
     flattened = False
     is_thread_safe = True
     is_stochastic = False  # from one reading to the next, as where a Dataset draws at random
-    size: tuple[int, int] | None = None  # height and width of decoded pictures in memory
+    size: tuple[int, int] | None = None  # height and width of decoded images in memory
 
     def __init__(self, rules: PixelRules) -> None:
         self.rules = rules
+        self._looks: dict[int, Look] = {}
 
     def __getitem__(self, index: int) -> Tensor:  # type: ignore[override]
-        return as_float(self.picture(index))
+        return as_float(self.decode(index))
 
     @abstractmethod
-    def picture(self, index: int, at_least: int | None = None) -> Tensor:
-        """Decode an image to (C, H, W), uint8 or float32; see :func:`read_picture`."""
+    def pixels(self, index: int, at_least: int | None = None) -> Pixels:
+        """Read an image; see :func:`read_pixels`."""
 
-    def pictures(self, indices: Sequence[int], at_least: int | None = None) -> list[Tensor]:
+    def decode(self, index: int, at_least: int | None = None) -> Tensor:
+        """Decode an image to (C, H, W), uint8 or float32; see :func:`read_pixels`."""
+        return self.pixels(index, at_least).to_image()
+
+    def decode_many(self, indices: Sequence[int], at_least: int | None = None) -> list[Tensor]:
         """Decode several images."""
-        return [self.picture(index, at_least) for index in indices]
+        return [self.decode(index, at_least) for index in indices]
+
+    def look(self, index: int, at_least: int | None = PEEK_SIZE) -> Look:
+        """Decode an image, once for all questions before a fit."""
+        if index not in self._looks:
+            self._looks[index] = look_at(self.pixels(index, at_least))
+        return self._looks[index]
 
     @property
     def n_channels(self) -> int | None:
@@ -55,16 +55,18 @@ class Images(Sequence[Tensor]):
         return self.rules.n_channels
 
     @property
-    def in_grey(self) -> bool:
-        """Whether all of a few images, spread over all, have one channel."""
-        return all(
-            len(self.picture(index, PEEK_SIZE)) == 1
-            for index in evenly_spaced_indices(len(self), N_PEEKED)
-        )
+    def has_one_channel(self) -> bool:
+        """Whether all of the images that are looked at have one channel."""
+        return all(self.look(index).n_channels == 1 for index in sampled_indices(len(self)))
+
+    @property
+    def is_grey(self) -> bool:
+        """Whether all of the images that are looked at are without colour."""
+        return all(self.look(index).is_grey for index in sampled_indices(len(self)))
 
     @property
     def layout(self) -> str:
-        """What tells how equal numbers or files become different pictures."""
+        """How equal numbers or files become different images."""
         return f"{self.rules} alpha on white"
 
 
@@ -80,27 +82,25 @@ class ArrayImages(Images):
         rules = rules or PixelRules()
         self.flattened = array.ndim == 2
         array = _with_image_shape(array, image_shape)
-        super().__init__(
-            PixelRules(rules.max_pixel_value, count_channels(array.shape[1:], rules.n_channels))
-        )
-        self.axis = channel_axis(array.shape[1:], "X", _asked(rules, self.rules))
+        rules, self.axis = _rules_and_axis(array.shape[1:], rules)
+        super().__init__(rules)
         check_pixels(array, "X", self.rules)
         self.array = array
         sides = [side for axis, side in enumerate(array.shape[1:]) if axis != self.axis]
         self.size = (sides[0], sides[1])
-        if array.dtype.kind in "ui":
-            _warn_if_dark(array.max(), array.dtype, self.rules)
+        if array.dtype.kind in "ui" and rules.max_pixel_value is None:
+            warn_if_all_dark([highest_of(array, rules.max_value_of(array.dtype))])
 
     def __len__(self) -> int:
         return len(self.array)
 
-    def picture(self, index: int, at_least: int | None = None) -> Tensor:
-        """Return an image as (C, H, W); it has been decoded already."""
-        return to_picture(self.array[index], self.axis, self.rules)
+    def pixels(self, index: int, at_least: int | None = None) -> Pixels:
+        """Return an image."""
+        return Pixels(self.array[index], self.axis, self.rules)
 
     @property
     def layout(self) -> str:
-        """What tells how equal numbers become different pictures."""
+        """How equal numbers become different images."""
         return f"channels: axis {self.axis} {super().layout}"
 
 
@@ -116,36 +116,40 @@ class StoredImages(Images):
                 f"X of shape {array.shape}: images in a file are (n, H, W), (n, H, W, C) or "
                 "(n, C, H, W); load other arrays into memory, as X[:]"
             )
-        super().__init__(
-            PixelRules(rules.max_pixel_value, count_channels(array.shape[1:], rules.n_channels))
-        )
-        self.axis = channel_axis(array.shape[1:], "X", _asked(rules, self.rules))
+        rules, self.axis = _rules_and_axis(array.shape[1:], rules)
+        super().__init__(rules)
         self.array = array
-        if array.dtype.kind in "ui":
-            _warn_if_all_dark(
-                array.__getitem__, evenly_spaced_indices(len(self), N_PEEKED), self.rules
-            )
+        if array.dtype.kind in "ui" and rules.max_pixel_value is None:
+            warn_if_all_dark(self.look(index).numbers for index in sampled_indices(len(self)))
 
     def __len__(self) -> int:
         return self.array.shape[0]
 
-    def picture(self, index: int, at_least: int | None = None) -> Tensor:
-        """Read one image as (C, H, W)."""
+    def pixels(self, index: int, at_least: int | None = None) -> Pixels:
+        """Read one image."""
         if not -len(self) <= index < len(self):
             raise IndexError(index)
-        return self.pictures([index])[0]
+        index = int(index) % len(self)
+        return self._read([index])[index]
 
-    def pictures(self, indices: Sequence[int], at_least: int | None = None) -> list[Tensor]:
+    def decode_many(self, indices: Sequence[int], at_least: int | None = None) -> list[Tensor]:
         """Read several images in one slice of the file for each run of neighbours."""
-        pictures: dict[int, Tensor] = {}
-        for run in _runs(sorted({int(index) % len(self) for index in indices})):
-            where = f"X[{run[0]}]"
-            with decoding(where, self.array):
-                block = np.asarray(self.array[run[0] : run[-1] + 1])
-            for index, pixels in zip(run, block, strict=True):
-                check_pixels(pixels[None], f"X[{index}]", self.rules)
-                pictures[index] = to_picture(pixels, self.axis, self.rules)
-        return [pictures[int(index) % len(self)] for index in indices]
+        places = [int(index) % len(self) for index in indices]
+        images: dict[int, Tensor] = {}
+        for run in _runs(sorted(set(places))):
+            images |= {index: pixels.to_image() for index, pixels in self._read(run).items()}
+        return [images[index] for index in places]
+
+    def _read(self, run: list[int]) -> dict[int, Pixels]:
+        """Read neighbours in one slice."""
+        with decoding(f"X[{run[0]}]", self.array):
+            block = np.asarray(self.array[run[0] : run[-1] + 1])
+        for index, array in zip(run, block, strict=True):
+            check_pixels(array[None], f"X[{index}]", self.rules)
+        return {
+            index: Pixels(array, self.axis, self.rules)
+            for index, array in zip(run, block, strict=True)
+        }
 
 
 class ListImages(Images):
@@ -159,15 +163,16 @@ class ListImages(Images):
     ) -> None:
         rules = rules or PixelRules()
         in_memory = isinstance(items, (list, tuple, np.ndarray))
-        self.is_thread_safe, self.is_stochastic = in_memory, not in_memory  # who knows a Dataset
+        self.is_thread_safe, self.is_stochastic = in_memory, not in_memory  # a Dataset may do both
         self.items = items
+        self._has_warned_of_pages = False
         if checked and in_memory:
             _check_present(items)
         first, self.column = _first_sample(items, checked)
         shape = tuple(getattr(unwrap_sample(self.item_of(first)), "shape", ()))
         super().__init__(PixelRules(rules.max_pixel_value, count_channels(shape, rules.n_channels)))
-        looked_at = evenly_spaced_indices(len(items), N_SAMPLED if in_memory else N_PEEKED)
-        _warn_if_all_dark(self.item, looked_at, self.rules)
+        if rules.max_pixel_value is None:
+            warn_if_all_dark(map(self._numbers, sampled_indices(len(items))))
 
     def __len__(self) -> int:
         return len(self.items)
@@ -177,15 +182,33 @@ class ListImages(Images):
         return sample if self.column is None else sample[self.column]
 
     def item(self, index: int) -> Any:
-        """Return an image as it was handed in, without what is beside it."""
+        """Return an image as it was passed, without its label."""
         if not -len(self) <= index < len(self):
             raise IndexError(index)
         with decoding(f"X[{index}]", self.items):
             return unwrap_sample(self.item_of(self.items[index]))
 
-    def picture(self, index: int, at_least: int | None = None) -> Tensor:
-        """Decode an image to (C, H, W)."""
-        return read_picture(self.item(index), f"X[{index}]", self.rules, at_least)
+    def pixels(self, index: int, at_least: int | None = None) -> Pixels:
+        """Read an image."""
+        pixels = read_pixels(self.item(index), f"X[{index}]", self.rules, at_least)
+        if pixels.has_more_pages and not self._has_warned_of_pages:
+            warnings.warn(
+                f"X[{index}] is a file of several pages, of which only the first is read: save "
+                "each page as a file of its own, or pass the pages as arrays",
+                UserWarning,
+                stacklevel=2,
+            )
+            self._has_warned_of_pages = True
+        return pixels
+
+    def _numbers(self, index: int) -> Numbers | None:
+        """Look at all pixels of an image, unless the header of its file shows that it has colour.
+
+        What a Dataset gives has been decoded already, and is not read twice.
+        """
+        if self.is_stochastic or may_be_dark(self.item(index)):
+            return self.look(index, None).numbers
+        return None
 
 
 class PartOfImages(Images):
@@ -202,23 +225,23 @@ class PartOfImages(Images):
     def __len__(self) -> int:
         return len(self.indices)
 
-    def picture(self, index: int, at_least: int | None = None) -> Tensor:
-        """Decode an image to (C, H, W)."""
-        return self.images.picture(self.indices[index], at_least)
+    def pixels(self, index: int, at_least: int | None = None) -> Pixels:
+        """Read an image."""
+        return self.images.pixels(self.indices[index], at_least)
 
-    def pictures(self, indices: Sequence[int], at_least: int | None = None) -> list[Tensor]:
+    def look(self, index: int, at_least: int | None = PEEK_SIZE) -> Look:
+        """Decode an image, once for all parts of the images."""
+        return self.images.look(self.indices[index], at_least)
+
+    def decode_many(self, indices: Sequence[int], at_least: int | None = None) -> list[Tensor]:
         """Decode several images."""
-        return self.images.pictures([self.indices[index] for index in indices], at_least)
+        return self.images.decode_many([self.indices[index] for index in indices], at_least)
 
 
-def evenly_spaced_indices(n: int, most: int = N_SAMPLED) -> list[int]:
-    """Return indices, evenly spread over n: of images to look at."""
-    return np.unique(np.linspace(0, n - 1, min(n, most)).astype(int)).tolist()
-
-
-def _asked(rules: PixelRules, found: PixelRules) -> PixelRules:
-    """Return the rule that finds the channels: the one asked for, else the one found."""
-    return rules if rules.n_channels is not None else found
+def _rules_and_axis(shape: tuple[int, ...], rules: PixelRules) -> tuple[PixelRules, int | None]:
+    """Return how images of a shape are read, and their axis of channels."""
+    found = PixelRules(rules.max_pixel_value, count_channels(shape, rules.n_channels))
+    return found, channel_axis(shape, "X", found if rules.n_channels is None else rules)
 
 
 def _runs(indices: list[int]) -> list[list[int]]:
@@ -232,8 +255,8 @@ def _with_image_shape(array: np.ndarray, image_shape: Sequence[int] | None) -> n
         if image_shape is None:
             raise ValueError(
                 f"image_shape=None: X of shape {array.shape} holds flattened images, so the shape "
-                "of one is required, such as image_shape=(8, 8); or hand in X.reshape(n, 8, 8), "
-                "and one grey picture as X[None]"
+                "of one is required, such as image_shape=(8, 8); or pass X.reshape(n, 8, 8), "
+                "and one grey image as X[None]"
             )
         if array.shape[1] != np.prod(image_shape):
             raise ValueError(
@@ -285,7 +308,7 @@ def _why_there_is_no_file(path: str | os.PathLike[str]) -> str:
     if os.path.isdir(path):
         return "; it is a folder"
     if "://" in os.fspath(path):
-        return "; an address is not read: download the picture and hand in the path of the file"
+        return "; addresses are not read: download the image and pass the path of the file"
     return ""
 
 
@@ -298,7 +321,7 @@ def _is_missing(item: Any) -> bool:
 
 
 def _image_column(sample: Any) -> Any:
-    """Find the one column of a sample that is an image; None where the sample is no dict."""
+    """Find the one column of a sample that is an image; None if the sample is not a dict."""
     if not isinstance(sample, Mapping) or sample.keys() & {"bytes", "path"}:
         return None
     found = [name for name, value in sample.items() if _may_be_image(value)]
@@ -317,35 +340,3 @@ def _may_be_image(value: Any) -> bool:
     if isinstance(value, (str, os.PathLike)):
         return os.path.isfile(value)
     return is_image(value) and len(getattr(value, "shape", (0, 0))) >= 2
-
-
-def _warn_if_all_dark(
-    item: Callable[[int], Any], indices: Iterable[int], rules: PixelRules
-) -> None:
-    """Look at items until one is not dark, which is the first as a rule."""
-    if rules.max_pixel_value is not None:
-        return
-    highest, dtype = 0, np.dtype(np.uint8)
-    for index in indices:
-        try:
-            pixels = grey_integers(item(index))
-        except Exception:  # who reads it for its pixels will say what is wrong
-            return
-        if pixels is None:
-            return
-        high, dtype = int(pixels.max()), pixels.dtype
-        if high and not is_dark(high, dtype, rules):
-            return
-        highest = max(highest, high)
-    _warn_if_dark(highest, dtype, rules)
-
-
-def _warn_if_dark(high: float, dtype: np.dtype, rules: PixelRules) -> None:
-    if is_dark(high, dtype, rules):
-        warnings.warn(
-            f"X holds integers ({dtype}) up to {high}, which are nearly black where "
-            f"{rules.max_value_of(dtype)} is white: is {high} white? Then "
-            f"max_pixel_value={high}, or X / {high} where X is an array",
-            UserWarning,
-            stacklevel=5,
-        )

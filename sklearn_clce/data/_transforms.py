@@ -1,4 +1,4 @@
-"""From a picture as it was decoded to what a backbone wants."""
+"""From a decoded image to what a backbone takes, and random changes for training."""
 
 from __future__ import annotations
 
@@ -11,10 +11,13 @@ from torch.nn import functional as F
 
 from ..backbones import BackboneConfig
 
-LONGEST = 2  # times the shorter side; of longer pictures the middle is looked at
-AREA_SHARES = (0.5, 1.0)  # of the picture, that a random crop takes
+LONGEST = 2  # times the shorter side; only the centre of longer images is used
+AREA_SHARES = (0.5, 1.0)  # of the image, that a random crop takes
 ASPECTS = (3 / 4, 4 / 3)
 TRIES = 10
+BRIGHTNESS, CONTRAST = 0.2, 0.2  # up to this much more or less
+GREY_WEIGHTS = (0.299, 0.587, 0.114)
+DEGREES, SHIFT, SCALE = 10, 0.08, 0.1
 
 
 @dataclass(frozen=True)
@@ -36,48 +39,48 @@ class EvaluationTransform:
 
     @property
     def shape(self) -> tuple[int, int, int] | None:
-        """Shape of what a batch stacks; None: each picture has its own."""
+        """Shape of what a batch stacks; None: each image has its own."""
         size = self.config.image_size
         return None if size is None else (self.config.n_channels, size, size)
 
-    def __call__(self, picture: Tensor) -> Tensor:
-        """Transform one picture: picture (C, H, W) -> (n_channels, image_size, image_size)."""
+    def __call__(self, image: Tensor) -> Tensor:
+        """Transform one image: image (C, H, W) -> (n_channels, image_size, image_size)."""
         if self.at_least is not None:
-            picture = self._crop(self._resize(self._middle(picture), self.at_least))
-        return to_channels(picture, self.config.n_channels)
+            image = self._crop(self._resize(self._middle(image), self.at_least))
+        return to_channels(image, self.config.n_channels)
 
-    def finish(self, picture: Tensor, numbers: Tensor | None) -> Tensor:
-        """Return what a batch stacks: the transformed picture."""
-        return picture
+    def finish(self, image: Tensor, numbers: Tensor | None) -> Tensor:
+        """Return what a batch stacks: the transformed image."""
+        return image
 
-    def _middle(self, picture: Tensor) -> Tensor:
-        """Cut the ends of a long picture, which the central crop never sees."""
+    def _middle(self, image: Tensor) -> Tensor:
+        """Cut the ends of a long image, which the central crop never sees."""
         if self.config.crop_mode == "squash":
-            return picture
-        height, width = picture.shape[1:]
+            return image
+        height, width = image.shape[1:]
         longest = LONGEST * min(height, width)
         top, left = (max(0, side - longest) // 2 for side in (height, width))
-        return picture[:, top : height - top, left : width - left]
+        return image[:, top : height - top, left : width - left]
 
-    def _resize(self, picture: Tensor, side: int) -> Tensor:
+    def _resize(self, image: Tensor, side: int) -> Tensor:
         from torchvision.transforms.v2 import InterpolationMode
         from torchvision.transforms.v2.functional import resize
 
         size = [side, side] if self.config.crop_mode == "squash" else [side]
         mode = InterpolationMode(self.config.interpolation)
-        resized = resize(picture, size, interpolation=mode, antialias=True)
+        resized = resize(image, size, interpolation=mode, antialias=True)
         return resized if resized.dtype == torch.uint8 else resized.clamp(0, 1)
 
-    def _crop(self, picture: Tensor) -> Tensor:
+    def _crop(self, image: Tensor) -> Tensor:
         from torchvision.transforms.v2.functional import center_crop
 
-        return center_crop(picture, [self.config.image_size])
+        return center_crop(image, [self.config.image_size])
 
 
 class RandomCrops(EvaluationTransform):
-    """Crops of a picture at random, half of them mirrored.
+    """Crops of an image at random, half of them mirrored.
 
-    They are cut from the whole picture, as far as the evaluation could see it, at the
+    They are cut from the whole image, as far as the evaluation could see it, at the
     resolution that the smallest of them needs. As in torchvision's RandomResizedCrop a
     crop is a share of the area, with an aspect near 1.
     """
@@ -90,60 +93,60 @@ class RandomCrops(EvaluationTransform):
         size = self.config.image_size
         return None if size is None else math.ceil(size / math.sqrt(AREA_SHARES[0]))
 
-    def __call__(self, picture: Tensor) -> Tensor:
-        """Reduce a picture (C, H, W) to what its crops need."""
+    def __call__(self, image: Tensor) -> Tensor:
+        """Reduce an image (C, H, W) to what its crops need."""
         side = self.at_least
         if side is None:
-            return picture
-        picture = self._middle(picture)
-        height, width = picture.shape[1:]
+            return image
+        image = self._middle(image)
+        height, width = image.shape[1:]
         if self.config.crop_mode == "squash":
             size = [min(side, height), min(side, width)]
         else:
             scale = min(1.0, side / math.sqrt(height * width))
             size = [max(1, round(scale * height)), max(1, round(scale * width))]
-        return interpolate(picture, size, self.config.interpolation)
+        return interpolate(image, size, self.config.interpolation)
 
-    def finish(self, picture: Tensor, numbers: Tensor | None) -> Tensor:
+    def finish(self, image: Tensor, numbers: Tensor | None) -> Tensor:
         """Cut one crop, by random numbers in 0..1."""
         assert numbers is not None
-        height, width = picture.shape[1:]
+        height, width = image.shape[1:]
         drawn = numbers.tolist()
         top, left, crop_height, crop_width = _random_box(drawn, height, width)
-        crop = picture[:, top : top + crop_height, left : left + crop_width]
+        crop = image[:, top : top + crop_height, left : left + crop_width]
         size = self.config.image_size
         crop = interpolate(crop, [height, width] if size is None else [size, size], "bilinear")
         crop = to_channels(crop, self.config.n_channels)
         return crop.flip(-1) if drawn[-1] < 0.5 else crop
 
 
-def interpolate(picture: Tensor, size: list[int], mode: str) -> Tensor:
-    """Resize a picture (C, H, W) with antialiasing, uint8 or float32 in 0..1."""
-    if list(picture.shape[1:]) == size:
-        return picture
+def interpolate(image: Tensor, size: list[int], mode: str) -> Tensor:
+    """Resize an image (C, H, W) with antialiasing, uint8 or float32 in 0..1."""
+    if list(image.shape[1:]) == size:
+        return image
     mode = mode if mode in ("bilinear", "bicubic") else "bilinear"
     # a batch of one that torch sees the order in memory of: colours side by side are resized in
     # a quarter of the time
-    batch = picture.permute(1, 2, 0)[None].permute(0, 3, 1, 2)
+    batch = image.permute(1, 2, 0)[None].permute(0, 3, 1, 2)
     resized = F.interpolate(batch, size, mode=mode, antialias=True)[0]
     return resized if resized.dtype == torch.uint8 else resized.clamp(0, 1)
 
 
-def to_channels(picture: Tensor, n_channels: int) -> Tensor:
+def to_channels(image: Tensor, n_channels: int) -> Tensor:
     """Turn grey into RGB, or RGB into grey; other channels must be the backbone's."""
     from torchvision.transforms.v2.functional import grayscale_to_rgb, rgb_to_grayscale
 
-    if len(picture) == n_channels:
-        return picture
-    if {len(picture), n_channels} != {1, 3}:
+    if len(image) == n_channels:
+        return image
+    if {len(image), n_channels} != {1, 3}:
         raise ValueError(
-            f"X holds images of {len(picture)} channels, and the backbone takes {n_channels}"
+            f"X holds images of {len(image)} channels, and the backbone takes {n_channels}"
         )
-    return grayscale_to_rgb(picture) if n_channels == 3 else rgb_to_grayscale(picture)
+    return grayscale_to_rgb(image) if n_channels == 3 else rgb_to_grayscale(image)
 
 
 def _random_box(numbers: list[float], height: int, width: int) -> tuple[int, int, int, int]:
-    """Return top, left, height and width of a crop within a picture."""
+    """Return top, left, height and width of a crop within an image."""
     low, high = map(math.log, ASPECTS)
     for share, aspect in zip(numbers[:TRIES], numbers[TRIES : 2 * TRIES], strict=True):
         area = height * width * (AREA_SHARES[0] + share * (AREA_SHARES[1] - AREA_SHARES[0]))
@@ -151,10 +154,62 @@ def _random_box(numbers: list[float], height: int, width: int) -> tuple[int, int
         crop_width, crop_height = round(math.sqrt(area * aspect)), round(math.sqrt(area / aspect))
         if 0 < crop_width <= width and 0 < crop_height <= height:
             break
-    else:  # a picture too long for any of them: its middle
+    else:  # an image too long for any of them: its middle
         crop_width = min(width, max(1, round(height * ASPECTS[1])))
         crop_height = min(height, max(1, round(width / ASPECTS[0])))
         return (height - crop_height) // 2, (width - crop_width) // 2, crop_height, crop_width
     down, right = numbers[2 * TRIES : 2 * TRIES + 2]
     top, left = int(down * (height - crop_height + 1)), int(right * (width - crop_width + 1))
     return top, left, crop_height, crop_width
+
+
+class Augmentation:
+    """Random changes of each image in a batch, that leave its label as it is.
+
+    Photographs (colour) are changed in brightness and contrast; :class:`RandomCrops`
+    has cropped and mirrored them as they were read. Grey images, such as digits, letters
+    and scans, are turned, moved and scaled a little and never mirrored, because a
+    mirrored letter is another one.
+    """
+
+    def __init__(self, grey: bool) -> None:
+        self.grey = grey
+
+    def __call__(self, images: Tensor) -> Tensor:
+        """Augment a batch of images (n, C, H, W) in 0..1, each on its own, perhaps in place."""
+        return move_a_little(images) if self.grey else change_light(images)
+
+
+def change_light(images: Tensor) -> Tensor:
+    """Change brightness and contrast of each image in a batch (n, C, H, W) in 0..1, in place."""
+    n, n_channels = images.shape[:2]
+    brightness = _sent(_around_one(n, BRIGHTNESS), images.device)  # (n, 1, 1, 1)
+    contrast = _sent(_around_one(n, CONTRAST), images.device)
+    weights = GREY_WEIGHTS if n_channels == 3 else (1 / n_channels,) * n_channels
+    grey = images.mean((2, 3)) @ _sent(torch.tensor(weights), images.device)  # (n,)
+    middle = (1 - contrast) * brightness * grey.view(-1, 1, 1, 1)
+    return images.mul_(contrast * brightness).add_(middle).clamp_(0, 1)
+
+
+def move_a_little(images: Tensor) -> Tensor:
+    """Turn, move and scale each image in a batch (n, C, H, W); what comes in is black."""
+    n, (height, width) = len(images), images.shape[2:]
+    angle = math.radians(DEGREES) * (2 * torch.rand(n) - 1)
+    scale = _around_one(n, SCALE).flatten()
+    shift = 2 * SHIFT * (2 * torch.rand(n, 2) - 1)  # of half a side, which is 1 in a grid
+    cos, sin = angle.cos() / scale, angle.sin() / scale
+    turns = torch.stack([cos, sin * height / width, -sin * width / height, cos], 1).view(n, 2, 2)
+    moves = -turns @ shift[:, :, None]
+    where = _sent(torch.cat([turns, moves], dim=2), images.device)  # (n, 2, 3)
+    grid = F.affine_grid(where, list(images.shape), align_corners=False)
+    return F.grid_sample(images, grid, align_corners=False)
+
+
+def _around_one(n: int, width: float) -> Tensor:
+    """Draw on the CPU, so that a seed means the same on every device: (n, 1, 1, 1)."""
+    return 1 + width * (2 * torch.rand(n, 1, 1, 1) - 1)
+
+
+def _sent(values: Tensor, device: torch.device) -> Tensor:
+    """Send values to a device without waiting until they are there."""
+    return values.to(device, non_blocking=True)

@@ -1,4 +1,4 @@
-"""A folder for each class: nothing is left out in silence; a check finds what can't be read."""
+"""A folder for each class: nothing is left out silently; a check finds files that can't be read."""
 
 import os
 from pathlib import Path
@@ -36,7 +36,7 @@ def test_every_suffix_that_pillow_reads_is_an_image(tmp_path):
     assert labels.tolist() == sorted(suffixes)
 
 
-def test_files_that_are_passed_over_are_counted(tmp_path):
+def test_files_that_are_left_out_are_counted(tmp_path):
     make_folder(
         tmp_path,
         [
@@ -51,22 +51,22 @@ def test_files_that_are_passed_over_are_counted(tmp_path):
         ],
     )
     message = (
-        r"passed over 6 files .*: a: 2 \.heic, 1 \.txt; b: 1 \.mpg, 1 without a suffix; "
-        r".* itself, beside the classes: 1 \.png"
+        r"left out 6 files .*: a: 2 \.heic, 1 \.txt; b: 1 \.mpg, 1 without a suffix; "
+        r".* itself, next to the classes: 1 \.png"
     )
     with pytest.warns(UserWarning, match=message):
         paths, _ = load_image_folder(tmp_path)
     assert names_of(paths, tmp_path) == ["a/1.png", "b/1.png"]
 
 
-def test_a_class_without_an_image_is_an_error(tmp_path):
+def test_class_without_an_image_is_an_error(tmp_path):
     make_folder(tmp_path, ["a/1.png", "b/1.heic", "b/2.heic", "c/.hidden.png"])
     message = r"\('b' holds 2 \.heic; 'c' holds nothing\); convert its files"
     with pytest.raises(ValueError, match=message):
         load_image_folder(tmp_path)
 
 
-def test_a_folder_named_like_a_picture_is_none(tmp_path):
+def test_folder_named_like_an_image_is_a_folder(tmp_path):
     make_folder(tmp_path, ["a/frames.jpg/1.png", "b/1.png"])
     paths, labels = load_image_folder(tmp_path)
     assert names_of(paths, tmp_path) == ["a/frames.jpg/1.png", "b/1.png"]
@@ -89,8 +89,44 @@ def test_linked_folders_are_entered_once(tmp_path):
     assert labels.tolist() == ["a"] * 3 + ["b"] + ["c"] * 2
 
 
+@pytest.mark.skipif(os.name == "nt", reason="links need rights there")
+@pytest.mark.parametrize("target", ["data", "data/b", "data/b/sub", "."])
+def test_link_to_other_classes_is_not_followed(target, tmp_path):
+    make_folder(tmp_path, ["data/a/1.png", "data/b/sub/2.png", "3.png"])
+    (tmp_path / "data/a/link").symlink_to(tmp_path / target)
+    paths, labels = load_image_folder(tmp_path / "data")
+    assert names_of(paths, tmp_path / "data") == ["a/1.png", "b/sub/2.png"]
+    assert labels.tolist() == ["a", "b"]
+
+
+@pytest.mark.skipif(os.name == "nt", reason="links need rights there")
+def test_link_to_all_classes_is_not_a_class(tmp_path):
+    make_folder(tmp_path, ["a/1.png", "b/2.png"])
+    (tmp_path / "up").symlink_to(tmp_path)
+    with pytest.raises(ValueError, match=r"a class has no image .*'up' holds nothing"):
+        load_image_folder(tmp_path)
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="there are no pipes")
+def test_pipe_named_like_an_image_is_left_out(tmp_path):
+    make_folder(tmp_path, ["a/1.png"])
+    os.mkfifo(tmp_path / "a/pipe.png")
+    (tmp_path / "a/lost.png").symlink_to(tmp_path / "nowhere.png")
+    with pytest.warns(UserWarning, match="left out 1 files .*: a: 1 pipe or device$"):
+        paths, _ = load_image_folder(tmp_path)
+    assert names_of(paths, tmp_path) == ["a/1.png", "a/lost.png"]  # an error names a lost one
+
+
+def test_files_of_systems_are_left_out(tmp_path):
+    names = ["__MACOSX/a/._1.png", "@eaDir/1.png", "a/@eaDir/1.png", "a/Thumbs.db", ".DS_Store"]
+    make_folder(tmp_path, ["a/1.png", *names])
+    paths, labels = load_image_folder(tmp_path)
+    assert names_of(paths, tmp_path) == ["a/1.png"]
+    assert labels.tolist() == ["a"]
+
+
 @pytest.mark.parametrize("parts", [["train", "val", "test"], ["Training", "Testing"], ["train"]])
-def test_parts_of_a_data_set_are_no_classes(parts, tmp_path):
+def test_parts_of_a_data_set_are_not_classes(parts, tmp_path):
     make_folder(tmp_path, [f"{part}/{name}/1.png" for part in parts for name in "ab"])
     message = f"holds the parts {', '.join(sorted(parts))} of a data set and not its classes"
     with pytest.raises(ValueError, match=message) as caught:
@@ -100,7 +136,7 @@ def test_parts_of_a_data_set_are_no_classes(parts, tmp_path):
         assert line in str(caught.value)
 
 
-def test_a_class_may_be_called_train(tmp_path):
+def test_class_may_be_called_train(tmp_path):
     make_folder(tmp_path, ["train/front/1.png", "car/1.png"])
     assert load_image_folder(tmp_path)[1].tolist() == ["car", "train"]
 
@@ -113,7 +149,7 @@ def test_load_image_folder_errors(tmp_path):
         load_image_folder(tmp_path)
 
 
-def test_a_folder_that_cannot_be_listed_is_an_error(tmp_path, monkeypatch):
+def test_folder_that_cannot_be_listed_is_an_error(tmp_path, monkeypatch):
     make_folder(tmp_path, ["a/1.png", "a/closed/2.png", "b/1.png"])
     scandir = os.scandir
 
@@ -150,7 +186,7 @@ def test_find_unreadable_finds_all_at_once(good_and_bad, capsys, monkeypatch):
     assert "".join(capsys.readouterr()) == ""
 
 
-def test_fit_without_what_cannot_be_read(good_and_bad, tiny_backbone, colour_labels):
+def test_fit_without_unreadable_files(good_and_bad, tiny_backbone, colour_labels):
     bad = list(find_unreadable(good_and_bad, verbose=0))
     X, y = np.delete(good_and_bad, bad), np.delete(colour_labels[:8], bad)
     clf = CLCEClassifier(tiny_backbone, max_epochs=1, weight=0, random_state=0).fit(X, y)
@@ -166,7 +202,7 @@ def test_fit_without_what_cannot_be_read(good_and_bad, tiny_backbone, colour_lab
         (np.full((2, 64), 4095, np.int32), {"image_shape": (8, 8), "max_pixel_value": 4095}),
     ],
 )
-def test_find_unreadable_reads_as_the_classifier_is_told_to(X, options):
+def test_find_unreadable_takes_the_parameters_of_the_classifier(X, options):
     is_bad = [image.shape[-1] == 3 for image in X]  # where five channels are required
     assert list(find_unreadable(X, verbose=0, **options)) == np.flatnonzero(is_bad).tolist()
 

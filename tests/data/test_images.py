@@ -1,4 +1,4 @@
-"""Every kind of image gives the same tensor; what is no image gives one clear error."""
+"""Every kind of image gives the same tensor; anything else gives one clear error."""
 
 import pickle
 from io import BytesIO
@@ -19,7 +19,7 @@ from sklearn_clce.data import EvaluationTransform, LabelledFeatures, LabelledIma
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_every_kind_gives_the_same_images(kind, colour_images, tmp_path):
+def test_kinds_give_the_same_images(kind, colour_images, tmp_path):
     expected = as_images(colour_images)
     images = as_images(KINDS[kind](colour_images, tmp_path))
     assert len(images) == len(expected)
@@ -101,14 +101,14 @@ def test_grey_images(kind, tmp_path):
     assert torch.equal(torch.cat(list(images)), expected)
 
 
-def test_where_both_axes_could_be_channels_the_last_one_is():
+def test_last_axis_holds_channels_where_both_could():
     X = np.zeros((2, 1, 5, 3), np.uint8)
     assert as_images(X)[0].shape == (3, 1, 5)
 
 
-def test_pictures_of_different_sizes(photos):
-    pictures = [photos[0], photos[1][:100, :50], Image.fromarray(photos[0][:, :, 0])]
-    assert [tuple(image.shape) for image in as_images(pictures)] == [
+def test_images_of_different_sizes(photos):
+    X = [photos[0], photos[1][:100, :50], Image.fromarray(photos[0][:, :, 0])]
+    assert [tuple(image.shape) for image in as_images(X)] == [
         (3, 427, 640),
         (3, 100, 50),
         (1, 427, 640),
@@ -119,9 +119,9 @@ def test_pictures_of_different_sizes(photos):
 def test_temporary_files(make, colour_images):
     with make() as file:
         Image.fromarray(colour_images[0]).save(file, "PNG")
-        expected = as_images(colour_images).picture(0)
+        expected = as_images(colour_images).decode(0)
         for X in ([file], DictDataset([{"id": 3, "image": file}])):
-            assert torch.equal(as_images(X).picture(0), expected)
+            assert torch.equal(as_images(X).decode(0), expected)
 
 
 def test_files_are_read_only_when_asked_for(colour_images, tmp_path):
@@ -161,14 +161,14 @@ def bad_pixel(value, dtype=np.float64):
         (3, TypeError, "X is int"),
         (np.str_("a.png"), TypeError, "X='a.png' is one path"),
         (Path("a.png"), TypeError, "X='a.png' is one path"),
-        (Image.new("L", (8, 8)), TypeError, r"X is one picture \(Image\): hand in a list, \[X\]"),
-        (b"bytes", TypeError, r"X is one picture \(bytes\)"),
-        (BytesIO(), TypeError, r"X is one picture \(BytesIO\)"),
-        ({"bytes": b"", "path": "a"}, TypeError, r"X is one picture \(dict\)"),
+        (Image.new("L", (8, 8)), TypeError, r"X is one image \(Image\): pass a list, \[X\]"),
+        (b"bytes", TypeError, r"X is one image \(bytes\)"),
+        (BytesIO(), TypeError, r"X is one image \(BytesIO\)"),
+        ({"bytes": b"", "path": "a"}, TypeError, r"X is one image \(dict\)"),
         ({"image": []}, TypeError, "X is dict"),
-        (np.zeros((20, 30, 3)), ValueError, r"\(20, 30, 3\) is one picture: hand in X\[None\]"),
-        (torch.zeros(20, 30, 4), ValueError, r"\(20, 30, 4\) is one picture"),
-        (np.zeros((8, 8)), ValueError, r"one grey picture as X\[None\]"),
+        (np.zeros((20, 30, 3)), ValueError, r"\(20, 30, 3\) is one image: pass X\[None\]"),
+        (torch.zeros(20, 30, 4), ValueError, r"\(20, 30, 4\) is one image"),
+        (np.zeros((8, 8)), ValueError, r"one grey image as X\[None\]"),
         (np.array(3), ValueError, "a single value"),
         (np.ma.masked_array(np.zeros((4, 8, 8)), False), TypeError, r"masked .* X.filled\(0\)"),
         (["a.png", None], ValueError, r"X\[1\] is missing \(None\).* 1 of 2 have none"),
@@ -178,7 +178,7 @@ def bad_pixel(value, dtype=np.float64):
         (
             pd.DataFrame({"path": ["a.png"], "label": ["cat"]}),
             ValueError,
-            r"columns \['path', 'label'\]: hand in .*, X=df\['path'\]",
+            r"columns \['path', 'label'\]: pass .*, X=df\['path'\]",
         ),
         (DictDataset([{"id": 1}]), ValueError, r"columns \['id'\], of which none can be images"),
         (
@@ -210,7 +210,7 @@ def bad_pixel(value, dtype=np.float64):
         ),
     ],
 )
-def test_what_is_no_image(X, error, message):
+def test_errors_of_other_input(X, error, message):
     with pytest.raises(error, match=message):
         list(as_images(X))
 
@@ -225,6 +225,22 @@ def test_what_is_no_image(X, error, message):
 def test_image_shape_that_does_not_fit(X, image_shape, message):
     with pytest.raises(ValueError, match=message):
         as_images(X, image_shape=image_shape)
+
+
+@pytest.mark.parametrize("kind", ["array", "list", "h5py"])
+def test_negative_pixels_name_a_remedy_that_helps(kind, tmp_path):
+    hounsfield = np.random.default_rng(0).integers(-1024, 3071, (3, 8, 8), dtype=np.int16)
+    normalised = np.random.default_rng(0).uniform(-1, 1, (3, 8, 8))
+    make = {"array": lambda X, _: X, "list": lambda X, _: list(X), "h5py": KINDS["h5py"]}[kind]
+    formula = r"np\.clip\(\(X - low\) / \(high - low\), 0, 1\)"
+    with pytest.raises(ValueError, match=rf"pixels in -10.*undo a normalisation, .* as {formula}"):
+        as_images(make(hounsfield, tmp_path))[0]
+    with pytest.raises(ValueError, match=rf"pixels in -0.9.* \(X \+ 1\) / 2 .* as {formula}"):
+        as_images(list(normalised))[0]
+    low, high = -1024, 3071
+    X = np.clip((hounsfield - float(low)) / (high - low), 0, 1)
+    assert as_images(X)[1].max() > 0.9
+    assert as_images((normalised + 1) / 2)[1].max() > 0.9
 
 
 def test_rounding_outside_the_range_is_forgiven():
@@ -255,7 +271,7 @@ def test_images_of_different_sizes_in_one_batch_name_the_remedy(tiny_backbone, p
         CLCEClassifier(tiny_backbone, weight=0).fit(X, [0, 1])
 
 
-def test_a_file_is_read_by_batch_and_never_whole(colour_images):
+def test_array_on_disk_is_read_by_batch_and_never_whole(colour_images):
     class OnDisk:
         """As h5py's and zarr's: it counts the slices that are read."""
 
@@ -271,17 +287,17 @@ def test_a_file_is_read_by_batch_and_never_whole(colour_images):
     file = OnDisk()
     images = as_images(file)
     assert file.reads == 1  # which is not dark
-    pictures = images.pictures([5, 4, 3, 9, 3])
+    decoded = images.decode_many([5, 4, 3, 9, 3])
     assert file.reads == 1 + 2  # of 3 to 5, and of 9
     expected = as_images(colour_images)
-    for index, picture in zip([5, 4, 3, 9, 3], pictures, strict=True):
-        assert torch.equal(picture, expected.picture(index))
+    for index, image in zip([5, 4, 3, 9, 3], decoded, strict=True):
+        assert torch.equal(image, expected.decode(index))
 
 
-def test_what_came_before_tells_one_picture_from_three_grey_ones():
+def test_earlier_colour_distinguishes_one_image_from_three_grey_ones():
     X = np.zeros((3, 20, 30))
     assert len(as_images(X)) == len(as_images(X, colour=False)) == 3
-    with pytest.raises(ValueError, match=r"\(3, 20, 30\) is one picture: hand in X\[None\]"):
+    with pytest.raises(ValueError, match=r"\(3, 20, 30\) is one image: pass X\[None\]"):
         as_images(X, colour=True)
     assert len(as_images(np.zeros((20, 30, 3)), n_channels=1)) == 20
 
@@ -294,7 +310,7 @@ def test_channels_beyond_colour_are_the_shorter_outer_axis(shape):
 
 
 @pytest.mark.parametrize("kind", ["array", "list"])
-def test_a_fourth_band_that_is_not_alpha(kind):
+def test_fourth_band_that_is_not_alpha(kind):
     bands = np.random.default_rng(0).random((2, 6, 5, 4))
     X = bands if kind == "array" else list(bands)
     assert as_images(X)[1].shape == (3, 6, 5)
@@ -307,7 +323,7 @@ def test_a_fourth_band_that_is_not_alpha(kind):
     ("dtype", "high", "max_pixel_value"),
     [(np.uint8, 1, 255), (np.int64, 16, 255), (np.uint16, 4095, 65535), (np.int16, 9, 32767)],
 )
-def test_integers_that_are_nearly_black_are_warned_of(kind, dtype, high, max_pixel_value):
+def test_integers_that_are_nearly_black_warn(kind, dtype, high, max_pixel_value):
     X = np.zeros((3, 8, 8), dtype)
     X[1, 2, 3] = high
     given = {"array": X, "list": list(X), "tensor": torch.from_numpy(X)}[kind]
@@ -321,7 +337,7 @@ def test_integers_that_are_nearly_black_are_warned_of(kind, dtype, high, max_pix
 
 
 @pytest.mark.parametrize("kind", ["h5py", "zarr", "Dataset", "Dataset of dicts"])
-def test_dark_integers_are_warned_of_where_they_are_read_by_batch(kind, tmp_path):
+def test_dark_integers_warn_where_they_are_read_by_batch(kind, tmp_path):
     X = np.full((40, 8, 8), 4095, np.uint16)
     X[0] = 0  # black on any scale
     pairs = DictDataset([(image, 0) for image in X])
@@ -340,9 +356,7 @@ def test_dark_integers_are_warned_of_where_they_are_read_by_batch(kind, tmp_path
     ("dtype", "high", "max_pixel_value"),
     [(np.uint8, 1, 255), (np.uint8, 17, 255), (np.uint16, 4095, 65535)],
 )
-def test_grey_files_that_are_nearly_black_are_warned_of(
-    kind, dtype, high, max_pixel_value, tmp_path
-):
+def test_grey_files_that_are_nearly_black_warn(kind, dtype, high, max_pixel_value, tmp_path):
     masks = np.zeros((3, 8, 8), dtype)
     masks[1, 2, 3] = high
     paths = save_images(masks, tmp_path)
@@ -363,13 +377,13 @@ def test_grey_files_that_are_nearly_black_are_warned_of(
     as_images([*given, Image.fromarray(np.full((8, 8), 200, np.uint8))])  # one is not dark
 
 
-def test_dark_pictures_in_colour_and_in_two_tones_are_no_masks(tmp_path):
+def test_dark_images_in_colour_and_in_two_tones_do_not_warn(tmp_path):
     dark = np.full((3, 8, 8, 3), 2, np.uint8)
     as_images(save_images(dark, tmp_path / "colour"))
     as_images([Image.fromarray(dark[0, ..., 0]).convert("P"), Image.new("1", (8, 8))])
 
 
-def test_the_columns_of_a_dataset_of_images(colour_images, colour_labels, tiny_backbone, tmp_path):
+def test_columns_of_a_dataset_of_images(colour_images, colour_labels, tiny_backbone, tmp_path):
     X = in_datasets(colour_images, tmp_path)
     clf = CLCEClassifier(tiny_backbone, max_epochs=1, batch_size=6).fit(X, colour_labels)
     encoded = in_datasets(colour_images, tmp_path, decode=False)
@@ -394,7 +408,7 @@ def test_values_above_white_name_it():
 
 
 @pytest.mark.parametrize("kind", ["array", "list", "PIL"])
-def test_a_white_that_eight_bits_cannot_reach_is_that_of_others(kind):
+def test_max_pixel_value_beyond_eight_bits_is_that_of_other_images(kind):
     X = np.full((2, 8, 8), 255, np.uint8)
     X = {"array": X, "list": list(X), "PIL": [Image.fromarray(image) for image in X]}[kind]
     assert as_images(X, max_pixel_value=4095)[1].min() == 1

@@ -1,4 +1,4 @@
-"""Batches are read ahead, decoded once, and the same whoever reads them."""
+"""Batches are read ahead, decoded once, and do not depend on who reads them."""
 
 from concurrent.futures import ThreadPoolExecutor
 
@@ -18,8 +18,8 @@ from sklearn_clce.data import (
     MemoryBudget,
     PartOfImages,
     RandomCrops,
+    _batches,
     _loading,
-    _room,
     _sequences,
     as_images,
 )
@@ -28,8 +28,8 @@ CONFIG = BackboneConfig(name="any", image_size=16, crop_pct=0.9)
 BATCHES = [[3, 1, 2], [5, 3, 0], [4]]
 
 
-def all_batches(images, transform, *, room=None, epochs=1, **options):
-    dataset = LabelledImages(images, transform, np.arange(len(images)), room=room)
+def all_batches(images, transform, *, budget=None, epochs=1, **options):
+    dataset = LabelledImages(images, transform, np.arange(len(images)), budget=budget)
     torch.manual_seed(0)
     loader = ImageBatches(dataset, BATCHES, **options)
     return [batch for _ in range(epochs) for batch in loader]
@@ -38,9 +38,9 @@ def all_batches(images, transform, *, room=None, epochs=1, **options):
 @pytest.mark.parametrize("transform", [EvaluationTransform, RandomCrops])
 @pytest.mark.parametrize("kind", ["paths", "array", "Dataset"])
 @pytest.mark.parametrize("num_workers", [1, 2, "auto"])
-@pytest.mark.parametrize("room", [None, 2000, "auto"])
-def test_neither_workers_nor_what_is_kept_change_a_batch(
-    transform, kind, num_workers, room, colour_images, tmp_path
+@pytest.mark.parametrize("budget", [None, 2000, "auto"])
+def test_batch_depends_on_neither_workers_nor_budget(
+    transform, kind, num_workers, budget, colour_images, tmp_path
 ):
     X = {
         "paths": lambda: save_images(colour_images, tmp_path),
@@ -48,9 +48,9 @@ def test_neither_workers_nor_what_is_kept_change_a_batch(
         "Dataset": lambda: PairDataset(colour_images),
     }[kind]()
     images, transform = as_images(X), transform(CONFIG)
-    room = None if room is None else MemoryBudget(room)
+    budget = None if budget is None else MemoryBudget(budget)
     expected = all_batches(images, transform, epochs=2, num_workers=0)
-    found = all_batches(images, transform, room=room, epochs=2, num_workers=num_workers)
+    found = all_batches(images, transform, budget=budget, epochs=2, num_workers=num_workers)
     for (batch, (labels, _)), (other, (other_labels, _)) in zip(expected, found, strict=True):
         assert batch.shape[1:] == (3, 16, 16)
         assert torch.equal(batch, other)
@@ -61,18 +61,18 @@ def test_neither_workers_nor_what_is_kept_change_a_batch(
 @pytest.fixture
 def reads(monkeypatch):
     """Names of the images that were read, each as often as it was."""
-    names, read_picture = [], _sequences.read_picture
+    names, read_pixels = [], _sequences.read_pixels
 
     def counted(item, where, *args):
         names.append(where)
-        return read_picture(item, where, *args)
+        return read_pixels(item, where, *args)
 
-    monkeypatch.setattr(_sequences, "read_picture", counted)
+    monkeypatch.setattr(_sequences, "read_pixels", counted)
     return names
 
 
 @pytest.mark.parametrize("early_stopping", [False, True])
-def test_a_fit_decodes_once_for_all_epochs_and_once_for_its_end(
+def test_fit_decodes_once_for_all_epochs_and_once_for_its_end(
     early_stopping, tiny_backbone, colour_images, colour_labels, reads
 ):
     X = [Image.fromarray(image) for image in colour_images]
@@ -89,16 +89,16 @@ def test_a_fit_decodes_once_for_all_epochs_and_once_for_its_end(
     np.testing.assert_array_equal(again, once)
 
 
-def test_what_has_no_room_is_read_again(colour_images, reads):
+def test_image_beyond_the_budget_is_read_again(colour_images, reads):
     X = [Image.fromarray(image) for image in colour_images[:6]]
-    room = MemoryBudget(2 * 3 * 16 * 16)  # of two crops
-    all_batches(as_images(X), EvaluationTransform(CONFIG), room=room, epochs=3, num_workers=0)
+    budget = MemoryBudget(2 * 3 * 16 * 16)  # of two crops
+    all_batches(as_images(X), EvaluationTransform(CONFIG), budget=budget, epochs=3, num_workers=0)
     counts = [reads.count(f"X[{index}]") for index in range(6)]
     assert counts == [3, 1, 3, 1, 3, 3]  # the first two that are read have room
 
 
 class NoisyDataset(Dataset):
-    """Draws each picture anew."""
+    """Draws each image at random, at each reading."""
 
     def __init__(self, column):
         self.column = column
@@ -107,13 +107,13 @@ class NoisyDataset(Dataset):
         return 6
 
     def __getitem__(self, index):
-        picture = torch.rand(3, 16, 16)
-        return {"image": picture} if self.column else (picture, 0)
+        image = torch.rand(3, 16, 16)
+        return {"image": image} if self.column else (image, 0)
 
 
 @pytest.mark.parametrize("column", [False, True])
 @pytest.mark.parametrize("num_workers", [0, 2])
-def test_a_dataset_that_draws_is_read_anew_in_each_epoch(column, num_workers, tiny_backbone):
+def test_stochastic_dataset_is_read_again_in_each_epoch(column, num_workers, tiny_backbone):
     seen = []
     clf = CLCEClassifier(tiny_backbone, max_epochs=3, num_workers=num_workers, random_state=0)
     clf.set_params(augment=lambda batch: seen.append(batch.clone()) or batch)
@@ -121,27 +121,35 @@ def test_a_dataset_that_draws_is_read_anew_in_each_epoch(column, num_workers, ti
     assert len(torch.cat(seen).unique(dim=0)) == 3 * 6
 
 
-def test_room_is_what_the_machine_has(monkeypatch):
+def test_budget_is_what_the_machine_has(monkeypatch):
     memory = {"free": 10 * 2**30}
 
     def two_views():
         yield memory["free"], 16 * 2**30
         yield 8 * 2**30, 8 * 2**30
 
-    monkeypatch.setattr(_room, "_memory", two_views)
-    room = MemoryBudget("auto")
-    assert room.take(2**30)
+    monkeypatch.setattr(_batches, "_memory", two_views)
+    budget = MemoryBudget("auto")
+    assert budget.reserve(2**30)
     memory["free"] = 4 * 2**30
-    assert not room.take(2**30)
+    assert not budget.reserve(2**30)
     memory["free"] = 10 * 2**30
-    assert not room.take(1)  # or what is kept would be another in each epoch
-    monkeypatch.setattr(_room, "_memory", lambda: iter(()))
-    assert MemoryBudget("auto").take(2**30)
-    assert not MemoryBudget("auto").take(2**30 + 1)
-    assert all(0 < free <= total for free, total in list(_room._memory()))
+    assert not budget.reserve(1)  # or what is kept would be another in each epoch
+    assert all(0 < free <= total for free, total in list(_batches._memory()))
 
 
-def test_an_error_in_a_thread_names_the_image(colour_images, tmp_path):
+def test_budget_counts_the_limit_of_a_container(tmp_path, monkeypatch):
+    monkeypatch.setattr(_batches, "CGROUP", tmp_path)
+    assert len(list(_batches._memory())) == 1  # of the machine
+    (tmp_path / "memory.max").write_text("max\n")
+    assert len(list(_batches._memory())) == 1
+    (tmp_path / "memory.max").write_text(f"{2**30}\n")
+    (tmp_path / "memory.current").write_text(f"{2**29}\n")
+    (tmp_path / "memory.stat").write_text(f"anon 5\ninactive_file {2**28}\n")
+    assert list(_batches._memory())[1] == (2**30 - 2**28, 2**30)
+
+
+def test_error_in_a_thread_names_the_image(colour_images, tmp_path):
     paths = save_images(colour_images, tmp_path)
     images = PartOfImages(as_images(paths), range(3, 9))
     (tmp_path / "7.png").write_bytes(b"broken")
@@ -149,12 +157,12 @@ def test_an_error_in_a_thread_names_the_image(colour_images, tmp_path):
         all_batches(images, EvaluationTransform(CONFIG), num_workers=2)
 
 
-def test_crops_come_from_the_whole_picture():
-    """The ends of a wide picture are bright: its central square never sees them."""
+def test_crops_come_from_the_whole_image():
+    """The ends of a wide image are bright: its central square never sees them."""
     wide = np.zeros((20, 30, 3), np.uint8)
     wide[:, :3] = wide[:, -3:] = 255
     images = as_images(wide[None])
-    assert EvaluationTransform(CONFIG)(images.picture(0)).max() == 0
+    assert EvaluationTransform(CONFIG)(images.decode(0)).max() == 0
     dataset = LabelledImages(images, RandomCrops(CONFIG))
     torch.manual_seed(0)
     crops, _ = dataset.__getitems__([0] * 40)
@@ -164,9 +172,9 @@ def test_crops_come_from_the_whole_picture():
     assert len(torch.unique(crops, dim=0)) > 15  # of which some are all black
 
 
-def test_the_picture_is_kept_at_the_resolution_that_crops_need(photos):
+def test_image_is_kept_at_the_resolution_that_crops_need(photos):
     crops = RandomCrops(CONFIG)
-    kept = crops(as_images(photos).picture(0))  # 427 x 640
+    kept = crops(as_images(photos).decode(0))  # 427 x 640
     height, width = kept.shape[1:]
     assert height * width == pytest.approx(2 * 16**2, rel=0.1)
     assert width / height == pytest.approx(640 / 427, rel=0.1)
@@ -176,7 +184,7 @@ def test_the_picture_is_kept_at_the_resolution_that_crops_need(photos):
 
 @pytest.mark.parametrize("shape", [(1, 4000), (4000, 1), (3, 500), (1, 1)])
 @pytest.mark.parametrize("mode", ["center", "squash"])
-def test_strips_take_no_memory_to_speak_of(shape, mode):
+def test_strips_take_little_memory(shape, mode):
     config = BackboneConfig(name="any", image_size=224, crop_pct=0.875, crop_mode=mode)
     strip = torch.zeros(3, *shape, dtype=torch.uint8)
     assert EvaluationTransform(config)(strip).shape == (3, 224, 224)
@@ -185,7 +193,7 @@ def test_strips_take_no_memory_to_speak_of(shape, mode):
     assert crops.finish(crops(strip), numbers).shape == (3, 224, 224)
 
 
-def test_crops_are_a_share_of_the_picture_and_stay_inside():
+def test_crops_are_a_share_of_the_image_and_stay_inside():
     crops = RandomCrops(BackboneConfig(name="any"))
     position = torch.arange(60 * 80).view(1, 60, 80).float() / 4800
     torch.manual_seed(0)
@@ -197,7 +205,7 @@ def test_crops_are_a_share_of_the_picture_and_stay_inside():
 
 
 @pytest.mark.parametrize("verbose", [0, 1])
-def test_predicting_shows_a_bar_at_verbose_1(
+def test_predict_shows_a_bar_at_verbose_1(
     verbose, tiny_backbone, colour_images, colour_labels, capsys, monkeypatch
 ):
     clf = CLCEClassifier(tiny_backbone, max_epochs=1, verbose=verbose, random_state=0)
@@ -208,23 +216,23 @@ def test_predicting_shows_a_bar_at_verbose_1(
     assert ("0/1 [" in capsys.readouterr().out) == bool(verbose)
 
 
-def test_threads_that_read_compute_on_one_core_each_and_leave_the_others_alone():
+def test_reading_threads_compute_on_one_core_and_others_on_all():
     before = torch.get_num_threads()
     with ThreadPoolExecutor(1, initializer=_loading._compute_alone) as pool:
         assert pool.submit(torch.get_num_threads).result() == 1
     assert torch.get_num_threads() == before
 
 
-def test_no_thread_looks_for_libraries(colour_images, monkeypatch):
+def test_threads_do_not_look_for_libraries(colour_images, monkeypatch):
     """While the main thread imports an extension, that would be a deadlock."""
     monkeypatch.setattr(_loading, "ThreadpoolController", lambda: 1 / 0)
     all_batches(as_images(colour_images), EvaluationTransform(CONFIG), num_workers=2)
 
 
 @pytest.mark.parametrize("transform", [EvaluationTransform, RandomCrops])
-def test_what_is_kept_holds_no_more_memory_than_its_pixels(transform):
+def test_kept_image_holds_no_more_memory_than_its_pixels(transform):
     long = [np.random.default_rng(0).integers(0, 256, (20, 200, 3), dtype=np.uint8)]
-    dataset = LabelledImages(as_images(long), transform(CONFIG), room=MemoryBudget("auto"))
+    dataset = LabelledImages(as_images(long), transform(CONFIG), budget=MemoryBudget("auto"))
     dataset.crops([0], dataset.numbers()(1))
     (kept,) = dataset._kept.values()
     assert kept.untyped_storage().nbytes() == kept.nbytes < 20 * 200 * 3
@@ -234,15 +242,15 @@ def test_what_is_kept_holds_no_more_memory_than_its_pixels(transform):
 def test_pixels_do_not_depend_on_their_order_in_memory(order):
     array = np.random.default_rng(0).integers(0, 256, (40, 50, 3), dtype=np.uint8)
     pixels = torch.from_numpy(array).permute(2, 0, 1)
-    picture = pixels if order == "HWC" else pixels.contiguous()
+    image = pixels if order == "HWC" else pixels.contiguous()
     numbers = torch.full((RandomCrops.n_numbers,), 0.3)
     transform = RandomCrops(CONFIG)
-    crop = transform.finish(transform(picture), numbers)
+    crop = transform.finish(transform(image), numbers)
     expected = transform.finish(transform(pixels.float() / 255), numbers)
     assert (crop / 255 - expected).abs().max() < 2 / 255
 
 
-def test_a_batch_is_in_the_order_of_its_axes(colour_images, tmp_path):
+def test_batch_is_contiguous_float32(colour_images, tmp_path):
     images = as_images(save_images(colour_images, tmp_path))
     for transform in (EvaluationTransform, RandomCrops):
         batch, _ = next(iter(ImageBatches(LabelledImages(images, transform(CONFIG)), BATCHES)))
@@ -258,7 +266,7 @@ def first_and_others(images):
     return next(iterator), iterator
 
 
-def test_the_memory_of_a_batch_is_used_again(colour_images):
+def test_memory_of_a_batch_is_used_again(colour_images):
     first, others = first_and_others(colour_images)
     places = {first.data_ptr()}
     del first
@@ -276,7 +284,7 @@ HOLDERS = {
 
 
 @pytest.mark.parametrize("holder", HOLDERS)
-def test_a_batch_that_somebody_holds_stays_as_it_is(holder, colour_images):
+def test_held_batch_stays_as_it_is(holder, colour_images):
     first, others = first_and_others(colour_images)
     held = HOLDERS[holder](first)
     before = torch.as_tensor(held).clone()
@@ -286,7 +294,7 @@ def test_a_batch_that_somebody_holds_stays_as_it_is(holder, colour_images):
     assert torch.equal(torch.as_tensor(held), before)
 
 
-def test_a_batch_that_a_gradient_needs_stays_as_it_is(colour_images):
+def test_batch_needed_by_a_gradient_stays_as_it_is(colour_images):
     weight = torch.ones((), requires_grad=True)
     first, others = first_and_others(colour_images)
     expected, product = first.sum(), (first * weight).sum()

@@ -1,4 +1,4 @@
-"""Files are read as Pillow reads them, turned by EXIF and laid on white; errors name the file."""
+"""Files are read as Pillow reads them, turned by EXIF and blended onto white; errors name them."""
 
 import io
 import struct
@@ -9,6 +9,7 @@ import torch
 from PIL import Image, ImageOps, PngImagePlugin
 from torchvision.transforms.v2.functional import resize
 
+from image_kinds import DictDataset
 from sklearn_clce.data import as_images, find_unreadable
 
 FORMATS = {
@@ -35,20 +36,20 @@ def small_photo(photos):
 @pytest.mark.parametrize(
     ("file_format", "mode"), [(f, mode) for f, modes in FORMATS.items() for mode in modes]
 )
-def test_a_file_is_what_pillow_shows(file_format, mode, turn, small_photo):
+def test_file_is_what_pillow_shows(file_format, mode, turn, small_photo):
     exif = Image.Exif()
     exif[0x0112] = turn
     options = {"exif": exif} if file_format in ("PNG", "JPEG", "WEBP", "TIFF") else {}
     if not options and turn > 1:
         return
-    picture = small_photo
+    image = small_photo
     if mode == "LAB":
-        picture = Image.merge("LAB", picture.split())
+        image = Image.merge("LAB", image.split())
     buffer = io.BytesIO()
-    picture.convert(mode).save(buffer, file_format, **options)
+    image.convert(mode).save(buffer, file_format, **options)
     shown = ImageOps.exif_transpose(Image.open(buffer))
     expected = np.asarray(shown if shown.mode == "L" else shown.convert("RGB"))
-    pixels = as_images([buffer]).picture(0).permute(1, 2, 0).numpy()
+    pixels = as_images([buffer]).decode(0).permute(1, 2, 0).numpy()
     assert pixels.dtype == np.uint8
     assert np.array_equal(pixels[..., 0] if expected.ndim == 2 else pixels, expected)
 
@@ -62,7 +63,7 @@ def test_pil_modes(mode):
 
 
 @pytest.mark.filterwarnings("ignore:Corrupt EXIF data")
-def test_a_photo_with_broken_exif_is_a_photo(tmp_path, small_photo):
+def test_photo_with_broken_exif_is_read(tmp_path, small_photo):
     exif = b"Exif\0\0MM\0*\0\0\0\x08\0\x02" + struct.pack(">HHII", 0x8769, 4, 1, 2**31) + b"\xff"
     small_photo.save(tmp_path / "a.jpg", exif=exif)
     assert as_images([tmp_path / "a.jpg"])[0].shape == (3, 48, 64)
@@ -80,8 +81,8 @@ KINDS_WITH_ALPHA = ["array", "floats", "list", "tensor", "PIL", "png", "palette"
 
 
 @pytest.mark.parametrize("kind", KINDS_WITH_ALPHA)
-def test_what_is_transparent_becomes_white(kind, tmp_path):
-    """A picture that lives in its alpha channel: black everywhere, half of it transparent."""
+def test_transparent_pixels_become_white(kind, tmp_path):
+    """An image that is only in its alpha channel: black everywhere, half of it transparent."""
     drawing = np.zeros((6, 8, 4), np.uint8)
     drawing[:, 4:, 3] = 255
     image = Image.fromarray(drawing)
@@ -103,16 +104,31 @@ def test_what_is_transparent_becomes_white(kind, tmp_path):
         "tensor": torch.from_numpy(drawing)[None].permute(0, 3, 1, 2),
         "PIL": [image],
     }.get(kind, [path])
-    picture = as_images(X)[0]
-    assert picture.shape == (3, 6, 8)
-    assert (picture[:, :, :4] == 1).all()
-    assert (picture[:, :, 4:] == 0).all()
+    image = as_images(X)[0]
+    assert image.shape == (3, 6, 8)
+    assert (image[:, :, :4] == 1).all()
+    assert (image[:, :, 4:] == 0).all()
+
+
+@pytest.mark.parametrize("kind", ["I;16", "png"])
+@pytest.mark.parametrize("max_pixel_value", [None, 4095])
+def test_transparent_value_of_sixteen_bits_becomes_white(kind, max_pixel_value, tmp_path):
+    pixels = np.linspace(0, 4000, 48).astype(np.uint16).reshape(6, 8)
+    image = Image.fromarray(pixels)
+    image.info["transparency"] = int(pixels[1, 2])
+    path = tmp_path / "deep.png"
+    image.save(path, transparency=image.info["transparency"])
+    X = [image if kind == "I;16" else path]
+    white = max_pixel_value or 65535
+    expected = torch.from_numpy(pixels.astype(np.float32) / white)
+    expected[1, 2] = 1
+    assert torch.equal(as_images(X, max_pixel_value=max_pixel_value)[0], expected[None])
 
 
 def test_half_transparent_pixels_are_alike_in_files_and_arrays():
     pixels = np.random.default_rng(0).integers(0, 256, (20, 30, 4), dtype=np.uint8)
-    from_array = as_images(pixels[None]).picture(0)
-    assert torch.equal(as_images([Image.fromarray(pixels)]).picture(0), from_array)
+    from_array = as_images(pixels[None]).decode(0)
+    assert torch.equal(as_images([Image.fromarray(pixels)]).decode(0), from_array)
     floats = as_images(pixels[None] / 255)[0]
     assert (floats - from_array / 255).abs().max() < 0.51 / 255
 
@@ -143,7 +159,7 @@ def test_sixteen_bits_keep_their_depth(kind, tmp_path):
     ],
 )
 @pytest.mark.parametrize("kind", ["path", "bytes", "Dataset", "PIL"])
-def test_whatever_a_decoder_raises_becomes_one_error(error, kind, tmp_path, monkeypatch):
+def test_errors_of_decoders_become_one_error(error, kind, tmp_path, monkeypatch):
     class Raising:
         def __len__(self):
             return 2
@@ -173,7 +189,7 @@ def test_whatever_a_decoder_raises_becomes_one_error(error, kind, tmp_path, monk
         images[1]
 
 
-def test_a_truncated_file_names_path_and_place(photos, tmp_path):
+def test_truncated_file_names_path_and_place(photos, tmp_path):
     Image.fromarray(photos[0]).save(tmp_path / "a.jpg")
     content = (tmp_path / "a.jpg").read_bytes()
     (tmp_path / "a.jpg").write_bytes(content[: len(content) // 2])
@@ -181,7 +197,7 @@ def test_a_truncated_file_names_path_and_place(photos, tmp_path):
         as_images([tmp_path / "a.jpg"])[0]
 
 
-def test_a_picture_beyond_pillows_limit_names_its_file(tmp_path, monkeypatch):
+def test_image_beyond_pillows_limit_names_its_file(tmp_path, monkeypatch):
     Image.new("L", (50, 50)).save(tmp_path / "huge.png")
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1000)
     with pytest.raises(ValueError, match=r"huge.png' can't be read .*DecompressionBombError"):
@@ -193,14 +209,14 @@ def test_large_files_are_decoded_small(suffix, photos, tmp_path):
     large = Image.fromarray(photos[0]).resize((1920, 1281), Image.Resampling.BICUBIC)
     large.save(tmp_path / f"large.{suffix}")
     images = as_images([tmp_path / f"large.{suffix}"])
-    small = images.picture(0, at_least=100)
+    small = images.decode(0, at_least=100)
     assert small.shape[1] in range(200, 400)
     size = [100, 150]
     difference = resize(small / 255, size) - resize(images[0], size)
     assert difference.abs().mean() < 2 / 255
 
 
-def test_text_chunks_of_a_png_do_no_harm(tmp_path, small_photo):
+def test_text_chunks_of_a_png_are_harmless(tmp_path, small_photo):
     notes = PngImagePlugin.PngInfo()
     notes.add_text("Raw profile type exif", "\nexif\n 4\nnonsense")
     small_photo.save(tmp_path / "a.png", pnginfo=notes)
@@ -208,9 +224,7 @@ def test_text_chunks_of_a_png_do_no_harm(tmp_path, small_photo):
 
 
 @pytest.mark.parametrize("file_format", ["jpg", "png"])
-def test_an_image_that_is_opened_but_not_read_may_be_there_often(
-    file_format, photos, tmp_path, colour_labels
-):
+def test_opened_image_may_be_there_more_than_once(file_format, photos, tmp_path, colour_labels):
     files = [tmp_path / f"{number}.{file_format}" for number in range(3)]
     for number, file in enumerate(files):
         Image.fromarray(np.roll(photos[0], 40 * number, axis=1)).save(file)
@@ -221,14 +235,14 @@ def test_an_image_that_is_opened_but_not_read_may_be_there_often(
         assert find_unreadable([opened[number] for number in order], verbose=0) == {}
         images = as_images([Image.open(file) for file in files])
         for number in range(3):
-            assert torch.equal(images.picture(number), expected.picture(number))
+            assert torch.equal(images.decode(number), expected.decode(number))
 
 
-def test_a_dark_picture_of_32_bits_is_warned_of():
-    pictures = [Image.fromarray(np.full((8, 8), value, np.int32)) for value in (7, 199)]
-    assert pictures[0].mode == "I"
+def test_dark_image_of_32_bits_warns():
+    images = [Image.fromarray(np.full((8, 8), value, np.int32)) for value in (7, 199)]
+    assert images[0].mode == "I"
     with pytest.warns(UserWarning, match="up to 199, which are nearly black where 65535 is white"):
-        as_images(pictures)
+        as_images(images)
 
 
 @pytest.mark.parametrize("mode", ["L", "RGB"])
@@ -236,7 +250,7 @@ def test_a_dark_picture_of_32_bits_is_warned_of():
     ("file_format", "options"),
     [("TIFF", {"compression": "tiff_lzw"}), ("JPEG2000", {}), ("PNG", {})],
 )
-def test_a_damaged_image_is_refused_however_often_it_is_read(mode, file_format, options, photos):
+def test_damaged_image_raises_at_every_reading(mode, file_format, options, photos):
     buffer = io.BytesIO()
     Image.fromarray(photos[0][:64, :96]).convert(mode).save(buffer, file_format, **options)
     content = bytearray(buffer.getvalue())
@@ -250,3 +264,33 @@ def test_a_damaged_image_is_refused_however_often_it_is_read(mode, file_format, 
     for _ in range(2):
         with pytest.raises(ValueError, match=r"X\[0\]: .* can't be read as an image"):
             as_images([damaged])[0]
+
+
+@pytest.mark.parametrize("kind", ["path", "bytes", "Dataset"])
+def test_file_of_several_pages_warns_once(kind, tmp_path, small_photo):
+    paths = [tmp_path / f"{number}.tif" for number in range(3)]
+    for path in paths[:2]:
+        small_photo.save(path, save_all=True, append_images=[Image.new("RGB", (64, 48))])
+    small_photo.save(paths[2])
+    X = [path.read_bytes() for path in paths] if kind == "bytes" else paths
+    expected = as_images([small_photo])[0]
+
+    def opened_and_read(X):
+        images = as_images(X)
+        return images, images[0]
+
+    message = r"X\[0\] is a file of several pages, of which only the first is read: save each"
+    with pytest.warns(UserWarning, match=message):
+        images, first = opened_and_read(DictDataset(X) if kind == "Dataset" else X)
+    assert torch.equal(first, expected)
+    for index in (0, 1, 2):  # without another warning
+        assert torch.equal(images[index], expected)
+
+
+def test_frames_of_animations_and_opened_pages_do_not_warn(tmp_path, small_photo):
+    for name in ("a.gif", "a.webp", "a.tif"):
+        small_photo.save(tmp_path / name, save_all=True, append_images=[small_photo.rotate(90)])
+    with Image.open(tmp_path / "a.tif") as opened:  # of which the user chooses a page
+        opened.seek(1)
+        images = as_images([tmp_path / "a.gif", tmp_path / "a.webp", opened])
+        assert [image.shape for image in images] == [(3, 48, 64)] * 3

@@ -1,4 +1,4 @@
-"""Batches: every row visited, no class starved, nothing global, the length right."""
+"""Batches visit every sample and starve no class; nothing is global; the length is right."""
 
 import pickle
 from collections import Counter
@@ -39,14 +39,14 @@ def test_balanced_batches(sizes, classes, rows):
         assert all(count == min(rows, sizes[label]) for label, count in by_class.items())
 
 
-def test_balanced_epochs_are_no_longer_than_they_must_be():
-    """Equal classes that fill their groups: each row exactly once."""
+def test_balanced_epochs_are_as_short_as_possible():
+    """Equal classes that fill their groups: each sample exactly once."""
     labels = labels_of([8, 8, 8, 8])
     sampler = ClassBalancedBatchSampler(labels, classes_per_batch=2, samples_per_class=4)
     assert Counter(chain(*sampler)) == Counter(range(32))
 
 
-def test_a_small_class_is_in_as_many_batches_as_a_large_one():
+def test_small_class_is_in_as_many_batches_as_a_large_one():
     labels = labels_of([50, 2])
     sampler = ClassBalancedBatchSampler(labels, classes_per_batch=2, samples_per_class=2)
     assert all(set(labels[batch]) == {0, 1} for batch in sampler)
@@ -61,7 +61,7 @@ SAMPLERS = {
 
 
 @pytest.mark.parametrize("make", SAMPLERS.values(), ids=SAMPLERS)
-def test_order_comes_from_seed_and_epoch_alone(make):
+def test_order_depends_on_seed_and_epoch_alone(make):
     torch_state = torch.get_rng_state()
     one, two, other = make(0), make(0), make(1)
     first, second = list(one), list(one)
@@ -93,7 +93,7 @@ def test_shuffled_batches_are_nearly_equal(n_rows, batch_size):
 
 
 @pytest.mark.parametrize(("sizes", "batch_size"), [([10, 10, 10], 4), ([30, 3, 1], 8), ([5], 3)])
-def test_share_of_lonely_anchors_is_what_is_counted(sizes, batch_size):
+def test_anchors_without_positive_agrees_with_a_count(sizes, batch_size):
     labels = labels_of(sizes)
     rng = np.random.default_rng(0)
     alone = []
@@ -114,7 +114,7 @@ def test_share_of_lonely_anchors_is_what_is_counted(sizes, batch_size):
         ([4] * 10, 32, 0.5, ClassBalancedBatchSampler),  # batches of 20: two of 32 there are not
     ],
 )
-def test_auto_balances_where_anchors_would_be_lonely(sizes, batch_size, weight, expected):
+def test_auto_balances_where_anchors_would_lack_positives(sizes, batch_size, weight, expected):
     labels = labels_of(sizes)
     sampler = make_batch_sampler(
         resolve_sampler("auto", labels, batch_size, weight=weight),
@@ -130,9 +130,7 @@ def test_auto_balances_where_anchors_would_be_lonely(sizes, batch_size, weight, 
     ("n_classes", "batch_size", "expected"),
     [(2, 32, {16: 2}), (10, 32, {3: 10}), (50, 32, {2: 16}), (50, 9, {2: 4}), (10, 4, {2: 2})],
 )
-def test_balanced_batches_hold_as_many_classes_as_there_is_room_for(
-    n_classes, batch_size, expected
-):
+def test_balanced_batches_hold_as_many_classes_as_fit(n_classes, batch_size, expected):
     labels = labels_of([48] * n_classes)
     sampler = make_batch_sampler("balanced", labels, batch_size, random_state=0)
     for batch in sampler:
@@ -157,6 +155,6 @@ def test_bad_input(labels, params, message):
         )
 
 
-def test_balanced_batches_need_room():
+def test_balanced_batches_need_four_samples():
     with pytest.raises(ValueError, match="batch_size=3: sampler='balanced'"):
         resolve_sampler("balanced", np.array([0, 1]), 3, weight=0.5)

@@ -1,4 +1,4 @@
-"""Preprocessing is that of timm's own evaluation, from tensors of any size."""
+"""Preprocessing is that of timm's own evaluation, for tensors of any size."""
 
 import numpy as np
 import pytest
@@ -11,7 +11,7 @@ from sklearn_clce.data import EvaluationTransform, as_images
 
 
 @pytest.mark.parametrize("name", ["efficientnet_lite0", "vit_tiny"])
-def test_agrees_with_timms_evaluation_transform(name, photos):
+def test_evaluation_transform_agrees_with_timm(name, photos):
     backbone, config = load_backbone(name, pretrained=name == "efficientnet_lite0")
     options = resolve_data_config({}, model=backbone)
     timms = create_transform(**options | {"mean": (0, 0, 0), "std": (1, 1, 1)})
@@ -27,14 +27,14 @@ def test_agrees_with_timms_evaluation_transform(name, photos):
 @pytest.mark.parametrize("size", [(8, 8), (5, 40), (300, 20)])
 @pytest.mark.parametrize("channels", [1, 3])
 @pytest.mark.parametrize("crop_mode", ["center", "squash"])
-def test_any_size_becomes_the_backbones(size, channels, crop_mode):
+def test_images_of_any_size_get_the_size_of_the_backbone(size, channels, crop_mode):
     config = BackboneConfig(name="any", image_size=32, crop_pct=0.9, crop_mode=crop_mode)
     image = EvaluationTransform(config)(torch.rand(channels, *size))
     assert image.shape == (3, 32, 32)
     assert 0 <= image.min() <= image.max() <= 1
 
 
-def test_without_a_size_images_stay_as_they_are():
+def test_images_stay_as_they_are_without_a_size():
     image = torch.rand(3, 7, 9)
     assert torch.equal(EvaluationTransform(BackboneConfig(name="any"))(image), image)
 

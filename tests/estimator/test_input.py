@@ -169,7 +169,7 @@ def test_bands_reach_backbone_and_model_file(trainable, n_channels, tmp_path):
     clf.save(tmp_path / "bands.safetensors")
     loaded = CLCEClassifier.load(tmp_path / "bands.safetensors")
     np.testing.assert_allclose(loaded.predict_proba(X), clf.predict_proba(X), atol=1e-6)
-    with pytest.raises(ValueError, match="is one picture"):
+    with pytest.raises(ValueError, match="is one image"):
         loaded.predict(X[0])
 
 
@@ -184,7 +184,7 @@ def test_single_colour_image_is_rejected(kind, on_images, colour_images, colour_
     clf = on_images(max_epochs=1).fit(X, colour_labels)
     picture = torch.from_numpy(colour_images[0])
     for one in (picture, picture.permute(2, 0, 1)):
-        with pytest.raises(ValueError, match=r"is one picture: hand in X\[None\]"):
+        with pytest.raises(ValueError, match=r"is one image: pass X\[None\]"):
             clf.predict(one)
         assert len(clf.predict(one[None])) == 1
 
@@ -200,7 +200,7 @@ def test_colour_is_detected_after_grey_first_image(
     else:
         use = BackboneFeatures(tiny_backbone, image_size=16).fit(X).transform
     one = colour_images[0].transpose(2, 0, 1)
-    with pytest.raises(ValueError, match=r"is one picture: hand in X\[None\]"):
+    with pytest.raises(ValueError, match=r"is one image: pass X\[None\]"):
         use(one)
     assert len(use(one[None])) == 1
     assert len(BackboneFeatures(tiny_backbone).transform(one)) == 3  # unfitted: three grey images

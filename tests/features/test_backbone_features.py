@@ -92,7 +92,7 @@ def test_features_are_those_of_the_classifiers_module(photos):
     ).eval()
     transform = EvaluationTransform(loaded.config)
     images = as_images(photos)
-    batch = torch.stack([transform(images.picture(i)) for i in range(2)]).float() / 255
+    batch = torch.stack([transform(images.decode(i)) for i in range(2)]).float() / 255
     features = BackboneFeatures(image_size=64, device="cpu").transform(photos)
     assert features.dtype == np.float32
     np.testing.assert_array_equal(features, module.features(batch).numpy())

@@ -296,5 +296,5 @@ def test_the_lines_of_the_page_run_on_a_picture(photos, tmp_path, monkeypatch):
     transform = EvaluationTransform(BackboneConfig("any", image_size=224, crop_pct=0.875))
     for size in [(428, 600), (599, 428), (401, 601)]:  # 256 / 428 * 428 is 255.99999999999997
         Image.fromarray(photos[0]).resize(size).save("picture.png")
-        expected = transform(as_images(["picture.png"]).picture(0)).permute(1, 2, 0)
+        expected = transform(as_images(["picture.png"]).decode(0)).permute(1, 2, 0)
         np.testing.assert_allclose(names["prepare"]("picture.png"), expected, rtol=0, atol=1)

@@ -10,7 +10,7 @@ from torchvision.transforms.v2 import RandomHorizontalFlip
 
 from sklearn_clce import CLCEClassifier
 from sklearn_clce.backbones import BackboneConfig
-from sklearn_clce.data import Augmentation, RandomCrops, is_grey
+from sklearn_clce.data import Augmentation, RandomCrops
 from small_fits import Recorder, head
 
 
@@ -47,12 +47,6 @@ def test_zero_weight_sample_does_not_count_as_colour(colour_images, colour_label
         clf.fit(X, y, sample_weight=np.r_[np.ones(12), 0]).predict_proba(grey),
     ]
     np.testing.assert_array_equal(*proba)
-
-
-def test_grey_is_distinguished_from_colour(colour_images, digits):
-    assert not is_grey(torch.from_numpy(colour_images[0] / 255).permute(2, 0, 1))
-    assert is_grey(torch.from_numpy(digits[0][:1]))
-    assert is_grey(torch.from_numpy(digits[0][:1]).expand(3, 8, 8))
 
 
 @pytest.mark.parametrize(
