@@ -225,7 +225,7 @@ def encode_new_labels(
     together = np.concatenate([classes, new])
     if KIND_OF_LABEL.get(together.dtype.kind) != KIND_OF_LABEL.get(classes.dtype.kind):
         raise ValueError(
-            f"y holds labels of dtype {new.dtype}, and no dtype holds them together with classes_, of "
+            f"y holds labels of dtype {new.dtype}, and no dtype holds them and classes_, of "
             f"dtype {classes.dtype}: labels of that dtype are required"
         )
     order = np.argsort(together)
