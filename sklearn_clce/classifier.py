@@ -39,6 +39,7 @@ from ._checks import (
     unchanged_on_error,
 )
 from ._network import Network, trainable_of
+from ._system import own_torch
 from ._targets import Target, first_target, known_classes, known_target
 from ._training import (
     CallbackSupportMixin,
@@ -517,6 +518,7 @@ class CLCEClassifier(
         def get_feature_names_out(self, input_features: Any = None) -> np.ndarray: ...
 
     @with_callbacks
+    @own_torch()
     def fit(
         self,
         X: Any,
@@ -601,6 +603,7 @@ class CLCEClassifier(
             task.call_on_fit_task_end(estimator=self, X=X, y=y)
         return self
 
+    @own_torch()
     def partial_fit(
         self,
         X: Any,
@@ -657,6 +660,7 @@ class CLCEClassifier(
             self._train(samples, target, previous=previous, is_partial_fit=True)
         return self
 
+    @own_torch()
     def predict(self, X: Any) -> np.ndarray:
         """Predict labels.
 
@@ -673,6 +677,7 @@ class CLCEClassifier(
         logits, _ = self._infer(X)
         return self.classes_[logits.argmax(dim=1).numpy()]
 
+    @own_torch()
     def predict_proba(self, X: Any) -> np.ndarray:
         """Predict class probabilities.
 
@@ -689,6 +694,7 @@ class CLCEClassifier(
         logits, _ = self._infer(X)
         return logits.softmax(dim=1).numpy()
 
+    @own_torch()
     def decision_function(self, X: Any) -> np.ndarray:
         """Compute class scores.
 
@@ -707,6 +713,7 @@ class CLCEClassifier(
         scores = logits[:, 1] - logits[:, 0] if len(self.classes_) == 2 else logits
         return scores.numpy()
 
+    @own_torch()
     def transform(self, X: Any) -> np.ndarray:
         """Compute embeddings.
 

@@ -3,7 +3,7 @@
 from .devices import (
     CPU,
     autocast,
-    check_default_dtype,
+    own_torch,
     device_rng_state,
     highest_precision_dtype,
     resolve_device,
@@ -45,7 +45,7 @@ from .progress import (
 __all__ = [
     "CPU",
     "autocast",
-    "check_default_dtype",
+    "own_torch",
     "device_rng_state",
     "highest_precision_dtype",
     "resolve_device",

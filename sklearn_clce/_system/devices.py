@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 
 import torch
 from torch import Tensor
@@ -16,14 +16,48 @@ CPU = torch.device("cpu")
 _generators = threading.RLock()
 
 
-def check_default_dtype() -> None:
-    """Reject a default dtype other than float32, in which images come."""
-    dtype = torch.get_default_dtype()
-    if dtype != torch.float32:
-        raise ValueError(
-            f"torch's default dtype is {dtype}, and networks are built in it: "
-            "torch.set_default_dtype(torch.float32) is required"
-        )
+@contextmanager
+def own_torch() -> Iterator[None]:
+    """Compute in torch's usual state, and leave the caller's state as it was.
+
+    Gradient and inference mode, autocast, default device and default dtype may be anything around
+    a call. The default dtype belongs to the process: the last thread to leave restores it.
+    """
+    with ExitStack() as usual:
+        usual.enter_context(torch.inference_mode(False))
+        usual.enter_context(torch.enable_grad())
+        for kind in ("cpu", "cuda", "mps"):
+            if torch.is_autocast_enabled(kind):
+                usual.enter_context(torch.autocast(kind, enabled=False))
+        if torch.get_default_device() != CPU:  # a mode that every operation would pay for
+            usual.enter_context(CPU)
+        usual.enter_context(_float32)
+        yield
+
+
+class _DefaultDtype:
+    """Sets the default dtype of the process while any thread is inside."""
+
+    def __init__(self, dtype: torch.dtype) -> None:
+        self.dtype = dtype
+        self.lock = threading.Lock()
+        self.n_inside = 0
+
+    def __enter__(self) -> None:
+        with self.lock:
+            if self.n_inside == 0:
+                self.before = torch.get_default_dtype()
+                torch.set_default_dtype(self.dtype)
+            self.n_inside += 1
+
+    def __exit__(self, *error: object) -> None:
+        with self.lock:
+            self.n_inside -= 1
+            if self.n_inside == 0:
+                torch.set_default_dtype(self.before)
+
+
+_float32 = _DefaultDtype(torch.float32)
 
 
 def resolve_device(device: str | torch.device) -> torch.device:

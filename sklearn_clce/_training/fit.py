@@ -15,7 +15,6 @@ from torch import Tensor
 from .._checks import prefix_errors
 from .._head import MAX_PER_CLASS, Head, refit_classifier, start_head, start_late_classes
 from .._system import (
-    check_default_dtype,
     gpu_lock,
     is_main,
     seeded_torch,
@@ -93,7 +92,6 @@ def fit_net(
     know it.
     """
     warn_if_not_joined()
-    check_default_dtype()
     is_validated = validation is not None or estimator.early_stopping
     check_callbacks(estimator.callbacks, validated=is_validated)
     n_given = len(data)

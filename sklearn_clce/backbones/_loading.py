@@ -13,7 +13,6 @@ import torch
 from torch import Tensor, nn
 
 from .._checks import suggestion
-from .._system import check_default_dtype
 from ._bundled import BUNDLED, bundled_weights, is_installed, pip_line
 from ._hub import hub_if_it_answers
 from ._running import prefers_channels_last
@@ -117,7 +116,6 @@ def load_backbone(
     For images that are neither grey nor colour, ``n_channels`` says how many channels they have;
     timm then adapts the first layer of pretrained weights.
     """
-    check_default_dtype()
     if isinstance(backbone, torch.jit.ScriptModule):
         raise TypeError(
             f"backbone={type(backbone).__name__}: TorchScript can be neither copied nor trained in "

@@ -224,20 +224,6 @@ def test_partial_fit_balances_samples_of_the_call(clouds):
     assert_allclose(balanced.predict_proba(X), by_hand.predict_proba(X), rtol=1e-5)
 
 
-@pytest.mark.parametrize("backbone", ["precomputed", None])
-def test_other_default_dtype_is_reported(backbone, digits, clouds):
-    X, y = clouds if backbone else digits
-    clf = on_images(backbone).fit(X, y)
-    expected = clf.predict_proba(X)
-    torch.set_default_dtype(torch.float64)
-    try:
-        with pytest.raises(ValueError, match=r"default dtype is torch\.float64"):
-            on_images(backbone).fit(X, y)
-        assert_array_equal(clf.predict_proba(X), expected)
-    finally:
-        torch.set_default_dtype(torch.float32)
-
-
 @pytest.mark.parametrize("trainable", ["all", "head"])
 @pytest.mark.filterwarnings("ignore:.torch.jit")
 def test_torchscript_backbone_is_rejected(trainable, digits):
