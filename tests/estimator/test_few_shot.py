@@ -1,4 +1,4 @@
-"""Episodes: the same for all, honest intervals, one pass of a frozen backbone."""
+"""Episodes: the same for all estimators, Student's interval, one pass of a frozen backbone."""
 
 import numpy as np
 import pytest
@@ -7,11 +7,12 @@ from scipy import stats
 from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.datasets import load_digits
 from sklearn.linear_model import LogisticRegression
+from sklearn.model_selection import GridSearchCV, cross_val_score
 from sklearn.neighbors import KNeighborsClassifier
 from sklearn.pipeline import make_pipeline
 from torch import nn
 
-from sklearn_clce import BackboneFeatures, CLCEClassifier, few_shot_score
+from sklearn_clce import BackboneFeatures, CLCEClassifier, EpisodeSplit, few_shot_score
 from sklearn_clce.features import FeatureStore
 
 SHORT = {"n_way": 3, "k_shot": 2, "n_queries": 4, "n_episodes": 6, "random_state": 0}
@@ -70,13 +71,13 @@ def count():
 
 
 @pytest.fixture(scope="module")
-def pictures():
+def images_and_labels():
     data = load_digits(n_class=4)
     rows = np.concatenate([np.flatnonzero(data.target == label)[:12] for label in range(4)])
     return data.images[rows] / 16, data.target[rows]
 
 
-def test_an_episode_holds_the_asked_for_images_of_each_class(numbered, episodes):
+def test_episode_holds_k_support_and_n_query_images_of_each_class(numbered, episodes):
     X, y = numbered
     few_shot_score(Recorder(), X, y, **SHORT)
     assert len(episodes()) == 6
@@ -91,7 +92,7 @@ def test_an_episode_holds_the_asked_for_images_of_each_class(numbered, episodes)
     assert len({tuple(episode["support"]) for episode in episodes()}) > 1
 
 
-def test_the_score_is_the_share_of_right_queries(numbered):
+def test_score_is_share_of_correct_queries(numbered):
     X, y = numbered
     assert_array_equal(few_shot_score(Recorder(), X, y, **SHORT).scores, np.ones(6))
     wrong = few_shot_score(Recorder(wrong=[0]), X, y, **SHORT)
@@ -100,7 +101,7 @@ def test_the_score_is_the_share_of_right_queries(numbered):
     assert_array_equal(all_classes.scores, np.full(6, 0.8))
 
 
-def test_estimators_meet_the_same_episodes(numbered, episodes):
+def test_episodes_are_the_same_for_all_estimators(numbered, episodes):
     X, y = numbered
     few_shot_score(Recorder(), X, y, **SHORT)
     few_shot_score(Recorder(wrong=[1]), X, y, **SHORT)
@@ -115,7 +116,7 @@ def test_estimators_meet_the_same_episodes(numbered, episodes):
     )
 
 
-def test_classes_are_those_of_a_split(numbered, episodes):
+def test_classes_restrict_episodes(numbered, episodes):
     X, y = numbered
     names = np.array(["ape", "bee", "cat", "dog", "elk"])[y]
     few_shot_score(Recorder(), X, names, **SHORT, classes=["elk", "ape", "bee"])
@@ -123,7 +124,7 @@ def test_classes_are_those_of_a_split(numbered, episodes):
         assert set(episode["labels"]) == {"elk", "ape", "bee"}
 
 
-def test_interval_is_students(numbered):
+def test_interval_is_student_t(numbered):
     X, y = numbered
     score = few_shot_score(Recorder(wrong=[0]), X, y, **SHORT)
     expected = stats.t.interval(0.95, 5, loc=score.scores.mean(), scale=stats.sem(score.scores))
@@ -133,8 +134,8 @@ def test_interval_is_students(numbered):
     assert repr(score).endswith("3-way 2-shot, 6 episodes)")
 
 
-def test_several_processes_give_the_same_scores(pictures):
-    X, y = pictures
+def test_n_jobs_does_not_change_scores(images_and_labels):
+    X, y = images_and_labels
     clf = KNeighborsClassifier(1)
     X = X.reshape(len(X), -1)
     assert_array_equal(
@@ -153,8 +154,8 @@ def test_several_processes_give_the_same_scores(pictures):
     ],
     ids=["pipeline", "head"],
 )
-def test_a_frozen_backbone_runs_once_for_each_image(make, pictures, count, episodes):
-    X, y = pictures
+def test_frozen_backbone_runs_once_for_each_image(make, images_and_labels, count, episodes):
+    X, y = images_and_labels
     options = SHORT | {"n_episodes": 12}
     rows = np.column_stack([np.arange(len(y)), y])
     few_shot_score(Recorder(), rows, y, **options)
@@ -162,14 +163,14 @@ def test_a_frozen_backbone_runs_once_for_each_image(make, pictures, count, episo
     classifier = make(Counting())
     few_shot_score(classifier, X, y, **options)
     in_all_episodes = 12 * 3 * (2 + 4)
-    assert len(met) <= count() <= len(met) + 1 < in_all_episodes  # one tells the features' width
+    assert len(met) <= count() <= len(met) + 1 < in_all_episodes  # one finds the features' width
     for part in [classifier, *classifier.get_params().values()]:
         if isinstance(part, (BackboneFeatures, CLCEClassifier)):
             assert part.memory is None
 
 
-def test_a_folder_of_the_user_is_used(pictures, count, tmp_path):
-    X, y = pictures
+def test_memory_folder_of_user_is_used(images_and_labels, count, tmp_path):
+    X, y = images_and_labels
     classifier = make_pipeline(
         BackboneFeatures(Counting(), memory=tmp_path), KNeighborsClassifier(1)
     )
@@ -180,10 +181,16 @@ def test_a_folder_of_the_user_is_used(pictures, count, tmp_path):
     assert FeatureStore(tmp_path).path.exists()
 
 
-def test_paths_are_drawn_from(pictures, tmp_path):
+def test_features_get_no_memory_and_no_warning(clouds):
+    X, y = clouds
+    clf = CLCEClassifier("precomputed", max_epochs=1, random_state=0)
+    few_shot_score(clf, X, y, **SHORT | {"n_way": 2})  # a warning is an error
+
+
+def test_paths_are_sampled(images_and_labels, tmp_path):
     from PIL import Image
 
-    X, y = pictures
+    X, y = images_and_labels
     paths = []
     for row, image in enumerate(X):
         paths.append(str(tmp_path / f"{row}.png"))
@@ -193,9 +200,9 @@ def test_paths_are_drawn_from(pictures, tmp_path):
 
 
 @pytest.mark.parametrize("kind", ["h5py", "zarr"])
-def test_arrays_on_disk_are_drawn_from(kind, pictures, tmp_path):
+def test_arrays_on_disk_are_sampled(kind, images_and_labels, tmp_path):
     library = pytest.importorskip(kind)
-    X, y = pictures
+    X, y = images_and_labels
     stored = (
         library.File(tmp_path / "images.h5", "w").create_dataset("X", data=X)
         if kind == "h5py"
@@ -217,15 +224,62 @@ def test_arrays_on_disk_are_drawn_from(kind, pictures, tmp_path):
         ({"classes": [0, 1, 9]}, r"classes holds labels that are not in y: \[9\]"),
     ],
 )
-def test_errors_name_what_is_required(numbered, changed, message):
+def test_error_names_what_is_required(numbered, changed, message):
     X, y = numbered
     with pytest.raises(ValueError, match=message):
         few_shot_score(Recorder(), X, y, **SHORT | changed)
 
 
-def test_rows_and_labels_must_agree(numbered):
+def test_samples_and_labels_must_agree(numbered):
     X, y = numbered
     with pytest.raises(ValueError, match="inconsistent numbers of samples"):
         few_shot_score(Recorder(), X, y[:-1], **SHORT)
     with pytest.raises(ValueError, match="'estimator' parameter"):
         few_shot_score("classifier", X, y, **SHORT)
+
+
+def test_splitter_gives_the_episodes_of_few_shot_score(images_and_labels):
+    X, y = images_and_labels
+    X = X.reshape(len(X), -1)
+    splitter = EpisodeSplit(**SHORT)
+    assert splitter.get_n_splits(X, y) == len(list(splitter.split(X, y))) == 6
+    clf = KNeighborsClassifier(1)
+    assert_array_equal(
+        cross_val_score(clf, X, y, cv=splitter), few_shot_score(clf, X, y, **SHORT).scores
+    )
+
+
+def test_splitter_gives_support_and_query_indices(numbered):
+    X, y = numbered
+    for support, queries in EpisodeSplit(**SHORT).split(X, y):
+        assert_array_equal(np.unique(y[support], return_counts=True)[1], [2, 2, 2])
+        assert_array_equal(np.unique(y[queries], return_counts=True)[1], [4, 4, 4])
+        assert set(y[support]) == set(y[queries])
+        assert not set(support) & set(queries)
+
+
+def test_splitter_works_in_a_search(numbered):
+    X, y = numbered
+    splitter = EpisodeSplit(2, 3, 4, n_episodes=3, classes=[0, 4], random_state=0)
+    search = GridSearchCV(KNeighborsClassifier(), {"n_neighbors": [1, 3]}, cv=splitter).fit(X, y)
+    assert search.n_splits_ == 3
+    assert repr(splitter).startswith("EpisodeSplit(classes=[0, 4], k_shot=3, n_episodes=3, ")
+
+
+def test_splitter_depends_on_random_state_alone(numbered):
+    X, y = numbered
+    first, again, other = (
+        [
+            support.tolist()
+            for support, _ in EpisodeSplit(**SHORT | {"random_state": seed}).split(X, y)
+        ]
+        for seed in (0, 0, 1)
+    )
+    assert first == again != other
+
+
+def test_splitter_checks_its_parameters(numbered):
+    with pytest.raises(ValueError, match="'k_shot' parameter of EpisodeSplit"):
+        EpisodeSplit(k_shot=0)
+    with pytest.raises(ValueError, match="n_way=6: there are 5 classes"):
+        next(EpisodeSplit(n_way=6).split(*numbered))
