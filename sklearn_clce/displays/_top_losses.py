@@ -176,7 +176,7 @@ class TopLossesDisplay(Display):
         Raises
         ------
         ValueError
-            If the arrays do not fit each other, X holds no images, y an unknown label, or
+            If the arrays do not fit each other, y holds an unknown label, classes are unsorted, or
             ``n_images`` is below 1.
         """
         if not isinstance(n_images, Integral) or n_images < 1:
@@ -188,6 +188,8 @@ class TopLossesDisplay(Display):
                 f"y_proba of shape {y_proba.shape}: a row for each of {n_samples} labels and a "
                 f"column for each of {len(classes)} classes is required"
             )
+        if not np.array_equal(np.unique(classes), classes):
+            raise ValueError(f"classes={classes.tolist()!r}: sorted labels are required")
         images = read_images(X, image_shape)
         codes = encode_known_labels(images, y_true, classes)
         label_probability = y_proba[np.arange(len(codes)), codes]

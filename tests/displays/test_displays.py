@@ -329,7 +329,7 @@ def test_names_are_no_formulas():
 
 
 def test_names_that_are_not_utf8_are_drawn(tmp_path):
-    classes = [os.fsdecode(b"\xe9cole"), "other"]
+    classes = ["other", os.fsdecode(b"\xe9cole")]
     paths = [str(tmp_path / "1.png"), str(tmp_path / os.fsdecode(b"gar\xe7on.png"))]
     for path in paths:
         Image.new("RGB", (8, 8)).save(path)
@@ -344,9 +344,9 @@ def test_names_that_are_not_utf8_are_drawn(tmp_path):
     for display in displays:
         display.figure_.canvas.draw()
         repr(display).encode()
-    assert "label: other (50 %)" in top.axes_[1].get_title()
-    assert top.axes_[1].get_title().startswith("X[1] gar?on.png")
-    assert "?cole" in top.axes_[0].get_title()
+    assert top.axes_[0].get_title().endswith("1.png\ncorrect: other (50 %)")
+    lines = ["X[1] gar?on.png", "label: ?cole (50 %)", "predicted: other (50 %)"]
+    assert top.axes_[1].get_title().split("\n") == lines
 
 
 def test_repr_says_what_a_display_holds(classifier):
@@ -420,6 +420,7 @@ def test_wrong_embeddings_are_rejected(arguments, message):
         ({"n_images": 0}, "n_images=0: an integer of at least 1"),
         ({"y_proba": PROBA[:4]}, r"y_proba of shape \(4, 2\): a row for each of 6 labels"),
         ({"classes": ["0", "3"]}, r"labels that are not in classes: \['1'\]"),
+        ({"classes": ["1", "0"]}, r"classes=\['1', '0'\]: sorted labels are required"),
     ],
 )
 def test_wrong_probabilities_are_rejected(arguments, message):
