@@ -90,6 +90,6 @@ plt.show()
 # %%
 # Where the classifier is most wrong
 # ----------------------------------
-# Each picture with its label, what it was taken for, and the probability of both.
+# Each picture with its label, the prediction, and the probability of both.
 TopLossesDisplay.from_estimator(classifiers["CLCE"], X_test, y_test, n_images=8)
 plt.show()

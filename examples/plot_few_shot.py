@@ -4,8 +4,9 @@ Few-shot learning: accuracy by support images
 =============================================
 
 How well does a classifier learn new classes from two, five or ten images of each?
-:func:`~sklearn_clce.few_shot_score` draws episodes, fits on the support images of each and
-scores on other images of the same classes.
+:func:`~sklearn_clce.few_shot_score` fits on the support images of each episode and scores on other
+images of the same classes. :class:`~sklearn_clce.EpisodeSplit` gives the same episodes to
+scikit-learn's own tools.
 """
 
 # %%
@@ -14,7 +15,7 @@ scores on other images of the same classes.
 # All read a frozen backbone: a logistic regression its features, a head trained with
 # cross-entropy and one trained with CLCE lower blocks of it, too. The episodes depend on
 # ``random_state`` alone, so all three meet the same ones. ``memory`` keeps what they read: the
-# backbone does not run anew for each episode. The images are small pictures cut from twelve
+# backbone does not run again for each episode. The images are small pictures cut from twelve
 # photographs.
 import tempfile
 
@@ -63,7 +64,7 @@ classifiers = {
 # ---------------
 # Five classes in an episode, 15 query images of each. The bars are 95 % intervals of the mean
 # over 20 episodes; few episodes, so that this page is built quickly. Where bars overlap widely
-# the picture does not tell which is better.
+# the figure does not show which is better.
 shots = [2, 5, 10]
 scores = {
     name: [few_shot_score(clf, X, y, k_shot=k, n_episodes=20, random_state=0) for k in shots]

@@ -31,7 +31,7 @@ clf = CLCEClassifier(trainable="head", random_state=0).fit(X, y)
 # %%
 # One picture, two classes
 # ------------------------
-# A new picture has the temple on its left and the flower on its right. What is bright speaks for
+# A new picture has the temple on its left and the flower on its right. What is coloured speaks for
 # the class above it: for "temple" that should be the left half, for "flower" the right one.
 both = np.concatenate([temple[100:420, 130:290], flower[60:380, 230:390]], axis=1)
 display = AttributionDisplay.from_estimator(clf, [both, both], target=["temple", "flower"])

@@ -10,7 +10,7 @@ from .displays import (
     TrainingCurveDisplay,
 )
 from .features import BackboneFeatures, FeatureStore
-from .few_shot import few_shot_score
+from .few_shot import EpisodeSplit, few_shot_score
 from .losses import (
     CLCELoss,
     LabelAwareContrastiveLoss,
@@ -28,6 +28,7 @@ __all__ = [
     "CLCELoss",
     "ClassBalancedBatchSampler",
     "EmbeddingDisplay",
+    "EpisodeSplit",
     "FeatureStore",
     "LabelAwareContrastiveLoss",
     "TopLossesDisplay",

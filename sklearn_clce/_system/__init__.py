@@ -3,9 +3,9 @@
 from .devices import (
     CPU,
     autocast,
-    own_torch,
     device_rng_state,
     highest_precision_dtype,
+    own_torch,
     resolve_device,
     resolve_precision,
     seeded_torch,

@@ -14,6 +14,7 @@ from sklearn.utils.validation import check_is_fitted, column_or_1d
 
 from .._targets import encode_known_labels
 from ._plotting import (
+    Display,
     as_estimator_reads,
     class_style,
     name_points,
@@ -29,11 +30,11 @@ MANY_CLASSES = 20  # from here on a new figure is larger
 FREE_LABELS = "from_predictions draws embeddings with any labels"
 
 
-class EmbeddingDisplay:
-    """Embeddings in the plane, with the name of each class beside its points.
+class EmbeddingDisplay(Display):
+    """Embeddings in the plane, with the name of each class next to its points.
 
-    Classes differ in colour and marker, and each is named where it lies, so that
-    nothing rests on colour alone. Rings mark misclassified samples.
+    Classes differ in colour and marker, and each is named where it lies, so that nothing rests on
+    colour alone. Rings mark misclassified samples.
 
     Parameters
     ----------
@@ -42,7 +43,7 @@ class EmbeddingDisplay:
     labels : array-like of shape (n_samples,)
         True labels.
     predictions : array-like of shape (n_samples,), default=None
-        Predicted labels; None marks no row as misclassified.
+        Predicted labels; None marks no sample as misclassified.
     images : sequence of Tensor of shape (C, H, W), default=None
         The images behind the points, for thumbnails.
     axis_names : tuple of str, default=("", "")
@@ -50,17 +51,10 @@ class EmbeddingDisplay:
 
     Attributes
     ----------
-    ax_ : matplotlib Axes
-        Axes with the drawing.
-    figure_ : matplotlib Figure
-        Figure containing the axes.
+    ax_, figure_ : matplotlib Axes, matplotlib Figure
+        What the points are drawn on.
     texts_ : list of matplotlib Text
-        Names of the classes, but of those for which there is no room.
-
-    See Also
-    --------
-    EmbeddingDisplay.from_estimator : Draw what a fitted classifier makes of images.
-    EmbeddingDisplay.from_predictions : Draw embeddings that you have.
+        Names of the classes, except those for which there is no room.
 
     Examples
     --------
@@ -91,6 +85,11 @@ class EmbeddingDisplay:
         self.images = images
         self.axis_names = axis_names
 
+    def __repr__(self) -> str:
+        n_classes = len(np.unique(self.labels))
+        wrong = "" if self.predictions is None else f", {self._wrong().sum()} misclassified"
+        return f"EmbeddingDisplay({len(self.labels)} samples of {n_classes} classes{wrong})"
+
     @classmethod
     def from_estimator(
         cls,
@@ -113,17 +112,8 @@ class EmbeddingDisplay:
             Images of any kind that the estimator takes.
         y : array-like of shape (n_samples,)
             True labels.
-        method : {"pca", "tsne"}, default="pca"
-            How embeddings come into the plane. "pca" keeps large distances and is the
-            same for each run; "tsne" keeps neighbours together, and distances between
-            its groups mean nothing.
-        random_state : int, RandomState instance or None, default=None
-            Seed of "tsne".
-        thumbnails : int, default=0
-            Pictures to draw at their points, misclassified ones first; all where there
-            are fewer. Where points are crowded a line leads from picture to point.
-        ax : matplotlib Axes, default=None
-            Axes to draw on; None makes a figure.
+        method, random_state, thumbnails, ax : object
+            As in :meth:`from_predictions`.
 
         Returns
         -------
@@ -132,11 +122,9 @@ class EmbeddingDisplay:
 
         Raises
         ------
-        NotFittedError
-            If the estimator is not fitted.
-        ValueError
-            If X and y do not fit each other, y holds labels that are not in ``classes_`` or
-            are of another kind, or an argument is out of its range.
+        NotFittedError, ValueError
+            If the estimator is not fitted or does not know a label of y, or as
+            :meth:`from_predictions`.
         """
         check_is_fitted(estimator)
         embeddings = estimator.transform(X)
@@ -176,7 +164,7 @@ class EmbeddingDisplay:
         y_true : array-like of shape (n_samples,)
             True labels.
         y_pred : array-like of shape (n_samples,), default=None
-            Predicted labels; None marks no row as misclassified.
+            Predicted labels; None marks no sample as misclassified.
         embeddings : array-like of shape (n_samples, n_embedding)
             What ``transform`` returns; at least three rows and two columns.
         X : array-like of images, default=None
@@ -185,12 +173,13 @@ class EmbeddingDisplay:
         image_shape : tuple of int, default=None
             Shape of one image where X has two axes and holds flattened images.
         method : {"pca", "tsne"}, default="pca"
-            How embeddings come into the plane.
+            Projection to the plane. "pca" keeps large distances and is the same for each run;
+            "tsne" keeps neighbours together, and distances between its groups mean nothing.
         random_state : int, RandomState instance or None, default=None
             Seed of "tsne".
         thumbnails : int, default=0
-            Pictures to draw at their points, misclassified ones first; all where there
-            are fewer. Where points are crowded a line leads from picture to point.
+            Images to draw at their points, misclassified ones first; all where there are
+            fewer. Where points are crowded, a line leads from image to point.
         ax : matplotlib Axes, default=None
             Axes to draw on; None makes a figure.
 
@@ -225,8 +214,7 @@ class EmbeddingDisplay:
         ax : matplotlib Axes, default=None
             Axes to draw on; None makes a figure.
         thumbnails : int, default=0
-            Pictures to draw at their points, misclassified ones first; all where there
-            are fewer. Where points are crowded a line leads from picture to point.
+            Images to draw at their points.
 
         Returns
         -------
@@ -236,69 +224,77 @@ class EmbeddingDisplay:
         Raises
         ------
         ValueError
-            If thumbnails are asked for and the display has no images.
-
-        Warns
-        -----
-        UserWarning
-            If there is no room for all thumbnails; the message says how many are drawn.
+            If ``thumbnails`` is below 0, or the display has no images for them. If there is no
+            room for all, a warning says how many are drawn.
         """
         if not isinstance(thumbnails, Integral) or thumbnails < 0:
             raise ValueError(f"thumbnails={thumbnails!r}: an integer of at least 0 is required")
         if thumbnails and self.images is None:
             raise ValueError(
-                f"thumbnails={thumbnails!r}: the display has no images; hand them in as X"
+                f"thumbnails={thumbnails!r}: the display has no images; pass them as X"
             )
-        points, labels = np.asarray(self.points), np.asarray(self.labels)
-        classes, codes = np.unique(labels, return_inverse=True)
-        self.ax_ = ax = new_axes(ax, (6.4, 5.2) if len(classes) < MANY_CLASSES else (9, 7))
-        self.figure_ = ax.figure
-        size = np.clip(6000 / len(points), 6, 45)
-        for code in range(len(classes)):
-            style = {**class_style(code), "s": size, "alpha": 0.55, "linewidth": 0}
-            ax.scatter(*points[codes == code].T, **style)
-        wrong = self._mark_wrong(ax, size)
-        ax.set(xticks=[], yticks=[])
-        for name, axis in zip(self.axis_names, "xy", strict=True):
-            loc = "left" if axis == "x" else "bottom"
-            getattr(ax, f"set_{axis}label")(name, loc=loc, parse_math=False)
-        ax.margins(0.08)
-        ax.autoscale_view()
-        centres = np.array([_middle_row(points[codes == code]) for code in range(len(classes))])
-        self.texts_, boxes = name_points(ax, centres, classes)
+        super().plot(ax)
         if thumbnails:
-            indices = _to_picture(wrong, thumbnails)
-            frames = [
-                {"edgecolor": "black", "linewidth": 2.5}
-                if wrong[index]
-                else {"edgecolor": class_style(code)["color"], "linewidth": 1}
-                for index, code in enumerate(codes)
-            ]
-            drawn = show_thumbnails(
-                ax, points, self.images, indices=indices, frames=frames, boxes=boxes
-            )
-            if len(drawn) < len(indices):
-                warnings.warn(
-                    f"thumbnails={thumbnails!r}: there is room for {len(drawn)}; hand in larger "
-                    "axes as ax",
-                    UserWarning,
-                    stacklevel=2,
-                )
+            self._draw_thumbnails(thumbnails)
         return self
 
-    def _mark_wrong(self, ax: Axes, size: float) -> np.ndarray:
-        """Draw a ring around each misclassified sample, and say how many there are."""
+    def _draw(self, ax: Axes | None) -> None:
+        points = np.asarray(self.points)
+        classes, codes = np.unique(self.labels, return_inverse=True)
+        members = [points[codes == code] for code in range(len(classes))]
+        self.ax_ = ax = new_axes(ax, (6.4, 5.2) if len(classes) < MANY_CLASSES else (9, 7))
+        size = np.clip(6000 / len(points), 6, 45)
+        for code, of_class in enumerate(members):
+            style: Any = {"s": size, "alpha": 0.55, "linewidth": 0, **class_style(code)}
+            ax.scatter(*of_class.T, **style)
+        if self.predictions is not None:
+            _draw_rings(ax, points, self._wrong(), size)
+        ax.set(xticks=[], yticks=[])
+        ax.set_xlabel(self.axis_names[0], loc="left", parse_math=False)
+        ax.set_ylabel(self.axis_names[1], loc="bottom", parse_math=False)
+        ax.margins(0.08)
+        ax.autoscale_view()
+        self.texts_, self._space = name_points(ax, np.array([*map(_middle, members)]), classes)
+
+    def _wrong(self) -> np.ndarray:
+        """Return which samples are misclassified: (n_samples,)."""
         if self.predictions is None:
             return np.zeros(len(self.labels), dtype=bool)
-        wrong = np.asarray(self.labels) != np.asarray(self.predictions)
-        label = f"misclassified: {wrong.sum()} of {len(wrong)}"
-        rings: dict[str, Any] = {"facecolors": "none", "edgecolors": "black", "linewidths": 1.1}
-        x, y = np.asarray(self.points)[wrong].T
-        ax.scatter(x, y, s=3 * size + 20, label=label, zorder=3, **rings)
-        ax.legend(
-            loc="upper right", bbox_to_anchor=(1, 0), borderaxespad=0.2, frameon=False, fontsize=9
-        )
-        return wrong
+        return np.asarray(self.labels) != np.asarray(self.predictions)
+
+    def _draw_thumbnails(self, thumbnails: int) -> None:
+        wrong, codes = self._wrong(), np.unique(self.labels, return_inverse=True)[1]
+        indices = _with_thumbnail(wrong, thumbnails)
+        frames = [
+            {"edgecolor": "black", "linewidth": 2.5}
+            if wrong[index]
+            else {"edgecolor": class_style(codes[index])["color"], "linewidth": 1}
+            for index in indices
+        ]
+        images = [self.images[int(index)] for index in indices]
+        points = np.asarray(self.points)[indices]
+        n_drawn = show_thumbnails(self.ax_, points, images, frames, self._space)
+        if n_drawn < len(indices):
+            warnings.warn(
+                f"thumbnails={thumbnails!r}: there is room for {n_drawn}; pass larger axes as ax",
+                UserWarning,
+                stacklevel=3,
+            )
+
+
+def _draw_rings(ax: Axes, points: np.ndarray, wrong: np.ndarray, size: float) -> None:
+    """Draw a ring around each misclassified sample, and say how many there are."""
+    label = f"misclassified: {wrong.sum()} of {len(wrong)}"
+    rings: Any = {
+        "s": 3 * size + 20,
+        "facecolors": "none",
+        "edgecolors": "black",
+        "linewidths": 1.1,
+    }
+    ax.scatter(*points[wrong].T, label=label, zorder=3, **rings)
+    ax.legend(
+        loc="upper right", bbox_to_anchor=(1, 0), borderaxespad=0.2, frameon=False, fontsize=9
+    )
 
 
 def _column(labels: Any, embeddings: np.ndarray, name: str) -> np.ndarray:
@@ -321,7 +317,7 @@ def _in_the_plane(
     if embeddings.ndim != 2 or embeddings.shape[0] < 3 or embeddings.shape[1] < 2:
         raise ValueError(
             f"embeddings of shape {embeddings.shape}: at least three rows and two columns are "
-            "required for a picture in the plane"
+            "required for a drawing in the plane"
         )
     if method == "pca":
         pca = PCA(n_components=2, svd_solver="full").fit(embeddings)
@@ -336,14 +332,14 @@ def _in_the_plane(
     raise ValueError(f"method={method!r}: 'pca' or 'tsne' is required")
 
 
-def _middle_row(points: np.ndarray) -> np.ndarray:
-    """Return the row nearest to the median, so that a class is named where it has a row."""
+def _middle(points: np.ndarray) -> np.ndarray:
+    """Return the point nearest to the median, so that a class is named where it has a sample."""
     distance = np.linalg.norm(points - np.median(points, axis=0), axis=1)
     return points[distance.argmin()]
 
 
-def _to_picture(wrong: np.ndarray, n_images: int) -> np.ndarray:
-    """Choose samples to draw: misclassified ones, then of the others some of every part."""
+def _with_thumbnail(wrong: np.ndarray, n_images: int) -> np.ndarray:
+    """Choose samples to show: misclassified ones, then others from every part of the data."""
     wrong, others = np.flatnonzero(wrong), np.flatnonzero(~wrong)
     n_others = min(max(n_images - len(wrong), 0), len(others))
     chosen = np.linspace(0, len(others) - 1, n_others).round().astype(int)

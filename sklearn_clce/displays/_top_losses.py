@@ -16,32 +16,34 @@ from .._targets import encode_known_labels
 from ..data import ListImages
 from ._plotting import (
     CAPTION_LENGTH,
-    PICTURE_SIDE,
+    IMAGE_SIDE,
+    Display,
     as_estimator_reads,
-    gallery,
     read_images,
     shortened,
+    show_gallery,
     thumbnail,
+    with_percent,
 )
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-WRONG_FRAME = {"edgecolor": "#D55E00", "linewidth": 2.5}
-RIGHT_FRAME = {"edgecolor": "0.6", "linewidth": 0.8}
+FRAME = {"edgecolor": "0.6", "linewidth": 0.8}
+MISCLASSIFIED_FRAME = {"edgecolor": "#D55E00", "linewidth": 2.5}
 
 
-class TopLossesDisplay:
+class TopLossesDisplay(Display):
     """The images that a classifier is most wrong about, and where to find them.
 
-    Each picture is named by its place in X and the end of its path, so that a wrong label
-    can be put right. A frame and the words "taken for" mark misclassified ones; a picture that
-    is classified right, with little probability, is called right.
+    Each image is named by its place in X and the end of its path, so that a wrong label can be
+    corrected. Misclassified images have a frame, and the caption gives label and prediction; an
+    image that is classified correctly, with little probability, is called correct.
 
     Parameters
     ----------
     images : sequence of array of shape (H, W) or (H, W, C)
-        Pictures, pixels in 0..1, the greatest loss first.
+        Images, pixels in 0..1, the greatest loss first.
     labels : array-like of shape (n_images,)
         Their true labels.
     predictions : array-like of shape (n_images,)
@@ -53,21 +55,14 @@ class TopLossesDisplay:
     indices : array-like of shape (n_images,), default=None
         Their places in X; None leaves them out of the captions.
     paths : sequence of str or None, default=None
-        Their files; None for a picture that did not come from a file.
+        Their files; None for an image that did not come from a file.
 
     Attributes
     ----------
-    ax_ : matplotlib Axes
-        The axes that the pictures divide; their title is the title of all.
+    ax_, figure_ : matplotlib Axes, matplotlib Figure
+        What the images divide; the title of ``ax_`` is the title of all.
     axes_ : ndarray of matplotlib Axes of shape (n_images,)
-        A panel for each picture.
-    figure_ : matplotlib Figure
-        Figure containing the axes.
-
-    See Also
-    --------
-    TopLossesDisplay.from_estimator : Find and draw them.
-    TopLossesDisplay.from_predictions : Draw them by probabilities that you have.
+        A panel for each image.
 
     Examples
     --------
@@ -100,6 +95,10 @@ class TopLossesDisplay:
         self.indices = indices
         self.paths = paths
 
+    def __repr__(self) -> str:
+        n_wrong = self._misclassified().sum()
+        return f"TopLossesDisplay({len(self.images)} images, {n_wrong} misclassified)"
+
     @classmethod
     def from_estimator(
         cls, estimator: Any, X: Any, y: ArrayLike, *, n_images: int = 9, ax: Axes | None = None
@@ -114,10 +113,8 @@ class TopLossesDisplay:
             Images of any kind listed in the notes of :class:`CLCEClassifier`.
         y : array-like of shape (n_samples,)
             True labels.
-        n_images : int, default=9
-            How many to draw; all where there are fewer.
-        ax : matplotlib Axes, default=None
-            Axes to divide into panels; None makes a figure.
+        n_images, ax : object
+            As in :meth:`from_predictions`.
 
         Returns
         -------
@@ -126,11 +123,8 @@ class TopLossesDisplay:
 
         Raises
         ------
-        NotFittedError
-            If the estimator is not fitted.
-        ValueError
-            If y holds a label that the estimator does not know, X holds no images, or
-            ``n_images`` is below 1.
+        NotFittedError, ValueError
+            If the estimator is not fitted, or as :meth:`from_predictions`.
         """
         check_is_fitted(estimator)
         return cls.from_predictions(
@@ -182,7 +176,7 @@ class TopLossesDisplay:
         Raises
         ------
         ValueError
-            If the arrays do not fit each other, y holds an unknown label, or
+            If the arrays do not fit each other, y holds an unknown label, classes are unsorted, or
             ``n_images`` is below 1.
         """
         if not isinstance(n_images, Integral) or n_images < 1:
@@ -194,12 +188,14 @@ class TopLossesDisplay:
                 f"y_proba of shape {y_proba.shape}: a row for each of {n_samples} labels and a "
                 f"column for each of {len(classes)} classes is required"
             )
+        if not np.array_equal(np.unique(classes), classes):
+            raise ValueError(f"classes={classes.tolist()!r}: sorted labels are required")
         images = read_images(X, image_shape)
         codes = encode_known_labels(images, y_true, classes)
         label_probability = y_proba[np.arange(len(codes)), codes]
         indices = np.argsort(label_probability, kind="stable")[:n_images]
         display = cls(
-            [thumbnail(images[int(index)], PICTURE_SIDE) for index in indices],
+            [thumbnail(images[int(index)], IMAGE_SIDE) for index in indices],
             classes[codes[indices]],
             predictions=classes[y_proba[indices].argmax(axis=1)],
             label_probability=label_probability[indices],
@@ -209,42 +205,28 @@ class TopLossesDisplay:
         )
         return display.plot(ax)
 
-    def plot(self, ax: Axes | None = None) -> Self:
-        """Draw the pictures, each with its label, the prediction and both probabilities.
+    def _draw(self, ax: Axes | None) -> None:
+        captions = [self._caption(number) for number in range(len(self.images))]
+        self.ax_, self.axes_ = show_gallery(ax, self.images, captions, height=2.7, gap=0.28)
+        for axis, wrong in zip(self.axes_, self._misclassified(), strict=True):
+            axis.spines[:].set(**MISCLASSIFIED_FRAME if wrong else FRAME)
 
-        Parameters
-        ----------
-        ax : matplotlib Axes, default=None
-            Axes to divide into panels; None makes a figure.
+    def _misclassified(self) -> np.ndarray:
+        return np.asarray(self.labels) != np.asarray(self.predictions)
 
-        Returns
-        -------
-        TopLossesDisplay
-            The same display.
-        """
-        self.ax_, self.axes_ = gallery(ax, len(self.images), height=2.7, gap=0.28)
-        self.figure_ = self.ax_.figure
-        for number, axis in enumerate(self.axes_):
-            axis.imshow(self.images[number], cmap="gray", vmin=0, vmax=1)
-            axis.set(xticks=[], yticks=[])
-            wrong = self.labels[number] != self.predictions[number]
-            axis.spines[:].set(**WRONG_FRAME if wrong else RIGHT_FRAME)
-            axis.set_title(self._caption(number, wrong), fontsize=8, parse_math=False)
-        return self
-
-    def _caption(self, number: int, wrong: bool) -> str:
+    def _caption(self, number: int) -> str:
+        """Say where an image is, what it is labelled and what it is predicted as."""
         place = "" if self.indices is None else f"X[{self.indices[number]}] "
         path = None if self.paths is None else self.paths[number]
         if path is not None:
             place += _end_of(path, CAPTION_LENGTH - len(place))
-        verbs = ("is", "taken for") if wrong else ("is, rightly,",)
-        shares = (self.label_probability[number], self.prediction_probability[number])
-        names = (self.labels[number], self.predictions[number])
-        lines = [
-            f"{verb} {shortened(name, CAPTION_LENGTH - len(verb) - 1)} ({share:.2f})"
-            for verb, name, share in zip(verbs, names, shares, strict=False)
-        ]
-        return "\n".join([place.strip(), *lines]).strip()
+        label, prediction = self.labels[number], self.predictions[number]
+        prefix = "correct: " if label == prediction else "label: "
+        lines = [place.strip(), with_percent(label, self.label_probability[number], prefix=prefix)]
+        if label != prediction:
+            share = self.prediction_probability[number]
+            lines.append(with_percent(prediction, share, prefix="predicted: "))
+        return "\n".join(lines).strip()
 
 
 def _path(images: Any, index: int) -> str | None:
@@ -255,6 +237,6 @@ def _path(images: Any, index: int) -> str | None:
 
 
 def _end_of(path: str, n_characters: int) -> str:
-    """Name a file with its folder, which is its class as a rule, where there is room for both."""
+    """Name a file with its folder, which is usually its class, where there is room for both."""
     name = "/".join(Path(path).parts[-2:])
-    return name if len(name) <= n_characters else shortened(Path(path).name, n_characters)
+    return shortened(name if len(name) <= n_characters else Path(path).name, n_characters)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Self
 import numpy as np
 from sklearn.utils.validation import check_is_fitted
 
-from ._plotting import class_style, new_axes, panels
+from ._plotting import Display, class_style, new_axes, panels
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 LINES = ("-", "--", ":", "-.")
 
 
-class TrainingCurveDisplay:
+class TrainingCurveDisplay(Display):
     """Losses of the training and validation samples, the score and the learning rate by epoch.
 
     Parameters
@@ -38,16 +38,10 @@ class TrainingCurveDisplay:
 
     Attributes
     ----------
-    ax_ : matplotlib Axes
-        The axes that the panels divide; their title is the title of all.
+    ax_, figure_ : matplotlib Axes, matplotlib Figure
+        What the panels divide; the title of ``ax_`` is the title of all.
     axes_ : ndarray of matplotlib Axes
         The panels, from top to bottom.
-    figure_ : matplotlib Figure
-        Figure containing the axes.
-
-    See Also
-    --------
-    TrainingCurveDisplay.from_estimator : Draw the history of a fitted classifier.
 
     Examples
     --------
@@ -81,6 +75,10 @@ class TrainingCurveDisplay:
         self.learning_rate = learning_rate
         self.score_name = score_name
 
+    def __repr__(self) -> str:
+        names = ", ".join(self._panels())
+        return f"TrainingCurveDisplay({len(self.cross_entropy)} epochs: {names})"
+
     @classmethod
     def from_estimator(cls, estimator: Any, *, ax: Axes | None = None) -> Self:
         """Draw how a classifier was trained.
@@ -88,7 +86,7 @@ class TrainingCurveDisplay:
         Parameters
         ----------
         estimator : CLCEClassifier
-            Fitted.
+            Fitted, or a NotFittedError is raised.
         ax : matplotlib Axes, default=None
             Axes to divide into panels; None makes a figure.
 
@@ -96,21 +94,15 @@ class TrainingCurveDisplay:
         -------
         TrainingCurveDisplay
             The display, drawn.
-
-        Raises
-        ------
-        NotFittedError
-            If the classifier is not fitted.
         """
         check_is_fitted(estimator)
         rows = list(estimator.history_)
-        scored = "valid_score" if any("valid_score" in row for row in rows) else "valid_acc"
         columns = {
             "cross_entropy": "train_cross_entropy",
             "contrastive": "train_contrastive",
             "loss": "train_loss",
             "validation_loss": "valid_loss",
-            "validation_score": scored,  # models of before know accuracy alone
+            "validation_score": "valid_score",
             "learning_rate": "lr",
         }
         display = cls(
@@ -123,66 +115,51 @@ class TrainingCurveDisplay:
         )
         return display.plot(ax)
 
-    def plot(self, ax: Axes | None = None) -> Self:
-        """Draw a panel for each kind of curve.
-
-        Parameters
-        ----------
-        ax : matplotlib Axes, default=None
-            Axes to divide into panels; None makes a figure.
-
-        Returns
-        -------
-        TrainingCurveDisplay
-            The same display.
-        """
-        drawn = {
-            "loss": self._losses(),
-            self.score_name: self._validation(),
-            "learning rate": {"": self.learning_rate} if self.learning_rate is not None else {},
-        }
-        drawn = {name: curves for name, curves in drawn.items() if curves}
+    def _draw(self, ax: Axes | None) -> None:
+        drawn = self._panels()
         self.ax_ = new_axes(ax, (6.4, 1.2 + 1.6 * len(drawn)))
-        self.figure_ = self.ax_.figure
         self.axes_ = panels(self.ax_, len(drawn), 1, gap=0.25, sharex=True)[:, 0]
         for axis, (name, curves) in zip(self.axes_, drawn.items(), strict=True):
-            self._draw(axis, name, curves)
+            axis.set_ylabel(name, parse_math=False)
+            axis.tick_params(labelbottom=axis is self.axes_[-1])
+            self._draw_curves(axis, curves, marks_best=name == self.score_name)
         self.axes_[-1].set_xlabel("epoch")
         self.axes_[-1].xaxis.get_major_locator().set_params(integer=True)
-        for axis in self.axes_[:-1]:
-            axis.tick_params(labelbottom=False)
-        return self
 
-    def _losses(self) -> dict[str, np.ndarray]:
-        losses = {
-            "cross-entropy": self.cross_entropy,
-            "contrastive": self.contrastive,
-            "weighted sum": None if self.contrastive is None else self.loss,
-            "validation": self.validation_loss,
+    def _panels(self) -> dict[str, dict[str, np.ndarray]]:
+        """Return the curves of each panel, by name."""
+        panels: dict[str, dict[str, np.ndarray | None]] = {
+            "loss": {
+                "cross-entropy": self.cross_entropy,
+                "contrastive": self.contrastive,
+                "weighted sum": None if self.contrastive is None else self.loss,
+                "validation": self.validation_loss,
+            },
+            self.score_name: {"validation": self.validation_score},
+            "learning rate": {"": self.learning_rate},
         }
-        return {name: values for name, values in losses.items() if values is not None}
+        given = {
+            panel: {name: values for name, values in curves.items() if values is not None}
+            for panel, curves in panels.items()
+        }
+        return {panel: curves for panel, curves in given.items() if curves}
 
-    def _validation(self) -> dict[str, np.ndarray]:
-        if self.validation_score is None:
-            return {}
-        if np.isnan(self.validation_score).all():
-            return {"validation": self.validation_score}
-        best = int(np.nanargmax(self.validation_score))
-        name = f"validation; best {self.validation_score[best]:.3f} in epoch {best + 1}"
-        return {name: self.validation_score}
-
-    def _draw(self, axis: Axes, name: str, curves: dict[str, np.ndarray]) -> None:
+    def _draw_curves(self, axis: Axes, curves: dict[str, np.ndarray], *, marks_best: bool) -> None:
         """Draw the curves of one panel; they differ in colour and in the kind of line."""
         for number, (label, values) in enumerate(curves.items()):
-            epochs = np.arange(1, len(values) + 1)
-            marker = "o" if len(values) == 1 else None
-            line = LINES[number]
-            colour = class_style(number)["color"]
-            axis.plot(epochs, values, line, color=colour, label=label, marker=marker)
-            if name == self.score_name and not np.isnan(values).all():
-                best = int(np.nanargmax(values))
-                axis.plot(epochs[best], values[best], "o", color=colour)
-        axis.set_ylabel(name, parse_math=False)
+            marked = [0] if len(values) == 1 else []
+            if marks_best and not np.isnan(values).all():
+                marked = [int(np.nanargmax(values))]
+                label += f"; best {values[marked[0]]:.3f} in epoch {marked[0] + 1}"
+            axis.plot(
+                np.arange(1, len(values) + 1),
+                values,
+                LINES[number],
+                color=class_style(number)["color"],
+                label=label,
+                marker="o" if marked else None,
+                markevery=marked or None,
+            )
         if any(curves):
             axis.legend(
                 loc="lower left",

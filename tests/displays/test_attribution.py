@@ -1,4 +1,4 @@
-"""What a prediction rests on: the right places, for the class that is asked for."""
+"""Attribution: it finds the right places, for the class that is asked for."""
 
 import matplotlib
 import numpy as np
@@ -11,7 +11,7 @@ from sklearn.preprocessing import StandardScaler
 from torch import nn
 
 from sklearn_clce import AttributionDisplay, CLCEClassifier
-from sklearn_clce.displays._feature_maps import caught, find_map
+from sklearn_clce.displays._attribution import run_to_map
 from small_backbones import TinyBackbone
 
 matplotlib.use("Agg")
@@ -39,7 +39,7 @@ def squares(n=24, n_channels=3, seed=0):
 def vit(name="vit_tiny_patch16_224", **kwargs):
     shape = {"depth": 2, "embed_dim": 24, "num_heads": 2, "patch_size": 8, "img_size": SIDE}
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)  # a few of other weights learn by what is beside the square
+        torch.manual_seed(0)  # a few of other weights learn by what is next to the square
         return timm.create_model(name, num_classes=0, **shape | kwargs)
 
 
@@ -70,7 +70,7 @@ def share_in_quarter(display, quarters):
     ],
     ids=["convolutional", "class token", "mean of tokens", "beit"],
 )
-def test_a_prediction_rests_on_the_square_that_it_is_named_after(backbone, trainable):
+def test_attribution_lies_on_the_square_that_the_class_is_named_after(backbone, trainable):
     X, y, quarters = squares(36)
     clf = fitted(backbone, X, y, trainable=trainable)
     assert clf.score(X, y) == 1
@@ -80,7 +80,7 @@ def test_a_prediction_rests_on_the_square_that_it_is_named_after(backbone, train
         display.probabilities, clf.predict_proba(X[:12]).max(axis=1), rtol=1e-4
     )
     shares = share_in_quarter(display, quarters[:12])
-    assert np.median(shares) > 0.5  # a quarter of the picture
+    assert np.median(shares) > 0.5  # a quarter of the image
 
 
 def mean_correlation(first, second):
@@ -94,7 +94,7 @@ def mean_correlation(first, second):
 
 @pytest.mark.parametrize("backbone", [TinyBackbone, vit], ids=["convolutional", "vit"])
 @pytest.mark.parametrize("what", ["head", "backbone"])
-def test_random_weights_change_the_map(backbone, what):
+def test_map_changes_with_random_weights(backbone, what):
     """As "Sanity Checks for Saliency Maps" (Adebayo et al., 2018) asks of such a map."""
     X, y, _ = squares()
     clf = fitted(backbone(), X, y)
@@ -110,7 +110,7 @@ def test_random_weights_change_the_map(backbone, what):
     assert mean_correlation(before, after) < 0.5
 
 
-def test_any_class_can_be_asked_for():
+def test_target_selects_the_class():
     X, y, _ = squares()
     clf = fitted(TinyBackbone(), X, y)
     predicted = AttributionDisplay.from_estimator(clf, X[:3])
@@ -127,7 +127,7 @@ def test_any_class_can_be_asked_for():
     assert np.abs(red.attributions[1] - predicted.attributions[1]).max() > 0
 
 
-def test_a_display_leaves_the_classifier_alone_and_names_its_pictures():
+def test_display_does_not_change_the_classifier_and_names_its_images():
     X, y, _ = squares(6)
     clf = fitted(TinyBackbone(), X, y, max_epochs=1)
     before = {name: value.clone() for name, value in clf.module_.state_dict().items()}
@@ -135,7 +135,7 @@ def test_a_display_leaves_the_classifier_alone_and_names_its_pictures():
     display = AttributionDisplay.from_estimator(clf, X[:3], ax=ax)
     assert display.figure_ is figure
     assert len(display.axes_) == 3
-    assert display.axes_[0].get_title().startswith(f"{display.targets[0]}\n(0.")
+    assert display.axes_[0].get_title().startswith(f"{display.targets[0]} (")
     drawn = display.axes_[0].images[0].get_array()
     assert drawn.shape == (SIDE, SIDE, 3)
     assert drawn.max() <= 1
@@ -144,7 +144,28 @@ def test_a_display_leaves_the_classifier_alone_and_names_its_pictures():
     assert not any(layer._forward_hooks for layer in clf.module_.modules())
 
 
-def test_bands_grey_and_pictures_of_any_size_have_maps():
+def test_display_is_the_same_in_inference_mode():
+    X, y, _ = squares(6)
+    clf = fitted(TinyBackbone(), X, y, max_epochs=1)
+    expected = AttributionDisplay.from_estimator(clf, X[:2])
+    with torch.inference_mode():
+        display = AttributionDisplay.from_estimator(clf, X[:2])
+    np.testing.assert_array_equal(display.attributions, expected.attributions)
+
+
+def test_overlay_colours_what_speaks_for_the_class():
+    grey = np.full((8, 8), 0.5)
+    display = AttributionDisplay(
+        [grey], [np.array([[1.0, -1.0]])], targets=["cat"], probabilities=[0.97]
+    ).plot()
+    overlay = display.axes_[0].images[0].get_array()
+    assert np.ptp(overlay[:, -1], axis=1).max() == pytest.approx(0)  # grey
+    assert (overlay[:, 0, 0] > overlay[:, 0, 2] + 0.2).all()  # red
+    assert display.axes_[0].get_title() == "cat (97 %)"
+    assert repr(display) == "AttributionDisplay(1 image: cat (97 %))"
+
+
+def test_map_of_bands_grey_images_and_any_size():
     bands, y, _ = squares(n_channels=5)
     backbone = nn.Sequential(nn.Conv2d(5, 4, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten())
     clf = fitted(backbone, bands, y, n_channels=5, max_epochs=1)
@@ -164,21 +185,19 @@ def test_bands_grey_and_pictures_of_any_size_have_maps():
         ("resnet10t", 64, (2, 2)),
         ("vit_small_patch16_dinov3", 64, (4, 4)),
         ("cait_xxs24_224", 224, (14, 14)),  # its class token joins behind the last block
-        ("nest_tiny", 224, (14, 14)),  # channels last, which it does not tell
+        ("nest_tiny", 224, (14, 14)),  # channels last, which it does not declare
         ("volo_d1_224", 224, (14, 14)),
         ("pit_ti_224", 224, (7, 7)),
         ("mvitv2_tiny", 224, (7, 7)),
         ("coat_tiny", 224, (7, 7)),
     ],
 )
-def test_the_map_is_that_of_the_last_layer_with_places(name, side, shape):
+def test_map_is_that_of_the_last_layer_with_places(name, side, shape):
     if name not in timm.list_models():
         pytest.skip(f"timm {timm.__version__} does not know it")
     backbone = timm.create_model(name, num_classes=0).eval()
-    place = find_map(backbone, torch.rand(1, 3, side, side))
-    with caught(place) as found, torch.no_grad():
-        backbone(torch.rand(1, 3, side, side))
-    assert place.to_map(found[-1]).shape[-2:] == shape
+    _, activation, arrange = run_to_map(backbone, torch.rand(1, 3, side, side))
+    assert arrange(activation).shape[-2:] == shape
 
 
 class Again(nn.Module):
@@ -193,7 +212,7 @@ class Again(nn.Module):
 
 
 @pytest.mark.parametrize("pooled", [nn.AdaptiveAvgPool2d(1), nn.Flatten()])
-def test_of_a_layer_that_is_called_again_the_call_with_places_counts(pooled):
+def test_layer_called_twice_counts_where_it_has_places(pooled):
     X, y, _ = squares(6)
     clf = fitted(Again(pooled), X, y, max_epochs=1)
     (attribution,) = AttributionDisplay.from_estimator(clf, X[:1]).attributions
@@ -231,7 +250,7 @@ class Colours(nn.Module):
         return images.mean(dim=(2, 3))
 
 
-def test_wrong_calls_are_refused(clouds):
+def test_wrong_calls_are_rejected(clouds):
     X, y, _ = squares(6)
     clf = fitted(TinyBackbone(), X, y, max_epochs=1)
     show = AttributionDisplay.from_estimator

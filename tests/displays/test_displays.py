@@ -1,5 +1,6 @@
 """Displays: what they hold, what they draw, and that labels can be read."""
 
+import os
 import subprocess
 import sys
 from itertools import combinations, pairwise
@@ -42,7 +43,7 @@ def classifier(digits):
 
 
 def embeddings_of(n_classes, n_rows, label):
-    """Rows around a point for each class."""
+    """Make samples around a point for each class."""
     rng = np.random.default_rng(0)
     codes = np.repeat(np.arange(n_classes), n_rows)
     middles = rng.normal(size=(n_classes, 16))
@@ -60,9 +61,7 @@ def embeddings_of(n_classes, n_rows, label):
     ],
     ids=["3 long", "10", "100"],
 )
-def test_every_class_is_named_and_no_name_overlaps_another_or_leaves_the_axes(
-    n_classes, label, dpi
-):
+def test_names_of_all_classes_neither_overlap_nor_leave_the_axes(n_classes, label, dpi):
     embeddings, y = embeddings_of(n_classes, 12, label)
     display = EmbeddingDisplay.from_predictions(y, embeddings=embeddings)
     assert len(display.texts_) == n_classes
@@ -81,13 +80,13 @@ def test_names_without_room_are_left_out():
     assert 0 < len(display.texts_) < 100
 
 
-def test_classes_differ_in_more_than_colour():
+def test_class_style_differs_in_more_than_colour():
     styles = [tuple(class_style(code).values()) for code in range(42)]
     assert len(set(styles)) == 42
     assert all(one[0] != other[0] and one[1] != other[1] for one, other in pairwise(styles))
 
 
-def test_misclassified_rows_get_a_ring():
+def test_misclassified_samples_get_a_ring():
     embeddings, y = embeddings_of(3, 5, str)
     predicted = y.copy()
     predicted[[0, 7]] = "2"
@@ -112,7 +111,7 @@ def test_pca_keeps_distances_and_tsne_its_seed():
     np.testing.assert_array_equal(runs[0].points, runs[1].points)
 
 
-def test_thumbnails_are_read_when_they_are_drawn_wrong_ones_first(tmp_path):
+def test_thumbnails_are_read_when_drawn_misclassified_first(tmp_path):
     embeddings, y = embeddings_of(2, 6, str)
     paths = [str(tmp_path / f"{row}.png") for row in range(12)]
     for path in paths:
@@ -128,36 +127,36 @@ def test_thumbnails_are_read_when_they_are_drawn_wrong_ones_first(tmp_path):
 
 
 @pytest.mark.parametrize("spread", [1.0, 1e-6], ids=["apart", "on a heap"])
-def test_forty_thumbnails_are_forty_pictures_none_over_another(spread):
+def test_forty_thumbnails_do_not_overlap(spread):
     rng = np.random.default_rng(0)
     images = rng.random((60, 8, 8))
     embeddings = spread * rng.normal(size=(60, 4))
     display = EmbeddingDisplay.from_predictions(
         np.repeat(["a", "b", "c"], 20), embeddings=embeddings, X=images, thumbnails=40
     )
-    pictures = [a for a in display.ax_.artists if type(a).__name__ == "AnnotationBbox"]
-    assert len(pictures) == 40
+    thumbnails = [a for a in display.ax_.artists if type(a).__name__ == "AnnotationBbox"]
+    assert len(thumbnails) == 40
     display.figure_.draw_without_rendering()
-    boxes = [picture.offsetbox.get_window_extent() for picture in pictures]
+    boxes = [thumbnail.offsetbox.get_window_extent() for thumbnail in thumbnails]
     assert not any(one.overlaps(other) for one, other in combinations(boxes, 2))
 
 
-def test_thumbnails_are_of_all_parts_of_the_samples():
+def test_thumbnails_come_from_all_parts_of_the_data():
     embeddings, y = embeddings_of(4, 10, str)
     display = EmbeddingDisplay.from_predictions(
         y, embeddings=embeddings, X=np.zeros((40, 4, 4)), thumbnails=8
     )
-    pictures = [a for a in display.ax_.artists if type(a).__name__ == "AnnotationBbox"]
+    thumbnails = [a for a in display.ax_.artists if type(a).__name__ == "AnnotationBbox"]
     places = {tuple(point) for point in display.points.tolist()}
-    classes = {y[display.points.tolist().index(list(picture.xy))] for picture in pictures}
-    assert {tuple(picture.xy) for picture in pictures} <= places
+    classes = {y[display.points.tolist().index(list(thumbnail.xy))] for thumbnail in thumbnails}
+    assert {tuple(thumbnail.xy) for thumbnail in thumbnails} <= places
     assert classes == {"0", "1", "2", "3"}
 
 
 def test_thumbnails_without_room_are_counted_in_a_warning():
     embeddings, y = embeddings_of(2, 20, str)
     _, ax = plt.subplots(figsize=(1.5, 1.5))
-    with pytest.warns(UserWarning, match=r"thumbnails=40: there is room for \d+; hand in larger"):
+    with pytest.warns(UserWarning, match=r"thumbnails=40: there is room for \d+; pass larger"):
         EmbeddingDisplay.from_predictions(
             y, embeddings=embeddings, X=np.zeros((40, 4, 4)), thumbnails=40, ax=ax
         )
@@ -179,9 +178,7 @@ def test_embeddings_of_an_estimator(classifier, digits):
         ([0, 1, 17], r"not in classes: \[17\]; from_predictions draws embeddings with any labels"),
     ],
 )
-def test_labels_that_an_estimator_does_not_know_are_not_called_misclassified(
-    labels, message, classifier, digits
-):
+def test_labels_unknown_to_the_estimator_are_rejected(labels, message, classifier, digits):
     with pytest.raises(ValueError, match=message):
         EmbeddingDisplay.from_estimator(classifier, digits[0][:3], labels)
 
@@ -193,7 +190,7 @@ def test_embeddings_of_a_pipeline(classifier, digits):
     assert display.points.shape == (20, 2)
 
 
-def test_a_display_draws_again_on_other_axes():
+def test_display_draws_again_on_other_axes():
     embeddings, y = embeddings_of(3, 5, str)
     display = EmbeddingDisplay.from_predictions(y, embeddings=embeddings)
     first = display.ax_
@@ -241,7 +238,7 @@ def test_scores_that_are_all_missing_have_no_best_one():
     assert len(display.axes_[1].lines) == 1
 
 
-def test_top_losses_are_the_rows_of_lowest_probability():
+def test_top_losses_are_the_samples_of_lowest_probability():
     X = np.arange(4 * 64).reshape(4, 8, 8) / 256
     y = ["cat", "dog", "cat", "cat"]
     proba = np.array([[0.9, 0.1], [0.7, 0.3], [0.2, 0.8], [0.6, 0.4]])
@@ -251,8 +248,8 @@ def test_top_losses_are_the_rows_of_lowest_probability():
     np.testing.assert_allclose(display.label_probability, [0.2, 0.3, 0.6])
     np.testing.assert_allclose(display.images[0], X[2], rtol=1e-6)
     captions = [axis.get_title() for axis in display.axes_]
-    assert captions[0] == "X[2]\nis cat (0.20)\ntaken for dog (0.80)"
-    assert captions[2] == "X[3]\nis, rightly, cat (0.60)"
+    assert captions[0] == "X[2]\nlabel: cat (20 %)\npredicted: dog (80 %)"
+    assert captions[2] == "X[3]\ncorrect: cat (60 %)"
     assert display.indices.tolist() == [2, 1, 3]
     assert display.paths == [None, None, None]
     frames = [axis.spines["top"].get_edgecolor() for axis in display.axes_]
@@ -260,7 +257,7 @@ def test_top_losses_are_the_rows_of_lowest_probability():
 
 
 @pytest.mark.parametrize("kind", [list, np.array, lambda paths: [(path, 0) for path in paths]])
-def test_top_losses_name_the_files_of_pictures(tmp_path, kind):
+def test_top_losses_name_the_files(tmp_path, kind):
     paths = [tmp_path / "cats" / "1.png", tmp_path / "dogs" / "a_name_that_has_no_end.png"]
     for path in paths:
         path.parent.mkdir()
@@ -276,7 +273,7 @@ def test_top_losses_name_the_files_of_pictures(tmp_path, kind):
     assert captions == ["X[0] cats/1.png", "X[1] a_name_tha…no_end.png"]
 
 
-def test_top_losses_of_pictures_at_hand_need_no_places():
+def test_top_losses_without_indices_and_paths():
     display = TopLossesDisplay(
         [np.zeros((4, 4))],
         ["cat"],
@@ -284,10 +281,10 @@ def test_top_losses_of_pictures_at_hand_need_no_places():
         label_probability=[0.6],
         prediction_probability=[0.6],
     ).plot()
-    assert display.axes_[0].get_title() == "is, rightly, cat (0.60)"
+    assert display.axes_[0].get_title() == "correct: cat (60 %)"
 
 
-def test_top_losses_of_an_estimator_and_large_pictures(classifier, digits, photos):
+def test_top_losses_of_an_estimator_and_large_images(classifier, digits, photos):
     display = TopLossesDisplay.from_estimator(classifier, photos, [0, 2], n_images=5)
     assert len(display.axes_) == 2
     assert display.images[0].shape == (149, 224, 3)
@@ -298,8 +295,8 @@ def test_top_losses_of_an_estimator_and_large_pictures(classifier, digits, photo
     assert len(grid.axes_) == 9
 
 
-def test_pictures_are_read_as_the_estimator_reads_them():
-    """With its white, and its channels: here 15, and two."""
+def test_images_are_read_as_the_estimator_reads_them():
+    """With its max_pixel_value and channels: here 15, and two."""
     X = np.random.default_rng(0).integers(0, 16, (6, 2, 9, 9))
     backbone = nn.Sequential(nn.Conv2d(2, 4, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten())
     clf = CLCEClassifier(backbone, max_pixel_value=15, n_channels=2, max_epochs=1, random_state=0)
@@ -314,8 +311,8 @@ def test_pictures_are_read_as_the_estimator_reads_them():
 NO_FORMULA = r"10$ ^ 20$_{"
 
 
-def test_names_are_written_as_they_are():
-    """A formula that can't be read would end the drawing."""
+def test_names_are_no_formulas():
+    """Matplotlib raises on a formula that it can't parse."""
     classes, proba = [NO_FORMULA, "other"], np.full((2, 2), 0.5)
     X = np.zeros((2, 8, 8))
     embeddings, codes = embeddings_of(2, 3, int)
@@ -329,6 +326,47 @@ def test_names_are_written_as_they_are():
     for display in displays:
         display.figure_.draw_without_rendering()
     assert NO_FORMULA in [text.get_text() for text in displays[0].texts_]
+
+
+def test_names_that_are_not_utf8_are_drawn(tmp_path):
+    classes = ["other", os.fsdecode(b"\xe9cole")]
+    paths = [str(tmp_path / "1.png"), str(tmp_path / os.fsdecode(b"gar\xe7on.png"))]
+    for path in paths:
+        Image.new("RGB", (8, 8)).save(path)
+    proba, X = np.full((2, 2), 0.5), np.zeros((2, 8, 8))
+    embeddings, codes = embeddings_of(2, 3, int)
+    top = TopLossesDisplay.from_predictions(classes, proba, X=paths, classes=classes)
+    displays = [
+        top,
+        EmbeddingDisplay.from_predictions(np.array(classes)[codes], embeddings=embeddings),
+        AttributionDisplay(X, X, targets=classes, probabilities=proba[0]).plot(),
+    ]
+    for display in displays:
+        display.figure_.canvas.draw()
+        repr(display).encode()
+    assert top.axes_[0].get_title().endswith("1.png\ncorrect: other (50 %)")
+    lines = ["X[1] gar?on.png", "label: ?cole (50 %)", "predicted: other (50 %)"]
+    assert top.axes_[1].get_title().split("\n") == lines
+
+
+def test_repr_says_what_a_display_holds(classifier):
+    embeddings, y = embeddings_of(3, 5, str)
+    proba = np.array([[0.9, 0.1], [0.7, 0.3]])
+    top = TopLossesDisplay.from_predictions(
+        ["a", "b"], proba, X=np.zeros((2, 8, 8)), classes=["a", "b"]
+    )
+    displays = [
+        EmbeddingDisplay(embeddings[:, :2], y),
+        EmbeddingDisplay(embeddings[:, :2], y, predictions=np.roll(y, 1)),
+        top,
+        TrainingCurveDisplay.from_estimator(classifier),
+    ]
+    assert [repr(display) for display in displays] == [
+        "EmbeddingDisplay(15 samples of 3 classes)",
+        "EmbeddingDisplay(15 samples of 3 classes, 3 misclassified)",
+        "TopLossesDisplay(2 images, 1 misclassified)",
+        f"TrainingCurveDisplay({classifier.n_iter_} epochs: loss, accuracy, learning rate)",
+    ]
 
 
 def test_captions_do_not_overlap():
@@ -350,7 +388,7 @@ def test_captions_do_not_overlap():
         ("one two three", "one…ree"),
     ],
 )
-def test_long_labels_keep_both_ends(text, expected):
+def test_long_label_keeps_both_ends(text, expected):
     assert shortened(text, 8) == expected
 
 
@@ -369,7 +407,7 @@ PROBA = np.full((6, 2), 0.5)
         ({"thumbnails": -1}, "thumbnails=-1: an integer of at least 0"),
     ],
 )
-def test_embeddings_that_can_not_be_drawn(arguments, message):
+def test_wrong_embeddings_are_rejected(arguments, message):
     with pytest.raises(ValueError, match=message):
         EmbeddingDisplay.from_predictions(
             **{"y_true": LABELS, "embeddings": EMBEDDINGS} | arguments
@@ -382,22 +420,23 @@ def test_embeddings_that_can_not_be_drawn(arguments, message):
         ({"n_images": 0}, "n_images=0: an integer of at least 1"),
         ({"y_proba": PROBA[:4]}, r"y_proba of shape \(4, 2\): a row for each of 6 labels"),
         ({"classes": ["0", "3"]}, r"labels that are not in classes: \['1'\]"),
+        ({"classes": ["1", "0"]}, r"classes=\['1', '0'\]: sorted labels are required"),
     ],
 )
-def test_top_losses_that_can_not_be_drawn(arguments, message):
+def test_wrong_probabilities_are_rejected(arguments, message):
     given = {"y_true": LABELS, "y_proba": PROBA, "X": np.zeros((6, 4, 4)), "classes": ["0", "1"]}
     with pytest.raises(ValueError, match=message):
         TopLossesDisplay.from_predictions(**given | arguments)
 
 
 @pytest.mark.parametrize("display", [EmbeddingDisplay, TopLossesDisplay, TrainingCurveDisplay])
-def test_an_estimator_must_be_fitted(display):
+def test_estimator_must_be_fitted(display):
     data = () if display is TrainingCurveDisplay else (np.zeros((3, 8, 8)), [0, 1, 0])
     with pytest.raises(NotFittedError):
         display.from_estimator(CLCEClassifier(), *data)
 
 
-def test_without_matplotlib_the_error_names_the_remedy():
+def test_missing_matplotlib_error_names_the_remedy():
     code = (
         "import sys; sys.modules['matplotlib'] = sys.modules['matplotlib.pyplot'] = None\n"
         "from sklearn_clce import TrainingCurveDisplay\n"

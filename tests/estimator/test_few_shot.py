@@ -7,10 +7,11 @@ from scipy import stats
 from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.datasets import load_digits
 from sklearn.linear_model import LogisticRegression
+from sklearn.model_selection import GridSearchCV, cross_val_score
 from sklearn.neighbors import KNeighborsClassifier
 from sklearn.pipeline import make_pipeline
 
-from sklearn_clce import BackboneFeatures, CLCEClassifier, few_shot_score
+from sklearn_clce import BackboneFeatures, CLCEClassifier, EpisodeSplit, few_shot_score
 from sklearn_clce.features import FeatureStore
 from small_backbones import Counting
 
@@ -50,7 +51,7 @@ def episodes():
 
 
 @pytest.fixture(scope="module")
-def pictures():
+def images_and_labels():
     data = load_digits(n_class=4)
     rows = np.concatenate([np.flatnonzero(data.target == label)[:12] for label in range(4)])
     return data.images[rows] / 16, data.target[rows]
@@ -163,7 +164,7 @@ def test_memory_folder_of_user_is_reused(pictures, count, tmp_path):
 def test_file_paths_are_accepted(pictures, tmp_path):
     from PIL import Image
 
-    X, y = pictures
+    X, y = images_and_labels
     paths = []
     for row, image in enumerate(X):
         paths.append(str(tmp_path / f"{row}.png"))
@@ -175,7 +176,7 @@ def test_file_paths_are_accepted(pictures, tmp_path):
 @pytest.mark.parametrize("kind", ["h5py", "zarr"])
 def test_arrays_on_disk_are_accepted(kind, pictures, tmp_path):
     library = pytest.importorskip(kind)
-    X, y = pictures
+    X, y = images_and_labels
     stored = (
         library.File(tmp_path / "images.h5", "w").create_dataset("X", data=X)
         if kind == "h5py"
@@ -209,3 +210,50 @@ def test_bad_lengths_and_estimators_are_rejected(numbered):
         few_shot_score(Recorder(), X, y[:-1], **SHORT)
     with pytest.raises(ValueError, match="'estimator' parameter"):
         few_shot_score("classifier", X, y, **SHORT)
+
+
+def test_splitter_gives_the_episodes_of_few_shot_score(images_and_labels):
+    X, y = images_and_labels
+    X = X.reshape(len(X), -1)
+    splitter = EpisodeSplit(**SHORT)
+    assert splitter.get_n_splits(X, y) == len(list(splitter.split(X, y))) == 6
+    clf = KNeighborsClassifier(1)
+    assert_array_equal(
+        cross_val_score(clf, X, y, cv=splitter), few_shot_score(clf, X, y, **SHORT).scores
+    )
+
+
+def test_splitter_gives_support_and_query_indices(numbered):
+    X, y = numbered
+    for support, queries in EpisodeSplit(**SHORT).split(X, y):
+        assert_array_equal(np.unique(y[support], return_counts=True)[1], [2, 2, 2])
+        assert_array_equal(np.unique(y[queries], return_counts=True)[1], [4, 4, 4])
+        assert set(y[support]) == set(y[queries])
+        assert not set(support) & set(queries)
+
+
+def test_splitter_works_in_a_search(numbered):
+    X, y = numbered
+    splitter = EpisodeSplit(2, 3, 4, n_episodes=3, classes=[0, 4], random_state=0)
+    search = GridSearchCV(KNeighborsClassifier(), {"n_neighbors": [1, 3]}, cv=splitter).fit(X, y)
+    assert search.n_splits_ == 3
+    assert repr(splitter).startswith("EpisodeSplit(classes=[0, 4], k_shot=3, n_episodes=3, ")
+
+
+def test_splitter_depends_on_random_state_alone(numbered):
+    X, y = numbered
+    first, again, other = (
+        [
+            support.tolist()
+            for support, _ in EpisodeSplit(**SHORT | {"random_state": seed}).split(X, y)
+        ]
+        for seed in (0, 0, 1)
+    )
+    assert first == again != other
+
+
+def test_splitter_checks_its_parameters(numbered):
+    with pytest.raises(ValueError, match="'k_shot' parameter of EpisodeSplit"):
+        EpisodeSplit(k_shot=0)
+    with pytest.raises(ValueError, match="n_way=6: there are 5 classes"):
+        next(EpisodeSplit(n_way=6).split(*numbered))
