@@ -32,7 +32,7 @@ from .._system import (
 from ..backbones import UndescribableError, describe, libraries
 from ..features import image_digests
 from .batches import LabelledSamples, Samples
-from .plan import FitPlan
+from .plan import DECIDED, FitPlan
 from .trainer import CLCENet
 from .validation import ValidationSet
 
@@ -112,8 +112,9 @@ class Checkpoint:
             if self.identity.get(name) != identity.get(name)
         ]
         if different:
+            causes = [name for name in different if name not in DECIDED]
             raise ValueError(
-                f"{where} is of another fit: {', '.join(different)} differ; choose another folder, "
+                f"{where} is of another fit: {', '.join(causes or different)} differ; choose another folder, "
                 "or remove it to start again"
             )
         return state
@@ -226,7 +227,7 @@ def _identity_of(
         "pretrained": _content_of_file(plan.pretrained),
         "X": _content_of(data.samples),
         "y": (data.target.classes, data.target.labels),
-        "sample_weight": data.target.weights,
+        "class_weight or sample_weight": data.target.weights,
         "X_val": None if validation is None else _content_of(validation.samples),
         "y_val": None if validation is None else validation.target.labels,
         "sample_weight_val": None if validation is None else validation.target.weights,

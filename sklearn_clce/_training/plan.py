@@ -30,8 +30,16 @@ from .skorch_arguments import check_skorch_params
 
 PROJECTION_DIM = 128
 
-# Has no effect on the result of a fit, so that a checkpoint does not compare it.
-NOT_COMPARED = ("passes", "cache_size", "callbacks", "verbose", "seed", "is_of_clone", "n_steps")
+# Parameters of one value that "auto" decides; they follow from data and other parameters.
+DECIDED = ("augment", "layer_decay", "projection_dim", "sampler", "trainable")
+COMPARED = (
+    *DECIDED,
+    *("backbone", "pretrained", "image_size", "lora_rank", "gradient_checkpointing", "compile"),
+    *("weight", "temperature", "hardness", "label_smoothing"),
+    *("batch_size", "micro_batch_size", "n_views", "max_epochs", "max_time", "learning_rate"),
+    *("weight_decay", "warmup_fraction", "max_grad_norm", "skorch_params", "random_state"),
+    *("early_stopping", "scoring", "validation_fraction", "n_iter_no_change", "tol"),
+)
 
 
 @dataclass(frozen=True)
@@ -140,9 +148,9 @@ class FitPlan:
         return vars(self) | {"backbone": name}
 
     def compared(self) -> dict[str, Any]:
-        """Return the values that make two fits the same, by name."""
-        names = [each.name for each in fields(self)]
-        return {name: getattr(self, name) for name in names if name not in NOT_COMPARED}
+        """Return the parameters that the result of a fit depends on, by name."""
+        compared = {name: getattr(self, name) for name in COMPARED}
+        return compared | {"precision": self.passes.requested_precision}
 
     @property
     def n_epochs(self) -> int:

@@ -142,9 +142,9 @@ def test_skorch_early_stopping_ends_fit_without_warning(clouds):
 )
 def test_validation_callbacks_require_a_validation_set(callback, clouds):
     clf = head(callbacks=[callback])
-    with pytest.raises(ValueError, match=r"callbacks: .* watches 'valid_.* early_stopping=True"):
+    with pytest.raises(ValueError, match=r"callbacks: .* monitors 'valid_.* early_stopping=True"):
         clf.fit(*clouds)
-    with pytest.raises(ValueError, match="watches"):
+    with pytest.raises(ValueError, match="monitors"):
         clf.partial_fit(*clouds, classes=[0, 1, 2])
 
 

@@ -107,7 +107,7 @@ def changed_data(X, y):
         ({"max_epochs": 6}, None, "max_epochs"),
         ({"random_state": 1}, None, "random_state"),
         ({"backbone": nn.Flatten()}, None, "backbone"),
-        ({"class_weight": "balanced"}, None, "class_weight, sample_weight"),
+        ({"class_weight": "balanced"}, None, "class_weight or sample_weight"),
         ({}, changed_data, "X"),
         ({}, lambda X, y: (X, y[::-1]), "y"),
     ],

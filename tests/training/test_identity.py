@@ -183,7 +183,7 @@ def test_full_disk_warns_once_and_fit_continues(tmp_path, iris, monkeypatch):
         save(state, file)
 
     monkeypatch.setattr(checkpoint_file, "write_state", full)
-    with pytest.warns(UserWarning, match=r"No space left.*would go on from epoch 1") as warned:
+    with pytest.warns(UserWarning, match=r"No space left.*would resume from epoch 1") as warned:
         clf = head(tmp_path, max_epochs=5).fit(*iris)
     assert len(warned) == 1
     assert [path.name for path in tmp_path.iterdir()] == ["checkpoint.pt"]
@@ -210,7 +210,7 @@ def test_concurrent_fit_in_one_folder_is_rejected(tmp_path, iris):
 
     def second_fit():
         unfinished.write_bytes(b"being written")
-        with pytest.raises(ValueError, match="another fit is going on in this folder") as error:
+        with pytest.raises(ValueError, match="another fit is running in this folder") as error:
             head(tmp_path).fit(*iris)
         refused.append(error)
         assert unfinished.read_bytes() == b"being written"

@@ -234,7 +234,7 @@ def test_validation_set_errors_are_named(change, message, clouds, others):
 
 
 def test_validation_set_without_early_stopping_is_rejected(clouds, others):
-    with pytest.raises(ValueError, match="early_stopping=False: X_val and y_val are what early"):
+    with pytest.raises(ValueError, match="early_stopping=False: X_val and y_val are for early"):
         head().fit(clouds[0], NAMES[clouds[1]], X_val=others[0], y_val=others[1])
 
 
