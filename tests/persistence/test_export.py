@@ -200,6 +200,25 @@ def test_a_file_tells_its_classes_and_how_to_resize(exported):
     assert outputs == [("labels", "n"), ("probabilities", "n"), ("embeddings", "n")]
 
 
+def test_names_that_are_not_utf8_become_escapes(clouds, tmp_path):
+    """A file name in another encoding comes as a string that UTF-8 can't encode."""
+    X, y = clouds
+    names = np.array(["caf\udce9", "caf\u00e9", "\ud800"])
+    for classes in (names, names.astype(object)):
+        clf = CLCEClassifier("precomputed", max_epochs=2, random_state=0).fit(X, classes[y])
+        path = tmp_path / "caf\udce9.onnx"
+        clf.export_onnx(path)
+        content = path.read_bytes()
+        (labels,) = onnxruntime.InferenceSession(content).run(
+            ["labels"], {"features": np.float32(X)}
+        )
+        escaped = [name.encode(errors="backslashreplace").decode() for name in clf.predict(X)]
+        assert labels.tolist() == escaped
+        assert set(labels) == {r"caf\udce9", "caf\u00e9", r"\ud800"}
+        about = {entry.key: entry.value for entry in onnx.load_from_string(content).metadata_props}
+        assert json.loads(about["classes"]) == ["caf\u00e9", r"caf\udce9", r"\ud800"]
+
+
 def test_a_file_needs_no_double_precision(exported):
     _, path = exported
     model = onnx.shape_inference.infer_shapes(onnx.load(path))
