@@ -554,7 +554,7 @@ class CLCEClassifier(
             settled = self.backbone_config_ if like is None else like
             if settled is not None and settled.n_channels not in (None, 1, 3):
                 n_channels = settled.n_channels
-            colour = getattr(self, "_saw_colour", None)  # a file of before does not tell
+            colour = getattr(self, "_saw_colour", None)
         images = as_images(
             X,
             image_shape=self.image_shape,

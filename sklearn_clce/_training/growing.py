@@ -37,9 +37,8 @@ def grown_net(
     """
     if not (net.module_.class_counts > 0).any():
         raise ValueError(
-            "add_classes needs the mean of each class, which an earlier version's model file does "
-            "not hold, nor a fit that was interrupted in its last pass: fit again, or partial_fit "
-            "on some pictures of all classes"
+            "add_classes needs the mean of each class, which a fit that was interrupted in its "
+            "last pass does not hold: fit again, or partial_fit on some images of all classes"
         )
     assert net.course is not None  # it has trained
     device = resolve_device(parameters.device)

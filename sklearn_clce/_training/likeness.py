@@ -20,9 +20,8 @@ def likeness_scores(parameters: CLCEParameters, net: CLCENet, samples: Samples) 
     """Return a score for each sample, of shape (n,): higher is more like the training samples."""
     if not (net.module_.class_counts > 0).any():
         raise ValueError(
-            "score_samples needs the mean of each class, which an earlier version's model file "
-            "does not hold, nor a fit that was interrupted in its last pass: fit again, or "
-            "partial_fit on some pictures of all classes"
+            "score_samples needs the mean of each class, which a fit that was interrupted in its "
+            "last pass does not hold: fit again, or partial_fit on some images of all classes"
         )
 
     def score(batch: Any) -> tuple[Tensor]:

@@ -144,13 +144,13 @@ def test_the_scale_of_one_class_is_not_that_of_all():
     assert torch.equal(clf.partial_fit(X[:3], y[:3]).module_.standardize.scale, scale)
 
 
-@pytest.mark.parametrize("way", ["an earlier file", "weights of one class", "weights of nine"])
+@pytest.mark.parametrize("way", ["interrupted", "weights of one class", "weights of nine"])
 def test_what_has_started_never_starts_again(way):
     X, y = DIGITS.numpy(), LABELS
     clf = CLCEClassifier("precomputed", weight=0.0, warm_start=True, random_state=0)
     clf.set_params(max_epochs=2).fit(X[:200], y[:200])
-    if way == "an earlier file":
-        clf.module_.class_counts.fill_(-1)  # as it is loaded
+    if way == "interrupted":
+        clf.module_.class_counts.fill_(-1)  # as an interruption in the last pass leaves it
     else:
         sample_weight = (y[:200] == 3) == (way == "weights of one class")
         clf.set_params(max_epochs=1, learning_rate=1e-6).fit(X[:200], y[:200], sample_weight)

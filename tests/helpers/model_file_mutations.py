@@ -199,6 +199,7 @@ def hostile_backbone(content, rng):
                  "__import__", "local-dir:/tmp", "hf-hub:a/b", "test_vit", "regnetz_e8"]
             ),
             "fixed_input_size": rng.random() < 0.5,
+            "lower_blocks": [],
             "args": {"dict": [[
                 rng.choice(["depth", "embed_dim", "img_size", "checkpoint_path", "pretrained_cfg",
                             "num_heads", "cache_dir", "in_chans", "pretrained_strict"]),

@@ -6,10 +6,10 @@ import pytest
 import torch
 from torch import nn
 
-from sklearn_clce.persistence import _backbone
-from sklearn_clce.persistence._backbone import check_fits
+from sklearn_clce.persistence import _module_state
+from sklearn_clce.persistence._module_state import check_fits
 
-LIMIT = _backbone.SPARE_LAYERS + _backbone.LAYERS_PER_TENSOR
+LIMIT = _module_state.SPARE_LAYERS + _module_state.LAYERS_PER_TENSOR
 
 
 class Endless(nn.Module):
@@ -35,6 +35,15 @@ def test_a_module_without_end_is_given_up_soon(kind):
         check_fits(lambda: Endless(kind), {"weight": torch.zeros(1)})
     assert Endless.built == LIMIT
     Endless("layers", LIMIT + 1)  # it may be built elsewhere: the count has ended
+
+
+def test_a_module_that_computes_without_end_is_given_up_soon():
+    def build():
+        for _ in range(10**7):
+            torch.zeros(1)
+
+    with pytest.raises(ValueError, match="computes for far too long"):
+        check_fits(build, {"weight": torch.zeros(1)})
 
 
 def test_what_another_thread_builds_is_not_counted():

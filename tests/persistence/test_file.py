@@ -11,14 +11,12 @@ from pathlib import Path
 
 import pytest
 import torch
-from numpy.testing import assert_allclose
 from safetensors.torch import load_file
-from sklearn.datasets import load_digits
 from sklearn.exceptions import InconsistentVersionWarning, NotFittedError
 
 from model_files import assert_same_model, on_features, tiny, vectors, vit
 from sklearn_clce import CLCEClassifier
-from sklearn_clce.persistence import _file, _versions
+from sklearn_clce.persistence import _file
 
 FOLDER = Path(__file__).parents[1]
 
@@ -102,59 +100,18 @@ def test_a_newer_format_is_refused_with_who_wrote_it(fitted_head, tmp_path):
         CLCEClassifier.load(path)
 
 
-def test_older_formats_are_brought_forward_step_by_step(fitted_head, tmp_path, monkeypatch):
+def test_a_format_that_never_was_is_rejected(fitted_head, tmp_path):
     path = tmp_path / "model"
     fitted_head.save(path)
-
-    def heat_to_temperature(model):
-        model["parameters"]["temperature"] = 1 / model["parameters"].pop("heat")
-        return model
-
-    def numbers_to_names(model):
-        model["parameters"]["sampler"] = ["auto", "balanced"][model["parameters"]["sampler"]]
-        return model
-
-    with open(path, "rb") as file:
-        header = json.loads(file.read(int.from_bytes(file.read(8), "little")))
-    model = json.loads(header["__metadata__"]["sklearn_clce"])
-    del model["parameters"]["temperature"]
-    model["parameters"] |= {"heat": 4.0, "sampler": 1}
-    rewritten(path, sklearn_clce=json.dumps(model))
-    monkeypatch.setattr(_file, "FORMAT_VERSION", 3)
-    monkeypatch.setattr(_file, "UPGRADES", {1: heat_to_temperature, 2: numbers_to_names})
-    loaded = CLCEClassifier.load(path)
-    assert (loaded.temperature, loaded.sampler) == (0.25, "balanced")
-    assert_same_model(loaded, fitted_head, vectors())
     rewritten(path, format_version="0")
     with pytest.raises(ValueError, match="there was never a format 0"):
         CLCEClassifier.load(path)
 
 
-@pytest.mark.filterwarnings("ignore::sklearn.exceptions.InconsistentVersionWarning")
-def test_the_first_file_of_format_1_still_loads():
-    loaded = CLCEClassifier.load(FOLDER / "persistence" / "format_1.safetensors")
-    assert loaded.module_.started
-    assert (loaded.module_.class_counts == -1).all()  # trained, without a mean
-    expected = json.loads((FOLDER / "persistence" / "format_1.json").read_text())
-    assert loaded.classes_.tolist() == expected["classes"]
-    assert_allclose(loaded.predict_proba(expected["X"]), expected["proba"], rtol=1e-4)
-    loaded.partial_fit(expected["X"], loaded.predict(expected["X"]))
-
-
-@pytest.mark.filterwarnings("ignore::sklearn.exceptions.InconsistentVersionWarning")
-def test_a_file_written_before_the_sub_packages_still_loads():
-    loaded = CLCEClassifier.load(FOLDER / "persistence" / "before_sub_packages.safetensors")
-    expected = json.loads((FOLDER / "persistence" / "before_sub_packages.json").read_text())
-    X = load_digits(n_class=3).images[expected["digits"]] / 16
-    assert loaded.classes_.tolist() == expected["classes"]
-    assert_allclose(loaded.predict_proba(X), expected["proba"], atol=5e-5)
-    assert loaded.transform(X).shape == (len(X), expected["embedding_width"])
-
-
 def test_other_versions_of_libraries_are_named(fitted_head, tmp_path, monkeypatch):
-    now = _versions._version
+    now = _file._version
     with monkeypatch.context() as patch:
-        patch.setattr(_versions, "_version", lambda name: {"torch": "1.0"}.get(name, now(name)))
+        patch.setattr(_file, "_version", lambda name: {"torch": "1.0"}.get(name, now(name)))
         fitted_head.save(tmp_path / "model")
     message = f"saved with other versions: torch 1.0, here {now('torch')}. Its predictions may"
     with pytest.warns(InconsistentVersionWarning, match=message) as caught:
@@ -165,8 +122,8 @@ def test_other_versions_of_libraries_are_named(fitted_head, tmp_path, monkeypatc
 
 
 def test_a_build_for_another_device_is_no_other_version(monkeypatch):
-    monkeypatch.setattr(_versions, "version", lambda name: "2.6.0+cu124")
-    assert _versions._version("torch") == "2.6.0"
+    monkeypatch.setattr(_file, "version", lambda name: "2.6.0+cu124")
+    assert _file._version("torch") == "2.6.0"
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="the process that saves is a fork")
