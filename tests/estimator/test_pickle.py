@@ -1,4 +1,4 @@
-"""Pickles: for processes of one's own; and weights from strangers, which are none."""
+"""Pickles, for processes of one's own; and weights from strangers, which run nothing."""
 
 import io
 import os
@@ -27,7 +27,7 @@ from sklearn_clce import CLCEClassifier
 FOLDER = Path(__file__).parents[1]
 
 
-def test_a_pickle_is_hardly_larger_than_the_parameters(colour_images, colour_labels):
+def test_pickle_is_hardly_larger_than_the_parameters(colour_images, colour_labels):
     clf = CLCEClassifier(
         image_size=32, max_epochs=1, early_stopping=True, validation_fraction=0.2, random_state=0
     )
@@ -42,7 +42,7 @@ def test_a_pickle_is_hardly_larger_than_the_parameters(colour_images, colour_lab
     assert clf.net_.optimizer_.state  # it is still there, in this process
 
 
-def test_a_pickle_holds_no_training_data():
+def test_pickle_holds_no_training_data():
     rng = np.random.default_rng(0)
     X, y = rng.normal(size=(4000, 50)).astype(np.float32), rng.integers(0, 2, size=4000)
     clf = on_features(max_epochs=1, early_stopping=True, validation_fraction=0.5, projection_dim=4)
@@ -56,7 +56,7 @@ def test_estimators_of_a_cross_validation_come_back():
         assert_same_model(pickle.loads(pickle.dumps(clf)), clf, X)
 
 
-def test_a_pickle_of_a_gpu_loads_without_one(colour_images, colour_labels, monkeypatch):
+def test_pickle_of_a_gpu_loads_without_one(colour_images, colour_labels, monkeypatch):
     """The pickle says of each tensor that it lies on a GPU; there need not be one to write it."""
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
     clf = tiny().fit(colour_images, colour_labels)
@@ -81,7 +81,7 @@ def test_a_pickle_of_a_gpu_loads_without_one(colour_images, colour_labels, monke
 
 @pytest.mark.cuda
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
-def test_between_gpu_and_cpu(colour_images, colour_labels, tmp_path):
+def test_files_move_between_gpu_and_cpu(colour_images, colour_labels, tmp_path):
     clf = tiny(device="cuda", precision="float32").fit(colour_images, colour_labels)
     loaded = saved_and_loaded(clf, tmp_path, device="cpu")
     assert {parameter.device.type for parameter in loaded.module_.parameters()} == {"cpu"}
