@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from numbers import Real
 from typing import TYPE_CHECKING, Any, Self
 
@@ -159,7 +160,10 @@ class NoveltyMixin:
 
     @offset_.setter
     def offset_(self, offset: float) -> None:
-        self._offset = float(offset)
+        offset = float(offset)
+        if not math.isfinite(offset):
+            raise ValueError(f"offset_={offset!r}: a finite number is required")
+        self._offset = offset
 
     def _forget_offset(self) -> None:
         self.__dict__.pop("_offset", None)

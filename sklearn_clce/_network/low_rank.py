@@ -54,10 +54,12 @@ class LowRankLinear(nn.Module):
 
     def forward(self, batch: Tensor) -> Tensor:
         """Map a batch (..., in_features) -> (..., out_features)."""
+        if not self.training:  # bit for bit as the merged layer
+            return F.linear(batch, self.weight, self.bias)
         return self.base(batch) + F.linear(F.linear(batch, self.down), self.up)
 
     def merged(self) -> nn.Linear:
-        """Return the layer with what was learned added to its weight."""
+        """Return the layer with the learned product added to its weight."""
         with torch.no_grad():
             self.base.weight += self.up @ self.down
         return self.base

@@ -8,9 +8,8 @@ from typing import Any, Literal
 
 from sklearn.utils.validation import check_is_fitted
 
-from .._system import is_main, write_atomically
-from ._network import DeployedNetwork
-from ._onnx import as_onnx
+from .._system import is_main, own_torch, write_atomically
+from ._onnx import DeployedNetwork, as_onnx
 
 MAX_UINT8 = 255
 
@@ -18,6 +17,7 @@ MAX_UINT8 = 255
 class OnnxMixin:
     """An estimator that can be written as ONNX."""
 
+    @own_torch()
     def export_onnx(
         self: Any,
         path: str | os.PathLike[str],
@@ -28,11 +28,13 @@ class OnnxMixin:
 
         The file takes a batch of any number of images that have been decoded and resized. It
         holds the rest: scaling, normalisation, backbone, head and the names of the classes.
-        Weights are float32; the file is written in one step. :meth:`load` does not read it.
+        Weights are float32; the file is written in one step, and holds nothing of the machine.
+        :meth:`load` does not read it.
 
         Its input is ``"images"``, of shape (n, height, width, channels), or ``"features"``, of
         shape (n, n_features) and float32, for ``backbone="precomputed"``. Its outputs are
-        ``"labels"`` (n,), of the kind of ``classes_``; ``"probabilities"`` (n, n_classes);
+        ``"labels"`` (n,), of the kind of ``classes_``, where characters that UTF-8 can't
+        encode become escapes such as ``\\udce9``; ``"probabilities"`` (n, n_classes);
         and ``"embeddings"`` (n, n_embedding), as :meth:`transform` gives them. Its metadata
         hold, each as JSON, ``"classes"``, and how an image must be resized: ``"image_size"``,
         ``"resize_to"`` (pixels of the shorter side before the central crop),
@@ -44,8 +46,8 @@ class OnnxMixin:
         path : path
             The file, such as ``"model.onnx"``.
         input_dtype : {"uint8", "float32"}, default="uint8"
-            Pixels of the input: integers in 0..255, as most pictures are decoded, or in
-            0..``max_pixel_value`` where that is set; or floats in 0..1, which also hold pictures of
+            Pixels of the input: integers in 0..255, as most images are decoded, or in
+            0..``max_pixel_value`` where that is set; or floats in 0..1, which also hold images of
             more depth.
 
         Raises
@@ -58,7 +60,7 @@ class OnnxMixin:
             If the folder of the file is not there.
         ValueError
             If a backbone can't be exported, has more weights than such a file can hold,
-            ``input_dtype`` is another one, or "uint8" can't hold ``max_pixel_value``.
+            ``input_dtype`` is unknown, or "uint8" can't hold ``max_pixel_value``.
 
         See Also
         --------

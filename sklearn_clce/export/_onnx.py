@@ -10,18 +10,65 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor, nn
 
+from .._network import Network
 from ..backbones import BackboneConfig
-from ._network import DeployedNetwork
+from ..losses import l2_normalise
 
-OPSET = 18  # what torch's exporter makes; others it converts to, not always well
+OPSET = 18  # the opset of torch's exporter, which does not always convert well to others
 MAX_BYTES = 2**31 - 1  # that a protobuf message can hold
+FREE_SIDE = 64  # of the traced images where the network takes images of any size
+N_EXAMPLES = 2  # with one, torch would fix the size of the batch
 AXES = ("n", "height", "width")
 OUTPUTS = ("indices", "probabilities", "embeddings")
+OF_THE_EXPORTER = ("metadata_props", "doc_string")  # source lines, files and folders are in them
+
+
+class DeployedNetwork(nn.Module):
+    """A trained network with its preprocessing, for other runtimes.
+
+    Shapes: images (n, H, W, C), or features (n, n_features) -> indices of the classes (n,),
+    probabilities (n, n_classes), embeddings (n, n_embedding).
+    """
+
+    def __init__(self, module: Network, *, max_pixel_value: float | None) -> None:
+        super().__init__()
+        self.module = module.portable()
+        self.max_pixel_value = max_pixel_value  # of uint8 pixels; None: they are floats in 0..1
+        self.eval()
+
+    @property
+    def takes_images(self) -> bool:
+        """Distinguish images from features."""
+        return self.module.config is not None
+
+    @property
+    def has_free_size(self) -> bool:
+        """Check whether images keep their own size."""
+        return self.module.config is not None and self.module.config.image_size is None
+
+    def example(self) -> Tensor:
+        """Return a batch of inputs."""
+        config = self.module.config
+        if config is None:
+            return torch.zeros(N_EXAMPLES, self.module.head.n_features)
+        side = config.image_size or FREE_SIDE
+        dtype = torch.float32 if self.max_pixel_value is None else torch.uint8
+        return torch.zeros(N_EXAMPLES, side, side, config.n_channels, dtype=dtype)
+
+    def forward(self, batch: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Preprocess and classify a batch."""
+        if self.takes_images:
+            batch = batch.permute(0, 3, 1, 2)
+            if self.max_pixel_value is not None:
+                batch = batch.float() / self.max_pixel_value
+        logits, embeddings = self.module(batch)
+        return logits.argmax(dim=1), logits.softmax(dim=1), l2_normalise(embeddings)
 
 
 def as_onnx(network: DeployedNetwork, classes: np.ndarray) -> bytes:
-    """Return the file of a network, in which labels stand for the indices: classes (n_classes,)."""
+    """Return the file of a network, which gives labels instead of indices: classes (n_classes,)."""
     _check_onnx()
     n_bytes = sum(tensor.nbytes for tensor in network.state_dict().values())
     if n_bytes > MAX_BYTES:
@@ -30,15 +77,16 @@ def as_onnx(network: DeployedNetwork, classes: np.ndarray) -> bytes:
             "weights: an ONNX file holds less than 2; a smaller backbone is required"
         )
     model = _exported(network)
+    _remove_traces(model)
     _name_axes(model.graph)
-    _name_classes(model.graph, classes)
-    about = {"sklearn_clce": version("sklearn-clce"), "classes": classes.tolist()}
+    names = _names(classes)
+    _name_classes(model.graph, names)
+    about = {"sklearn_clce": version("sklearn-clce"), "classes": names.tolist()}
     if network.module.config is not None:
-        about |= _resizing(network.module.config) | {
-            "max_pixel_value": network.max_pixel_value or 1
-        }
+        about |= _resizing(network.module.config)
+        about["max_pixel_value"] = network.max_pixel_value or 1
     for name, value in about.items():
-        model.metadata_props.add(key=name, value=json.dumps(value, default=str))
+        model.metadata_props.add(key=name, value=json.dumps(value))
     return model.SerializeToString()
 
 
@@ -54,11 +102,11 @@ def _check_onnx() -> None:
 
 
 def _exported(network: DeployedNetwork) -> Any:
-    """Trace a network, with a free number of rows; of pixels too where it has no own size."""
+    """Trace a network, for any number of images, and for any size where it has none of its own."""
     axes = dict.fromkeys(range(3 if network.has_free_size else 1), torch.export.Dim.DYNAMIC)
     try:
         with warnings.catch_warnings(), torch.no_grad():
-            warnings.simplefilter("ignore")  # of torch's own code, nothing that a user can mend
+            warnings.simplefilter("ignore")  # of torch's own code, which a user can't change
             exported = torch.export.export(
                 network, (network.example(),), dynamic_shapes={"batch": axes}
             )
@@ -81,8 +129,19 @@ def _exported(network: DeployedNetwork) -> Any:
     return program.model_proto
 
 
+def _remove_traces(message: Any) -> None:
+    """Remove what the exporter notes of the machine, from a message and all within it."""
+    for name in OF_THE_EXPORTER:
+        if name in message.DESCRIPTOR.fields_by_name:
+            message.ClearField(name)
+    for field, value in message.ListFields():
+        if field.message_type is not None:
+            for part in [value] if hasattr(value, "ListFields") else value:
+                _remove_traces(part)
+
+
 def _name_axes(graph: Any) -> None:
-    """Call the free axes of images what they are, where the exporter numbers them."""
+    """Name the free axes of images, which the exporter numbers."""
     names = {
         axis.dim_param: name
         for axis, name in zip(graph.input[0].type.tensor_type.shape.dim, AXES, strict=False)
@@ -94,11 +153,22 @@ def _name_axes(graph: Any) -> None:
                 axis.dim_param = names[axis.dim_param]
 
 
-def _name_classes(graph: Any, classes: np.ndarray) -> None:
-    """Look the labels up in the graph: an output "labels" takes the place of the indices."""
+def _names(classes: np.ndarray) -> np.ndarray:
+    """Return labels that ONNX can hold: numbers, bools, or strings in UTF-8.
+
+    Of a string that can't be encoded, such as a file name in another encoding, the characters in
+    question become escapes.
+    """
+    if classes.dtype.kind in "biuf":
+        return classes
+    names = [label.encode(errors="backslashreplace").decode() for label in classes.astype(str)]
+    return np.array(names, dtype=object)
+
+
+def _name_classes(graph: Any, names: np.ndarray) -> None:
+    """Look the labels up in the graph: an output "labels" replaces the indices."""
     from onnx import helper, numpy_helper
 
-    names = classes if classes.dtype.kind in "biuf" else classes.astype(str).astype(object)
     table = numpy_helper.from_array(names, name="classes")
     graph.initializer.append(table)
     graph.node.append(helper.make_node("Gather", ["classes", OUTPUTS[0]], ["labels"]))
@@ -109,7 +179,7 @@ def _name_classes(graph: Any, classes: np.ndarray) -> None:
 
 
 def _resizing(config: BackboneConfig) -> dict[str, Any]:
-    """Tell how a picture is resized before it comes to the network."""
+    """Say how an image must be resized for the network."""
     size = config.image_size
     return {
         "image_size": size,

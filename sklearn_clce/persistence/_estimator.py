@@ -11,12 +11,11 @@ import torch
 from sklearn.utils.validation import check_is_fitted
 from torch import nn
 
-from .._system import is_main
-from ._description import describe, restore
-from ._file import read_model_file, write_model_file
-from ._module import check_restorable, weights_of
-from ._plain import take
-from ._versions import versions_here, warn_of_versions
+from .._network import Network
+from .._system import is_main, own_torch
+from ._estimator_state import check_loadable, estimator_state, restore
+from ._file import read_model_file, warn_of_versions, write_model_file
+from ._module_state import restore_module, tensors_of
 
 OTHER_SUFFIXES = (".pkl", ".pickle", ".joblib", ".pt", ".pth")  # of files that run code when loaded
 
@@ -24,13 +23,14 @@ OTHER_SUFFIXES = (".pkl", ".pickle", ".joblib", ".pt", ".pth")  # of files that 
 class ModelFileMixin:
     """What an estimator saves and loads."""
 
+    @own_torch()
     def save(self: Any, path: str | os.PathLike[str]) -> None:
         """Write the fitted estimator to one file.
 
         The file holds weights, parameters, labels, preprocessing and the figures of the
-        epochs, and nothing that could run. It is a safetensors file, written in one step: a
-        crash leaves the old file or the new one. Of several processes that train together
-        the first one writes.
+        epochs. It holds no code, and nothing of the machine. It is a safetensors file,
+        written in one step: a crash leaves the old file or the new one. If several processes
+        train together, the first one writes.
 
         Parameters
         ----------
@@ -44,13 +44,14 @@ class ModelFileMixin:
         FileNotFoundError
             If the folder of the file is not there.
         ValueError
-            If labels or the backbone are of a kind that has no place in a file.
+            If a parameter has an invalid value, or no file can hold the labels or the backbone.
 
         Warns
         -----
         UserWarning
-            If parameters are set that are not stored: callables and other objects, ``callbacks``,
-            folders (``memory``, ``checkpoint``). They are at their defaults after :meth:`load`.
+            If callables or other objects are set as parameters. They are not stored, and are at
+            their defaults after :meth:`load`; nor, without a warning, are ``device``, ``memory``,
+            ``checkpoint`` and a path in ``pretrained``.
             If the name of the file is that of a pickle.
 
         See Also
@@ -72,20 +73,21 @@ class ModelFileMixin:
         True
         """
         check_is_fitted(self)
+        self._validate_params()
         if Path(path).suffix.lower() in OTHER_SUFFIXES:
             warnings.warn(
-                f"path={os.fspath(path)!r}: what is written is a safetensors file, which "
+                f"path={os.fspath(path)!r}: the file is a safetensors file, which "
                 "CLCEClassifier.load reads and joblib.load does not; a name that ends in "
                 ".safetensors says so",
                 UserWarning,
                 stacklevel=2,
             )
         module = self.module_.merged()
-        model, left_out = describe(self, module)
-        tensors = weights_of(module)
-        check_restorable(model["module"], len(self.classes_), tensors)
+        state, left_out = estimator_state(self, module)
+        tensors = tensors_of(module)
+        check_loadable(self, module, state, tensors)
         if is_main():
-            write_model_file(path, {"libraries": versions_here()} | model, tensors)
+            write_model_file(path, state, tensors)
         if left_out:
             warnings.warn(
                 f"{', '.join(left_out)} can't be stored in a model file: after load they are at "
@@ -95,6 +97,7 @@ class ModelFileMixin:
             )
 
     @classmethod
+    @own_torch()
     def load(
         cls,
         path: str | os.PathLike[str],
@@ -112,13 +115,13 @@ class ModelFileMixin:
         device : str or torch.device, default="auto"
             Parameter ``device`` of the estimator; where it was fitted does not matter.
         backbone : nn.Module, default=None
-            A module of the same architecture, required where the estimator was fitted
+            A module of the same architecture, required if the estimator was fitted
             with a module as backbone. It is copied, and the copy gets the saved weights.
 
         Returns
         -------
         CLCEClassifier
-            Fitted; it predicts as the saved one, and ``partial_fit`` goes on from there.
+            Fitted; it predicts as the saved one, and ``partial_fit`` continues from there.
 
         Raises
         ------
@@ -137,11 +140,14 @@ class ModelFileMixin:
         --------
         save : Write the file.
         """
-        model, tensors = read_model_file(path)
+        state, tensors = read_model_file(path)
+
+        def build(n_classes: int) -> Network:
+            return restore_module(state["module"], n_classes, tensors, backbone)
+
         try:
-            clf = restore(cls, model, tensors, device=device, backbone=backbone)
-            saved_with = take(model, "libraries", dict)
+            clf = restore(cls, state, build, device=device, backbone=backbone)
+            warn_of_versions(state)
         except (ValueError, RecursionError, OverflowError) as error:
             raise ValueError(f"path={os.fspath(path)!r} can't be loaded: {error}") from error
-        warn_of_versions(saved_with)
         return clf

@@ -180,6 +180,27 @@ def test_samples_of_large_class_are_spread_over_it():
     assert_array_equal(few, np.unique(few))
 
 
+def test_interrupted_last_pass_leaves_no_means_of_classes(digits):
+    X, y = digits
+    clf = tiny().fit(X, y)
+    clf.module_.head.class_counts.fill_(-1)  # as an interruption leaves it
+    for method in (clf.score_samples, clf.calibrate_offset):
+        with pytest.raises(ValueError, match=r"mean of each class.*interrupted.*fit again"):
+            method(X)
+    with pytest.raises(ValueError, match=r"add_classes needs the mean of each class.*fit again"):
+        clf.add_classes(X[:2], [7, 7])
+    assert not hasattr(clf, "offset_")
+    clf.partial_fit(X, clf.classes_[y])
+    assert np.isfinite(clf.score_samples(X)).all()
+
+
+@pytest.mark.parametrize("offset", [-np.inf, np.inf, np.nan])
+def test_offset_must_be_finite(offset, fitted):
+    with pytest.raises(ValueError, match=r"offset_=.*: a finite number is required"):
+        fitted.offset_ = offset
+    assert not hasattr(fitted, "offset_")
+
+
 @pytest.mark.parametrize(
     ("name", "spoil"),
     [
@@ -195,5 +216,5 @@ def test_load_rejects_inconsistent_class_means(name, spoil, fitted, tmp_path):
     model, tensors = read_model_file(path)
     tensor = tensors.pop(name)
     write_model_file(path, model, tensors if spoil is None else tensors | {name: spoil(tensor)})
-    with pytest.raises(ValueError, match="class_means and class_counts are not those of its"):
+    with pytest.raises(ValueError, match=rf"can't be loaded: .*{name}"):
         CLCEClassifier.load(path)

@@ -142,13 +142,13 @@ def test_scale_of_one_class_is_not_final():
     assert torch.equal(clf.partial_fit(X[:3], y[:3]).module_.head.standardize.scale, scale)
 
 
-@pytest.mark.parametrize("way", ["an earlier file", "weights of one class", "weights of nine"])
+@pytest.mark.parametrize("way", ["interrupted", "weights of one class", "weights of nine"])
 def test_started_head_never_starts_again(way):
     X, y = DIGITS.numpy(), LABELS
     clf = CLCEClassifier("precomputed", weight=0.0, warm_start=True, random_state=0)
     clf.set_params(max_epochs=2).fit(X[:200], y[:200])
-    if way == "an earlier file":
-        clf.module_.head.class_counts.fill_(-1)  # as it is loaded
+    if way == "interrupted":
+        clf.module_.head.class_counts.fill_(-1)  # as an interruption in the last pass leaves it
     else:
         sample_weight = (y[:200] == 3) == (way == "weights of one class")
         clf.set_params(max_epochs=1, learning_rate=1e-6).fit(X[:200], y[:200], sample_weight)

@@ -1,4 +1,4 @@
-"""Ways to load a file that the fuzzer must not let pass; prints what it said of each.
+"""Ways to load a file that the fuzzer must report; prints the number of reports for each.
 
 Usage: python careless_loads.py FOLDER
 """

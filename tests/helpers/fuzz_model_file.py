@@ -1,12 +1,12 @@
 """Load mutated model files, thousands of them, and count what comes out.
 
-Each file must give a ValueError or a model that predicts exactly as before, within seconds,
+Each file must raise a ValueError or give a model that predicts exactly as before, within seconds,
 within twice the file's memory, and without running, downloading or opening anything. Some
 mutations come with a digest that is right, as a stranger would write them.
 
     python tests/helpers/fuzz_model_file.py --files 100000 --seed 1
 
-prints a JSON object: the number of files, of refusals by kind of mutation, what broke the rule
+prints a JSON object: the number of files, rejections by kind of mutation, violations of the rule
 ("bad"), the longest load in seconds, and the most memory that a load took above twice its file.
 """
 
@@ -31,7 +31,9 @@ from model_file_mutations import ANOTHER_MODEL, MUTATIONS
 from sklearn_clce import CLCEClassifier
 
 SECONDS = 20
-SPARE_BYTES = 128 * 2**20  # what Python, torch and the largest header may take beside the file
+SPARE_BYTES = (
+    128 * 2**20
+)  # what Python, torch and the largest header may take in addition to the file
 WATCHED = ("pickle.find_class", "os.system", "os.exec", "os.posix_spawn", "subprocess.Popen",
            "socket.connect", "socket.getaddrinfo", "ctypes.dlopen", "os.mkdir", "os.rename",
            "os.remove", "shutil.rmtree")  # fmt: skip
@@ -115,7 +117,7 @@ def run(folder, n_files, rng, load=CLCEClassifier.load, seconds=SECONDS):
         CLCEClassifier.load(path, backbone=backbone)
     limit_memory()
     signal.signal(signal.SIGALRM, hang)
-    outcomes = {kind: Counter() for kind in ("refused", "same", "another model")}
+    outcomes = {kind: Counter() for kind in ("rejected", "same", "another model")}
     bad, longest, most = [], 0.0, 0
     for number in range(n_files):
         mutate = MUTATIONS[number % len(MUTATIONS)]
@@ -160,9 +162,9 @@ def attempt(load, path, backbone, watch, seconds):
 
 
 def judge(loaded, error, X, original, may_differ):
-    """Say what came out; None is what must not be."""
+    """Return the outcome of a load; None is a violation."""
     if error is not None:
-        return "refused" if type(error) is ValueError and not out_of_memory(error) else None
+        return "rejected" if type(error) is ValueError and not out_of_memory(error) else None
     if may_differ and not alike(loaded, original):
         return "another model"
     same = np.array_equal(loaded.predict_proba(X), original.predict_proba(X))
@@ -170,7 +172,7 @@ def judge(loaded, error, X, original, may_differ):
 
 
 def alike(loaded, original):
-    """Tell whether all is the same that predictions depend on besides weights."""
+    """Check that everything but weights is the same that predictions depend on."""
     names = ("backbone_config_", "n_features_in_", "feature_names_in_")
     names += ("backbone", "batch_size", "compile", "image_shape", "n_channels", "num_workers")
     names += ("precision", "max_pixel_value")
@@ -182,7 +184,7 @@ def hang(*args):
 
 
 def out_of_memory(error):
-    """Tell whether an allocation that failed is behind an error."""
+    """Check whether a failed allocation is behind an error."""
     while error is not None:
         if isinstance(error, MemoryError) or "allocate" in str(error):
             return True

@@ -146,7 +146,7 @@ def foreign(content, rng):
 
 
 def signed(content, change):
-    """Change description or tensors as a stranger would: with a digest that is right."""
+    """Change description or tensors as a stranger would: with the right digest."""
     header = json.loads(content[8 : 8 + header_length(content)])
     metadata, tensors = header["__metadata__"], load(content)
     model = json.loads(metadata[MODEL])
@@ -199,6 +199,7 @@ def hostile_backbone(content, rng):
                  "__import__", "local-dir:/tmp", "hf-hub:a/b", "test_vit", "regnetz_e8"]
             ),
             "fixed_input_size": rng.random() < 0.5,
+            "lower_blocks": [],
             "args": {"dict": [[
                 rng.choice(["depth", "embed_dim", "img_size", "checkpoint_path", "pretrained_cfg",
                             "num_heads", "cache_dir", "in_chans", "pretrained_strict"]),
@@ -217,7 +218,7 @@ def hostile_backbone(content, rng):
 
 
 def hostile_tensor(content, rng):
-    """Hand over a tensor of another shape, dtype or name."""
+    """Give a tensor another shape, dtype or name."""
 
     def change(model, tensors):
         name = rng.choice(list(tensors))
@@ -238,7 +239,7 @@ def hostile_tensor(content, rng):
 
 
 def hostile_text(content, rng):
-    """Make the description no JSON, or JSON without end."""
+    """Make the description invalid JSON, or huge JSON."""
     header = json.loads(content[8 : 8 + header_length(content)])
     metadata, tensors = header["__metadata__"], load(content)
     deep = rng.choice([500, 10_000, 200_000])

@@ -84,7 +84,7 @@ def exported(tmp_path_factory):
     return clf, path
 
 
-def test_a_file_gives_what_the_classifier_gives(exported):
+def test_file_agrees_with_the_classifier(exported):
     clf, path = exported
     assert_same(clf, path, images())
 
@@ -98,7 +98,7 @@ def test_a_file_gives_what_the_classifier_gives(exported):
         pytest.param("vit_tiny_patch16_224", {"trainable": "head"}, marks=pytest.mark.slow),
     ],
 )
-def test_a_file_of_a_small_transformer(backbone, params, tmp_path):
+def test_file_of_a_small_transformer_agrees(backbone, params, tmp_path):
     clf = fitted(small_vit(backbone), images(), **params)
     clf.export_onnx(tmp_path / "model.onnx")
     assert_same(clf, tmp_path / "model.onnx", images())
@@ -113,13 +113,13 @@ def test_a_file_of_a_small_transformer(backbone, params, tmp_path):
     ("backbone", "pretrained"),
     [("efficientnet_lite0", True), ("vit_tiny_patch16_224", False), ("beit", False)],
 )
-def test_a_file_of_a_whole_backbone(backbone, pretrained, trainable, tmp_path):
+def test_file_of_a_whole_backbone_agrees(backbone, pretrained, trainable, tmp_path):
     clf = fitted(backbone, images(), pretrained=pretrained, trainable=trainable)
     clf.export_onnx(tmp_path / "model.onnx")
     assert_same(clf, tmp_path / "model.onnx", images(), atol=2e-4)
 
 
-def test_features_are_classified_too_and_a_file_is_replaced(clouds, tmp_path):
+def test_features_are_classified_and_the_file_is_replaced(clouds, tmp_path):
     X, y = clouds
     clf = CLCEClassifier("precomputed", max_epochs=2, random_state=0).fit(X, y)
     path = tmp_path / "model.onnx"
@@ -135,7 +135,7 @@ def test_features_are_classified_too_and_a_file_is_replaced(clouds, tmp_path):
     assert (labels.dtype, labels.tolist()) == (np.int64, clf.predict(X[:7]).tolist())
 
 
-def test_floats_keep_the_depth_of_pictures_and_bands_are_the_last_axis(tmp_path):
+def test_float_inputs_keep_the_depth_and_bands_are_the_last_axis(tmp_path):
     X = np.random.default_rng(0).random((20, 8, 8, 5), dtype=np.float32)
     clf = fitted(
         nn.Sequential(nn.Conv2d(5, 4, 3), nn.AdaptiveMaxPool2d(1), nn.Flatten()), X, n_channels=5
@@ -152,7 +152,7 @@ def test_floats_keep_the_depth_of_pictures_and_bands_are_the_last_axis(tmp_path)
     )
 
 
-def test_pixels_of_a_file_are_as_dark_as_those_of_the_classifier(tmp_path):
+def test_max_pixel_value_is_that_of_the_classifier(tmp_path):
     """Of 4 bits, white is 15, in the file as well."""
     clf = fitted(TinyBackbone(), images() // 17, max_pixel_value=15)
     path = tmp_path / "model.onnx"
@@ -163,7 +163,7 @@ def test_pixels_of_a_file_are_as_dark_as_those_of_the_classifier(tmp_path):
     assert metadata(path)["max_pixel_value"] == 15
 
 
-def test_deep_pixels_are_exported_as_floats_alone(tmp_path):
+def test_deep_pixels_are_exported_as_floats_only(tmp_path):
     X = images().astype(np.uint16) * 16
     clf = fitted(TinyBackbone(), X, max_pixel_value=4095)
     path = tmp_path / "model.onnx"
@@ -177,7 +177,7 @@ def test_deep_pixels_are_exported_as_floats_alone(tmp_path):
     assert metadata(path)["max_pixel_value"] == 1
 
 
-def test_a_backbone_of_no_size_of_its_own_takes_any(tmp_path):
+def test_backbone_without_image_size_takes_any_size(tmp_path):
     clf = fitted(TinyBackbone(), images(), image_size=None, labels=np.array([True, False]))
     path = tmp_path / "model.onnx"
     clf.export_onnx(path)
@@ -187,7 +187,7 @@ def test_a_backbone_of_no_size_of_its_own_takes_any(tmp_path):
         assert (labels.dtype, labels.tolist()) == (bool, clf.predict(X).tolist())
 
 
-def test_a_file_tells_its_classes_and_how_to_resize(exported):
+def test_metadata_hold_classes_and_resizing(exported):
     clf, path = exported
     about = metadata(path)
     assert about["classes"] == clf.classes_.tolist() == LABELS.tolist()
@@ -200,7 +200,26 @@ def test_a_file_tells_its_classes_and_how_to_resize(exported):
     assert outputs == [("labels", "n"), ("probabilities", "n"), ("embeddings", "n")]
 
 
-def test_a_file_needs_no_double_precision(exported):
+def test_labels_that_are_not_utf8_become_escapes(clouds, tmp_path):
+    """A file name in another encoding comes as a string that UTF-8 can't encode."""
+    X, y = clouds
+    names = np.array(["t\udce9l", "t\u00e9l", "\ud800"])
+    for classes in (names, names.astype(object)):
+        clf = CLCEClassifier("precomputed", max_epochs=2, random_state=0).fit(X, classes[y])
+        path = tmp_path / "t\udce9l.onnx"
+        clf.export_onnx(path)
+        content = path.read_bytes()
+        (labels,) = onnxruntime.InferenceSession(content).run(
+            ["labels"], {"features": np.float32(X)}
+        )
+        escaped = [name.encode(errors="backslashreplace").decode() for name in clf.predict(X)]
+        assert labels.tolist() == escaped
+        assert set(labels) == {r"t\udce9l", "t\u00e9l", r"\ud800"}
+        about = {entry.key: entry.value for entry in onnx.load_from_string(content).metadata_props}
+        assert json.loads(about["classes"]) == ["t\u00e9l", r"t\udce9l", r"\ud800"]
+
+
+def test_file_needs_no_double_precision(exported):
     _, path = exported
     model = onnx.shape_inference.infer_shapes(onnx.load(path))
     kinds = {value.type.tensor_type.elem_type for value in model.graph.value_info}
@@ -210,7 +229,7 @@ def test_a_file_needs_no_double_precision(exported):
 
 
 @pytest.mark.parametrize("backbone", [TinyBackbone, small_vit])
-def test_torch_exports_the_module_with_a_free_number_of_rows(backbone):
+def test_module_is_exported_with_a_free_batch_size(backbone):
     clf = fitted(backbone(), images())
     module = clf.module_.eval()
     batch = torch.rand(500, 3, 32, 32)
@@ -248,14 +267,14 @@ class OfOneSize(nn.Module):
         (OfOneSize(), None, r"backbone=OfOneSize can't be .*any size, so image_size=\.\.\. is re"),
     ],
 )
-def test_what_can_not_be_exported_is_refused(backbone, image_size, message, tmp_path):
+def test_unexportable_backbones_are_rejected(backbone, image_size, message, tmp_path):
     clf = fitted(backbone, images(), image_size=image_size)
     with pytest.raises(ValueError, match=message):
         clf.export_onnx(tmp_path / "model.onnx")
     assert list(tmp_path.iterdir()) == []
 
 
-def test_wrong_calls_are_refused(tmp_path, clouds, monkeypatch):
+def test_wrong_calls_are_rejected(tmp_path, clouds, monkeypatch):
     clf = CLCEClassifier("precomputed", max_epochs=1, random_state=0)
     with pytest.raises(NotFittedError):
         clf.export_onnx(tmp_path / "model.onnx")
@@ -275,7 +294,7 @@ def test_wrong_calls_are_refused(tmp_path, clouds, monkeypatch):
 PAGE = Path(__file__).parents[2] / "docs" / "deployment.rst"
 
 
-def test_the_lines_of_the_page_run_on_a_picture(photos, tmp_path, monkeypatch):
+def test_lines_of_the_page_run_on_an_image(photos, tmp_path, monkeypatch):
     """What is left outside of the file needs no PyTorch, and comes out nearly the same."""
     monkeypatch.chdir(tmp_path)
     backbone = small_vit()

@@ -1,4 +1,4 @@
-"""A classifier comes back from a model file as it was: each kind of backbone, label, parameter."""
+"""A classifier comes back from a model file unchanged, with each kind of backbone and input."""
 
 import copy
 import pickle
@@ -65,7 +65,7 @@ def plain_params(clf):
 
 
 @pytest.mark.parametrize("kind", FITTED)
-def test_every_fitted_kind_comes_back(kind, colour_images, colour_labels, tmp_path):
+def test_fitted_kinds_come_back(kind, colour_images, colour_labels, tmp_path):
     make, read = FITTED[kind]
     X = read(colour_images, tmp_path)
     clf = make().fit(X, colour_labels)
@@ -85,9 +85,7 @@ def test_every_fitted_kind_comes_back(kind, colour_images, colour_labels, tmp_pa
 
 
 @pytest.mark.parametrize("kind", ["vectors", "module", "frozen module", "timm", "timm, last block"])
-def test_a_loaded_model_goes_on_like_one_that_was_pickled(
-    kind, colour_images, colour_labels, tmp_path
-):
+def test_loaded_model_continues_like_pickled_one(kind, colour_images, colour_labels, tmp_path):
     make, read = FITTED[kind]
     X = read(colour_images, tmp_path)
     clf = make().fit(X, colour_labels)
@@ -103,7 +101,7 @@ def test_a_loaded_model_goes_on_like_one_that_was_pickled(
     assert_same_model(fresh, clf, X)
 
 
-def test_a_model_of_partial_fit_alone_comes_back(tmp_path):
+def test_model_of_partial_fit_alone_comes_back(tmp_path):
     X, y = vectors(), np.arange(12) % 3
     clf = on_features().partial_fit(X, y, classes=[0, 1, 2])
     assert_same_model(saved_and_loaded(clf, tmp_path), clf, X)
@@ -114,7 +112,7 @@ def fitted_head():
     return on_features(max_epochs=1).fit(vectors(), np.arange(12) % 2)
 
 
-def test_a_module_must_be_handed_in_again(colour_images, colour_labels, tmp_path):
+def test_module_must_be_passed_to_load(colour_images, colour_labels, tmp_path):
     path = tmp_path / "model.safetensors"
     tiny(max_epochs=1).fit(colour_images, colour_labels).save(path)
     with pytest.raises(ValueError, match=r"class TinyBackbone .* load\(path, backbone=TinyBack"):
@@ -131,7 +129,7 @@ def test_a_module_must_be_handed_in_again(colour_images, colour_labels, tmp_path
         CLCEClassifier.load(path, backbone=TinyBackbone().double())
 
 
-def test_the_module_that_is_handed_in_is_not_changed(colour_images, colour_labels, tmp_path):
+def test_passed_module_is_not_changed(colour_images, colour_labels, tmp_path):
     tiny(max_epochs=1, trainable="head").fit(colour_images, colour_labels).save(tmp_path / "model")
     mine = TinyBackbone()
     before = copy.deepcopy(mine.state_dict())
@@ -142,7 +140,7 @@ def test_the_module_that_is_handed_in_is_not_changed(colour_images, colour_label
     assert all(torch.equal(value, before[name]) for name, value in mine.state_dict().items())
 
 
-def test_a_timm_model_that_the_user_made_is_a_module(colour_images, colour_labels, tmp_path):
+def test_timm_model_of_the_user_is_a_module(colour_images, colour_labels, tmp_path):
     mine = timm.create_model("test_vit", num_classes=0, img_size=32)
     clf = CLCEClassifier(mine, image_size=32, max_epochs=1).fit(colour_images, colour_labels)
     ours = CLCEClassifier(vit().fit(colour_images, colour_labels).module_.backbone, image_size=32)
@@ -153,13 +151,13 @@ def test_a_timm_model_that_the_user_made_is_a_module(colour_images, colour_label
             CLCEClassifier.load(tmp_path / "model.safetensors")
 
 
-def test_a_module_is_no_remedy_for_what_needs_none(fitted_head, tmp_path):
+def test_unneeded_module_is_rejected(fitted_head, tmp_path):
     fitted_head.save(tmp_path / "model")
     with pytest.raises(ValueError, match=r"backbone=TinyBackbone: .* leave it out"):
         CLCEClassifier.load(tmp_path / "model", backbone=TinyBackbone())
 
 
-def test_tied_layers(colour_images, colour_labels, tmp_path):
+def test_tied_layers_come_back(colour_images, colour_labels, tmp_path):
     class Tied(nn.Module):
         def __init__(self):
             super().__init__()
@@ -176,7 +174,9 @@ def test_tied_layers(colour_images, colour_labels, tmp_path):
     assert_same_model(loaded, clf, colour_images)
 
 
-def test_a_module_with_more_than_tensors_in_its_state(colour_images, colour_labels, tmp_path):
+def test_module_with_more_than_tensors_in_its_state_is_rejected(
+    colour_images, colour_labels, tmp_path
+):
     class WithExtra(TinyBackbone):
         def get_extra_state(self):
             return {"note": 1}
@@ -190,7 +190,7 @@ def test_a_module_with_more_than_tensors_in_its_state(colour_images, colour_labe
         clf.save(tmp_path / "model")
 
 
-def test_a_module_with_an_expanded_buffer_comes_back(colour_images, colour_labels, tmp_path):
+def test_expanded_buffer_comes_back(colour_images, colour_labels, tmp_path):
     class Expanded(TinyBackbone):
         def __init__(self):
             super().__init__()
@@ -202,7 +202,7 @@ def test_a_module_with_an_expanded_buffer_comes_back(colour_images, colour_label
     assert_array_equal(loaded.predict_proba(colour_images), clf.predict_proba(colour_images))
 
 
-def test_a_backbone_of_the_hub_comes_back_without_the_hub(
+def test_hub_backbone_comes_back_without_the_hub(
     colour_images, colour_labels, tmp_path, monkeypatch
 ):
     cfg = dict(timm.get_pretrained_cfg("test_vit").to_dict(), input_size=(3, 48, 48))
@@ -242,9 +242,7 @@ def test_load_reads_no_pretrained_weights(colour_images, colour_labels, tmp_path
     assert_array_equal(loaded.predict_proba(colour_images), expected)
 
 
-def test_features_of_a_loaded_frozen_backbone_are_found_again(
-    colour_images, colour_labels, tmp_path
-):
+def test_loaded_frozen_backbone_has_the_same_fingerprint(colour_images, colour_labels, tmp_path):
     def fingerprint(clf):
         return FrozenBackbone(clf.module_.eval().backbone, clf.module_.config).fingerprint
 
@@ -257,14 +255,14 @@ def test_features_of_a_loaded_frozen_backbone_are_found_again(
     assert fingerprint(other) == fingerprint(loaded) != fingerprint(clf)
 
 
-def test_load_leaves_the_global_generators_alone(colour_images, colour_labels, tmp_path):
+def test_load_leaves_global_generators_unchanged(colour_images, colour_labels, tmp_path):
     clf = vit().fit(colour_images, colour_labels)
     before = torch.get_rng_state()
     saved_and_loaded(clf, tmp_path)
     assert torch.equal(torch.get_rng_state(), before)
 
 
-def test_a_loaded_model_does_not_depend_on_its_file(fitted_head, tmp_path):
+def test_loaded_model_does_not_depend_on_its_file(fitted_head, tmp_path):
     fitted_head.save(tmp_path / "model")
     loaded = CLCEClassifier.load(tmp_path / "model")
     expected = loaded.predict_proba(vectors())
@@ -283,7 +281,7 @@ def test_load_compiles_nothing(fitted_head, tmp_path):
 
 
 @pytest.mark.parametrize("way", ["file", "pickle", "as it is"])
-def test_what_was_changed_before_saving_is_changed_after_it(way, colour_images, tmp_path):
+def test_trainable_changed_before_saving_takes_effect_after_loading(way, colour_images, tmp_path):
     clf = tiny(trainable="head").fit(colour_images, np.arange(len(colour_images)) % 2)
     clf.set_params(trainable="all")
     if way == "file":
@@ -295,7 +293,7 @@ def test_what_was_changed_before_saving_is_changed_after_it(way, colour_images, 
     assert clf.trainable_ == "all"
 
 
-def test_what_a_net_was_built_with_is_in_its_file(tmp_path):
+def test_file_holds_the_parameters_that_the_net_was_built_with(tmp_path):
     clf = on_features().fit(vectors(), np.arange(len(vectors())) % 2).set_params(projection_dim=3)
     clf.save(tmp_path / "m.clce")
     loaded = CLCEClassifier.load(tmp_path / "m.clce")

@@ -1,4 +1,4 @@
-"""A backbone that a file describes is sketched first, and given up where it has no end."""
+"""A network of a file is first built without memory, and rejected if it is huge."""
 
 from threading import Event, Thread
 
@@ -6,14 +6,14 @@ import pytest
 import torch
 from torch import nn
 
-from sklearn_clce.persistence import _backbone
-from sklearn_clce.persistence._backbone import check_fits
+from sklearn_clce.persistence import _module_state
+from sklearn_clce.persistence._module_state import check_fits
 
-LIMIT = _backbone.SPARE_LAYERS + _backbone.LAYERS_PER_TENSOR
+LIMIT = _module_state.SPARE_LAYERS + _module_state.LAYERS_PER_TENSOR
 
 
 class Endless(nn.Module):
-    """A module of as many layers, parameters or buffers as it is told to have."""
+    """A module of a given number of layers, parameters or buffers."""
 
     built = 0
 
@@ -30,14 +30,23 @@ class Endless(nn.Module):
 
 
 @pytest.mark.parametrize("kind", ["layers", "parameters", "buffers"])
-def test_a_module_without_end_is_given_up_soon(kind):
+def test_endless_module_is_rejected_soon(kind):
     with pytest.raises(ValueError, match="far more layers than tensors"):
         check_fits(lambda: Endless(kind), {"weight": torch.zeros(1)})
     assert Endless.built == LIMIT
     Endless("layers", LIMIT + 1)  # it may be built elsewhere: the count has ended
 
 
-def test_what_another_thread_builds_is_not_counted():
+def test_endless_computation_is_rejected_soon():
+    def build():
+        for _ in range(10**7):
+            torch.zeros(1)
+
+    with pytest.raises(ValueError, match="computes for far too long"):
+        check_fits(build, {"weight": torch.zeros(1)})
+
+
+def test_layers_of_another_thread_are_not_counted():
     """A server may load a file while it builds a network."""
     linear, built = nn.Linear(2, 2), Event()
 
@@ -51,7 +60,7 @@ def test_what_another_thread_builds_is_not_counted():
     assert built.is_set()
 
 
-def test_a_module_that_would_take_much_more_than_its_tensors_is_refused():
+def test_module_much_larger_than_its_tensors_is_rejected():
     def build():
         module = nn.Linear(2, 2)
         module.register_buffer("table", torch.zeros(10**7), persistent=False)

@@ -1,0 +1,328 @@
+"""A network as plain values and tensors, and rebuilt from them: no download, bounded memory.
+
+A file may have been written by anybody: a network is built without memory first, and only
+if its tensors are those of the file is it built again.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+from functools import partial
+from threading import get_ident
+from types import NoneType
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules import module as hooks
+from torch.overrides import TorchFunctionMode
+
+from .._network import Network
+from .._system import seeded_torch
+from ..backbones import (
+    BackboneConfig,
+    block_widths,
+    build_timm,
+    load_backbone,
+    lower_blocks_of,
+    part_widths,
+    set_lower_blocks,
+)
+from ._plain import from_json, take, take_number, to_json
+
+MAX_WIDTH = 2**24
+MAX_NUMBER = 16384  # of pixels, layers or channels that a description may ask for
+MAX_LIST = 64
+SPARE_BYTES = 32 * 2**20
+LAYERS_PER_TENSOR = 20  # timm's own architectures register at most 5 layers and tensors for each
+SPARE_LAYERS = 1000
+CALLS_PER_TENSOR = 200  # of torch while it is built; timm's make 30, and 90 at 1,024 pixels
+SPARE_CALLS = 20_000
+
+CLASS_STATISTICS = ("class_means", "class_counts")  # buffers that are not in the state_dict
+INTERPOLATIONS = ("nearest", "nearest-exact", "bilinear", "bicubic", "box", "hamming", "lanczos")
+CROP_MODES = ("center", "squash", "border")
+# arguments of timm's factory that do not describe an architecture
+RESERVED_ARGS = {"pretrained", "checkpoint_path", "cache_dir", "features_only", "kd_model_fn"}
+
+
+def module_state(module: Network) -> dict[str, Any]:
+    """Describe a network without its tensors."""
+    head = module.head
+    return {
+        "backbone": None if module.backbone is None else _backbone_state(module.backbone),
+        "config": None if module.config is None else to_json(asdict(module.config)),
+        "n_features": head.n_features,
+        "projection_dim": None if head.projection is None else head.n_embedding,
+        "floor": head.standardize.floor,
+        "is_initialised": head.is_initialised,
+        "pretrained": module.pretrained,
+        "lora": module.lora,
+        "frozen": [name for name, p in module.named_parameters() if not p.requires_grad],
+    }
+
+
+def _backbone_state(backbone: Any) -> dict[str, Any]:
+    """Describe a backbone by architecture and arguments; a user's own module by its class."""
+    lower_blocks = {"lower_blocks": list(lower_blocks_of(backbone))}
+    args = getattr(backbone, "factory_args", None)
+    if args is None:
+        return {"module": type(backbone).__name__} | lower_blocks
+    cfg = backbone.pretrained_cfg
+    return {
+        "architecture": cfg["architecture"],
+        "fixed_input_size": bool(cfg.get("fixed_input_size", False)),
+        "args": to_json(args),
+    } | lower_blocks
+
+
+def tensors_of(module: nn.Module) -> dict[str, Tensor]:
+    """Return all tensors of a network: its state_dict, and the statistics of the classes."""
+    tensors = module.state_dict()
+    for name, value in tensors.items():
+        if not isinstance(value, Tensor):
+            raise ValueError(
+                f"backbone keeps {name!r} in its state_dict, which is not a tensor: a model file "
+                "holds tensors; pickle can hold it"
+            )
+    others = dict(module.named_buffers())
+    return tensors | {name: others[name] for name in others if _is_class_statistic(name)}
+
+
+def _is_class_statistic(name: str) -> bool:
+    return name.rpartition(".")[2] in CLASS_STATISTICS
+
+
+def check_backbone(state: dict[str, Any], backbone: Any) -> None:
+    """Reject a user's module where none is needed, and the lack of one where it is."""
+    saved = take(state, "backbone", dict, NoneType)
+    is_module = saved is not None and "module" in saved
+    if is_module and not isinstance(backbone, nn.Module):
+        name = take(saved, "module", str)[:80]
+        raise ValueError(
+            f"backbone={backbone!r}: it was fitted with a module of class {name} as backbone, and "
+            f"a module of that architecture is required, load(path, backbone={name}(...))"
+        )
+    if not is_module and backbone is not None:
+        raise ValueError(
+            f"backbone={type(backbone).__name__}: the file holds its whole backbone; leave it out"
+        )
+
+
+def check_restorable(
+    module: Network, state: dict[str, Any], n_classes: int, tensors: dict[str, Tensor]
+) -> None:
+    """Reject the state of a network that :func:`restore_module` would reject."""
+    if state["config"] is not None:
+        _config(from_json(state["config"]))
+    if "module" in (state["backbone"] or {}):
+        _check_tensors(module, tensors)
+    else:
+        check_fits(partial(_build_module, state, n_classes, None), tensors)
+
+
+def restore_module(
+    state: dict[str, Any],
+    n_classes: int,
+    tensors: dict[str, Tensor],
+    backbone: nn.Module | None,
+) -> Network:
+    """Build a network from its state."""
+    build = partial(_build_module, state, n_classes, backbone)
+    with seeded_torch(0):  # random weights come first
+        if backbone is None:
+            check_fits(build, tensors)
+        module = build()
+    _check_tensors(module, tensors)
+    _fill_out_buffers(module)
+    module.load_state_dict({n: tensors[n] for n in tensors if not _is_class_statistic(n)})
+    for name, buffer in module.named_buffers():
+        if _is_class_statistic(name):
+            buffer.copy_(tensors[name])
+    return module
+
+
+def _fill_out_buffers(module: nn.Module) -> None:
+    """Give each number of an expanded buffer its own memory, so that it can be written."""
+    for layer in module.modules():
+        for name, buffer in layer.named_buffers(recurse=False):
+            if buffer.layout == torch.strided and 0 in buffer.stride():
+                setattr(layer, name, buffer.clone())
+
+
+def _build_module(state: dict[str, Any], n_classes: int, backbone: nn.Module | None) -> Network:
+    """Build a network from its state, with random weights."""
+    described = take(state, "config", dict, NoneType)
+    config = None if described is None else _config(from_json(described))
+    saved = take(state, "backbone", dict, NoneType)
+    if (saved is None) != (config is None):
+        raise ValueError("it has a backbone without preprocessing, or the reverse")
+    n_features = take_number(state, "n_features", 1, MAX_WIDTH, int)
+    if saved is not None and config is not None:
+        backbone = _rebuild(saved, config) if backbone is None else load_backbone(backbone)[0]
+        _restore_lower_blocks(backbone, take(saved, "lower_blocks", list), n_features)
+        _freeze(backbone, take(state, "frozen", list))
+    module = Network(
+        backbone,
+        config,
+        n_features=n_features,
+        n_classes=n_classes,
+        projection_dim=take_number(state, "projection_dim", 1, MAX_WIDTH, int, NoneType),
+        pretrained=take(state, "pretrained", bool),
+    )
+    module.lora = take(state, "lora", bool)
+    module.head.standardize.floor = take_number(
+        state, "floor", 0, torch.finfo(torch.float32).max, float, NoneType
+    )
+    module.head.is_initialised = take(state, "is_initialised", bool)
+    return module
+
+
+def _rebuild(saved: dict[str, Any], config: BackboneConfig) -> nn.Module:
+    """Build a timm backbone without weights."""
+    import timm
+
+    architecture = take(saved, "architecture", str)
+    args = from_json(take(saved, "args", dict))
+    if not architecture.isidentifier() or not timm.is_model(architecture):
+        raise ValueError(f"timm {timm.__version__} does not know {architecture[:80]!r}")
+    if type(args) is not dict or RESERVED_ARGS & args.keys() or not _is_small(args):
+        raise ValueError(f"{architecture!r} can't be built with its arguments")
+    cfg = {
+        "architecture": architecture,
+        "fixed_input_size": take(saved, "fixed_input_size", bool),
+        **config.in_timms_form(),
+    }
+    try:
+        backbone = build_timm(architecture, args, pretrained_cfg=cfg)
+    except Exception as error:  # of any architecture, with any arguments
+        raise ValueError(f"{architecture!r} can't be built ({type(error).__name__})") from error
+    return backbone.to(memory_format=torch.channels_last).eval()
+
+
+def _is_small(value: Any) -> bool:
+    """Check that numbers and lists are such as architectures are made of."""
+    if isinstance(value, dict):
+        value = [*value, *value.values()]
+    if isinstance(value, (list, tuple)):
+        return len(value) <= MAX_LIST and all(map(_is_small, value))
+    if isinstance(value, str):
+        return len(value) <= MAX_LIST
+    if isinstance(value, (int, float)):
+        return -MAX_NUMBER <= value <= MAX_NUMBER
+    return value is None
+
+
+def _restore_lower_blocks(backbone: nn.Module, blocks: list[Any], n_features: int) -> None:
+    """Let a backbone return its lower blocks, if it has them."""
+    n_blocks = len(block_widths(backbone)) if blocks else 0
+    if any(type(block) is not int or not 0 <= block < n_blocks for block in blocks):
+        raise ValueError(f"{type(backbone).__name__} does not show such lower blocks")
+    if tuple(blocks) != lower_blocks_of(backbone):  # or its fingerprint would change
+        set_lower_blocks(backbone, blocks)
+    if part_widths(backbone, n_features)[0] < 1:
+        raise ValueError("n_features is less than its lower blocks have")
+
+
+def _freeze(backbone: nn.Module, frozen: list[Any]) -> None:
+    names = {name for name in frozen if type(name) is str}
+    for name, parameter in backbone.named_parameters():
+        parameter.requires_grad_(f"backbone.{name}" not in names)
+
+
+def _config(saved: Any) -> BackboneConfig:
+    """Read how a backbone takes its images, within what images can be."""
+    config = BackboneConfig(
+        name=take(saved, "name", str),
+        image_size=take(saved, "image_size", int, NoneType),
+        n_channels=take(saved, "n_channels", int),
+        mean=take(saved, "mean", tuple),
+        std=take(saved, "std", tuple),
+        interpolation=take(saved, "interpolation", str),
+        crop_pct=take(saved, "crop_pct", float, int),
+        crop_mode=take(saved, "crop_mode", str),
+    )
+    numbers = [*config.mean, *config.std]
+    possible = (
+        (config.image_size is None or 1 <= config.image_size <= MAX_NUMBER)
+        and 1 <= config.n_channels <= MAX_NUMBER
+        and {len(config.mean), len(config.std)} == {config.n_channels}
+        and all(type(number) in (int, float) and math.isfinite(number) for number in numbers)
+        and all(config.std)
+        and 0.1 <= config.crop_pct <= 2
+        and config.interpolation in INTERPOLATIONS
+        and config.crop_mode in CROP_MODES
+    )
+    if not possible:
+        raise ValueError("its preprocessing is impossible")
+    return config
+
+
+def check_fits(build: Callable[[], nn.Module], tensors: dict[str, Tensor]) -> None:
+    """Reject tensors that are not those of a module, before the module takes memory."""
+    few_layers = _few_layers(SPARE_LAYERS + LAYERS_PER_TENSOR * len(tensors))
+    few_calls = _FewCalls(SPARE_CALLS + CALLS_PER_TENSOR * len(tensors))
+    with torch.device("meta"), few_layers, few_calls:
+        module = build()
+    _check_tensors(module, tensors)
+    needed = sum(tensor.nbytes for tensor in [*module.parameters(), *module.buffers()])
+    if needed > 2 * sum(tensor.nbytes for tensor in tensors.values()) + SPARE_BYTES:
+        raise ValueError(f"the module would take {needed} bytes, far more than its tensors")
+
+
+def _check_tensors(module: nn.Module, tensors: dict[str, Tensor]) -> None:
+    """Reject tensors that differ from those of a module by name, shape or dtype."""
+    wanted = tensors_of(module)
+    if different := sorted(wanted.keys() ^ tensors.keys()):
+        raise ValueError(f"tensors are missing or too many: {different[:5]}")
+    for name, tensor in wanted.items():
+        found = tensors[name]
+        if (found.shape, found.dtype) != (tensor.shape, tensor.dtype):
+            raise ValueError(
+                f"{name} is of shape {tuple(found.shape)} and {found.dtype}, where "
+                f"{tuple(tensor.shape)} and {tensor.dtype} are required"
+            )
+        if _is_class_statistic(name) and not found.isfinite().all():
+            raise ValueError(f"{name} is not finite")
+
+
+class _FewCalls(TorchFunctionMode):
+    """Stop building a module that computes for far too long."""
+
+    def __init__(self, limit: int) -> None:
+        super().__init__()
+        self.left = limit
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: Any = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        self.left -= 1
+        if self.left < 0:
+            raise ValueError("the module computes for far too long while it is built")
+        return func(*args, **(kwargs or {}))
+
+
+@contextmanager
+def _few_layers(limit: int) -> Iterator[None]:
+    """Stop building a module of far too many layers."""
+    left, thread = limit, get_ident()
+
+    def count(*registered: Any) -> None:
+        nonlocal left
+        left -= get_ident() == thread  # the hooks are called in every thread
+        if left < 0:
+            raise ValueError("the module has far more layers than tensors")
+
+    handles = [
+        hooks.register_module_module_registration_hook(count),
+        hooks.register_module_parameter_registration_hook(count),
+        hooks.register_module_buffer_registration_hook(count),
+    ]
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
