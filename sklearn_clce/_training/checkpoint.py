@@ -37,7 +37,7 @@ from .trainer import CLCENet
 from .validation import ValidationSet
 
 FILE_NAME = "checkpoint.pt"
-MAGIC = b"sklearn-clce checkpoint 4\n"  # at the end, behind the digest of what stands before
+MAGIC = b"sklearn-clce checkpoint 5\n"  # at the end, after the digest of the content
 DIGEST_BYTES = 32
 
 
