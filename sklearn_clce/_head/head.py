@@ -6,7 +6,6 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import one_hot
 
 from .layers import BatchInvariantLinear, Projection, Standardize
 
@@ -83,11 +82,12 @@ class Head(nn.Module):
         Shapes: inputs (n, n_inputs), labels (n,), weights (n,).
         """
         means, counts = (part.cpu().double() for part in (self.class_means, self.class_counts))
-        of_class = one_hot(labels, len(means)) * weights[:, None].double()  # (n, n_classes)
+        weights = weights.double()
         # of many calls the later ones count: the network has moved since the first
         before = counts.clamp(0, MAX_PER_CLASS) * keep_earlier
-        seen = of_class.sum(dim=0)
-        sums = before[:, None] * means + of_class.T @ inputs.double()
+        seen = torch.zeros_like(counts).index_add_(0, labels, weights)
+        sums = before[:, None] * means
+        sums.index_add_(0, labels, weights[:, None] * inputs.double())
         means = torch.where(seen[:, None] > 0, sums / (before + seen)[:, None], means)
         self.class_counts.copy_(torch.where(seen > 0, before + seen, counts).float())
         self.class_means.copy_(means.float())
