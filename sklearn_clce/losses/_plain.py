@@ -10,21 +10,32 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.autograd import forward_ad
 
 from ._pairs import Pairs
 
 
+def l2_normalise(embeddings: Tensor, length: float | Tensor = 1.0) -> Tensor:
+    """Scale embeddings of shape (n, n_dims) to a length; zeros stay zero, their gradient finite."""
+    largest = embeddings.detach().abs().amax(dim=1, keepdim=True)  # (n, 1), against overflow
+    rescaled = embeddings / torch.where(largest > 0, largest, 1)  # length 0 or >= 1
+    own_square = rescaled.square().sum(dim=1, keepdim=True)  # (n, 1), whose root has no slope at 0
+    # A product has a cheaper gradient than a quotient.
+    return rescaled * (length * own_square.clamp(min=0.25).rsqrt())
+
+
 def plain_anchor_losses(
-    columns: Tensor, pairs: Pairs, hardness: float | Tensor, traced: bool
+    columns: Tensor, pairs: Pairs, hardness: float | Tensor
 ) -> tuple[Tensor, Tensor]:
     """Return the loss of each anchor, (n,), and whether it has a positive, as 0 or 1.
 
     Columns are of shape (N, n_dims) and length ``temperature ** -0.5``: their products are
     similarities over the temperature. The loss is finite where there is no positive.
     """
+    traced = torch.compiler.is_compiling() or is_transformed(columns)
     product = torch.matmul if traced else _Product.apply
     score = product(columns[: pairs.n_anchors], columns.T)  # (n, N), as all that follow
-    same_mask = pairs.all_same()
+    same_mask = pairs.same_mask(0, pairs.n_anchors, 0)
     itself_mask = torch.eye(*score.shape, dtype=torch.bool, device=score.device)
     n_positives = same_mask.sum(dim=1, dtype=score.dtype) - 1  # (n,)
     pair_score = score
@@ -64,3 +75,12 @@ def _logsumexp_outside(mask: Tensor, values: Tensor) -> Tensor:
     caller gives no weight, and gradients of zero instead of NaN.
     """
     return values.masked_fill(mask, torch.finfo(values.dtype).min / 4).logsumexp(dim=1)
+
+
+def is_transformed(*values: Any) -> bool:
+    """Return whether ``torch.func`` or forward mode goes through a computation on these values."""
+    # torch.autograd.Function asks the same; there is no public way to
+    return torch._C._are_functorch_transforms_active() or any(
+        isinstance(value, Tensor) and forward_ad.unpack_dual(value).tangent is not None
+        for value in values
+    )

@@ -13,7 +13,7 @@ from slow_criterion import positives_by_label, positives_by_mask, slow_anchor_lo
 
 VECTORS = json.loads(Path(__file__).parent.joinpath("clce_vectors.json").read_text())
 SIZES = (12, 700)
-FORMS = ("auto", "plain", "blocks")
+FORMS = ("auto", "plain", "tiles")
 KINDS = ("labels", "references", "mask", "mask and references")
 SETTINGS = {"temperature": 0.2, "hardness": 0.7}
 
@@ -73,7 +73,7 @@ def assert_agrees(found, reference, rtol=1e-9):
 
 
 @pytest.mark.parametrize("case", VECTORS, ids=range(len(VECTORS)))
-def test_the_slow_reference_is_right(case):
+def test_slow_reference_agrees_with_the_vectors(case):
     positives = positives_by_label(case["labels"])
     losses = slow_anchor_losses(
         torch.tensor(case["embeddings"], dtype=torch.float64),
@@ -89,7 +89,7 @@ def test_the_slow_reference_is_right(case):
 @pytest.mark.parametrize("form", FORMS)
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("n", SIZES)
-def test_every_form_and_option(n, kind, form, reduction):
+def test_forms_and_options_agree_with_the_reference(n, kind, form, reduction):
     tensors, arguments = batch(n, kind)
     inputs = leaves(tensors)
     loss = label_aware_contrastive_loss(
@@ -102,7 +102,7 @@ def test_every_form_and_option(n, kind, form, reduction):
 @pytest.mark.parametrize("form", FORMS)
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("n", SIZES)
-def test_a_learned_temperature(n, kind, form):
+def test_learned_temperature(n, kind, form):
     tensors, arguments = batch(n, kind)
     inputs = leaves(tensors, temperature=SETTINGS["temperature"])
     loss = label_aware_contrastive_loss(**inputs, **arguments, hardness=0.7, form=form)
@@ -119,7 +119,7 @@ def test_learned_temperature_and_hardness(n, form):
 
 
 @pytest.mark.parametrize("n", SIZES)
-def test_references_without_a_gradient_leave_the_others_as_they_are(n):
+def test_references_without_gradient_change_no_other_gradient(n):
     for kind in ("references", "mask and references"):
         tensors, arguments = batch(n, kind)
         inputs = leaves({"embeddings": tensors["embeddings"]})
@@ -132,7 +132,7 @@ def test_references_without_a_gradient_leave_the_others_as_they_are(n):
 
 @pytest.mark.parametrize("form", FORMS)
 @pytest.mark.parametrize("n", SIZES)
-def test_the_whole_criterion(n, form):
+def test_criterion_agrees_with_the_reference(n, form):
     """Both terms of every sample, with references for one of them."""
     tensors, arguments = batch(n, "references")
     logits = torch.randn(n, n // 2, generator=torch.Generator().manual_seed(1)).double()
@@ -160,7 +160,7 @@ def test_references_in_low_precision(n, dtype):
         assert_allclose(loss, exact, rtol=1e-5)
 
 
-def test_a_full_mask_of_a_label_is_the_label():
+def test_mask_of_equal_labels_is_the_same_as_labels():
     tensors, arguments = batch(12, "labels")
     labels = arguments["labels"]
     for form in FORMS:
@@ -170,7 +170,7 @@ def test_a_full_mask_of_a_label_is_the_label():
         assert_allclose(by_mask, by_label, rtol=1e-12)
 
 
-def test_a_batch_without_references_and_one_with_none_of_them():
+def test_empty_references_are_the_same_as_none():
     tensors, arguments = batch(12, "labels")
     none = {"references": torch.empty(0, 6), "reference_labels": torch.empty(0, dtype=torch.int64)}
     for form in FORMS:
