@@ -14,7 +14,11 @@ from torch import Tensor
 from .._system import gather as all_gather
 from .._system import n_processes
 
-CHOICES = {"reduction": ("mean", "none"), "form": ("auto", "plain", "tiles")}
+CHOICES = {
+    "positives": ("each", "mean"),
+    "reduction": ("mean", "none"),
+    "form": ("auto", "plain", "tiles"),
+}
 
 
 def _is_share(value: float) -> bool:

@@ -7,6 +7,8 @@ temperature of 0.09.
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
@@ -19,6 +21,7 @@ from ._plain import is_transformed, l2_normalise, plain_anchor_losses
 # Both are measured: on one thread with 128 to 768 dimensions, and on an H200 with 768, where the
 # matrix is faster below 16,384 but takes 2.6 GB at 8,192, and tiles 0.4.
 TILES_FROM = {"cpu": 640, "cuda": 8192}
+CONTRASTIVE_SETTINGS = "temperature", "hardness", "positives", "reduction", "form"
 
 
 def label_aware_contrastive_loss(
@@ -27,6 +30,7 @@ def label_aware_contrastive_loss(
     *,
     temperature: float | Tensor = 0.5,
     hardness: float | Tensor = 1.0,
+    positives: str = "each",
     sample_weight: Tensor | None = None,
     references: Tensor | None = None,
     reference_labels: Tensor | None = None,
@@ -49,8 +53,18 @@ def label_aware_contrastive_loss(
         \qquad
         w_{ik} = |N(i)| \frac{e^{h s_{ik}}}{\sum_{j \in N(i)} e^{h s_{ij}}}
 
-    where *h* is the hardness. An anchor without a positive is not counted; a batch
-    without a positive pair gives exactly 0, with zero gradients.
+    where *h* is the hardness. That is ``positives="each"``, the mean of the logarithms of
+    an anchor's positives. ``positives="mean"``, the authors' term [4]_, is the logarithm of
+    the mean of its positives, which is in the denominator too,
+
+    .. math::
+
+        L = \frac{1}{|A|} \sum_{i \in A} -\log \frac{p_i}{p_i + \sum_{k \in N(i)}
+            w_{ik} e^{s_{ik}}}, \qquad p_i = \frac{1}{|P(i)|} \sum_{p \in P(i)} e^{s_{ip}}
+
+    so there the loss of an anchor without a negative is 0. In both an anchor without a
+    positive is not counted; a batch without a positive pair gives exactly 0, with zero
+    gradients.
 
     Parameters
     ----------
@@ -66,6 +80,10 @@ def label_aware_contrastive_loss(
         supervised contrastive loss ``L_out`` of [1]_; above 0, negatives are
         weighted in the way of [2]_ and [3]_. Gradients flow through the weights. A
         tensor gets a gradient.
+    positives : {"each", "mean"}, default="each"
+        Whether to take the logarithm of each positive or one of their mean. "mean" with
+        ``hardness=1``, ``temperature=0.5`` and a weight of 0.9 in :class:`CLCELoss` is
+        what the authors computed.
     sample_weight : Tensor of shape (n,), default=None
         Non-negative weight of each sample as an anchor.
     references : Tensor of shape (m, n_dims), default=None
@@ -116,6 +134,8 @@ def label_aware_contrastive_loss(
        ICLR 2021.
     .. [3] Jiang, R. et al. "Supervised Contrastive Learning with Hard Negative
        Samples", arXiv:2209.00078, 2022.
+    .. [4] Official code of SCHaNe, arXiv:2308.14893, 2023, by Long, Z. et al., which CLCE,
+       arXiv:2402.14551, 2024, continues.
 
     Examples
     --------
@@ -127,7 +147,13 @@ def label_aware_contrastive_loss(
     >>> print(f"{apart:.3f} {mixed:.3f}")
     0.240 2.657
     """
-    check_settings(temperature=temperature, hardness=hardness, reduction=reduction, form=form)
+    check_settings(
+        temperature=temperature,
+        hardness=hardness,
+        positives=positives,
+        reduction=reduction,
+        form=form,
+    )
     warn_if_apart(gather)
     embeddings, labels, sample_weight = gathered(
         gather, embeddings=embeddings, labels=labels, sample_weight=sample_weight
@@ -137,7 +163,9 @@ def label_aware_contrastive_loss(
         n = embeddings.shape[0]
         sample_weight = check_weights("sample_weight", sample_weight, n, "samples")
     pairs = make_pairs(embeddings, labels, references, reference_labels, positive_mask)
-    losses, weights = _anchor_losses(embeddings, references, pairs, temperature, hardness, form)
+    losses, weights = _anchor_losses(
+        embeddings, references, pairs, temperature, hardness, positives, form
+    )
     return _reduced(losses, weights, sample_weight, reduction)
 
 
@@ -149,8 +177,9 @@ class LabelAwareContrastiveLoss(nn.Module):
     temperature, hardness : float or Tensor of shape ()
         See :func:`label_aware_contrastive_loss`, also for the parameters below. A
         :class:`torch.nn.Parameter` is learned.
-    reduction, form : str
-        A loss for the batch or for each anchor, and how to compute it.
+    positives, reduction, form : str
+        How positives are combined, a loss for the batch or for each anchor, and how to
+        compute it.
     gather : bool, default=None
         Whether samples of all processes of ``torch.distributed`` make one batch.
 
@@ -178,17 +207,22 @@ class LabelAwareContrastiveLoss(nn.Module):
         temperature: float | Tensor = 0.5,
         hardness: float | Tensor = 1.0,
         *,
+        positives: str = "each",
         reduction: str = "mean",
         form: str = "auto",
         gather: bool | None = None,
     ) -> None:
         super().__init__()
-        check_settings(temperature=temperature, hardness=hardness, reduction=reduction, form=form)
         self.temperature = temperature
         self.hardness = hardness
+        self.positives = positives
         self.reduction = reduction
         self.form = form
         self.gather = gather
+        check_settings(**self._settings())
+
+    def _settings(self) -> dict[str, Any]:
+        return {name: getattr(self, name) for name in CONTRASTIVE_SETTINGS}
 
     def forward(
         self,
@@ -217,15 +251,12 @@ class LabelAwareContrastiveLoss(nn.Module):
         return label_aware_contrastive_loss(
             embeddings,
             labels,
-            temperature=self.temperature,
-            hardness=self.hardness,
             sample_weight=sample_weight,
             references=references,
             reference_labels=reference_labels,
             positive_mask=positive_mask,
-            reduction=self.reduction,
-            form=self.form,
             gather=self.gather,
+            **self._settings(),
         )
 
     def extra_repr(self) -> str:
@@ -236,7 +267,7 @@ class LabelAwareContrastiveLoss(nn.Module):
         str
             The settings.
         """
-        return shown_settings(self, "temperature", "hardness", "reduction", "form", "gather")
+        return shown_settings(self, *CONTRASTIVE_SETTINGS, "gather")
 
 
 def shown_settings(module: nn.Module, *names: str) -> str:
@@ -254,6 +285,7 @@ def _anchor_losses(
     pairs: Pairs,
     temperature: float | Tensor,
     hardness: float | Tensor,
+    positives: str,
     form: str,
 ) -> tuple[Tensor, Tensor]:
     """Return the loss of each anchor, (n,), and whether it has a positive, as 0 or 1.
@@ -267,7 +299,7 @@ def _anchor_losses(
         if form == "matrix":
             assert isinstance(temperature, float)
             assert isinstance(hardness, float)
-            return matrix_anchor_losses(embeddings, pairs, temperature, hardness)
+            return matrix_anchor_losses(embeddings, pairs, temperature, hardness, positives)
         length = temperature**-0.5  # products are then similarities over the temperature
         columns, n_trained = l2_normalise(embeddings, length), pairs.n_anchors
         if references is not None:
@@ -275,10 +307,10 @@ def _anchor_losses(
             columns = torch.cat([columns, scaled])  # (N, n_dims)
             n_trained = pairs.n_columns if scaled.requires_grad else n_trained
         if form == "plain":
-            return plain_anchor_losses(columns, pairs, hardness)
+            return plain_anchor_losses(columns, pairs, hardness, positives)
         assert isinstance(hardness, float)
-        largest_exponent = _largest_exponent(temperature, hardness)
-        return tiled_anchor_losses(columns, pairs, hardness, largest_exponent, n_trained)
+        settings = hardness, positives, _largest_exponent(temperature, hardness)
+        return tiled_anchor_losses(columns, pairs, *settings, n_trained)
 
 
 def _choose_form(

@@ -18,7 +18,12 @@ from ._checks import (
     gathered,
     warn_if_apart,
 )
-from ._contrastive import at_least_float32, label_aware_contrastive_loss, shown_settings
+from ._contrastive import (
+    CONTRASTIVE_SETTINGS,
+    at_least_float32,
+    label_aware_contrastive_loss,
+    shown_settings,
+)
 
 # No label: torch's own, -100, would leave a sample out of one of the two terms alone.
 _NOTHING_IGNORED = torch.iinfo(torch.int64).min
@@ -32,6 +37,7 @@ def clce_loss(
     weight: float = 0.5,
     temperature: float | Tensor = 0.5,
     hardness: float | Tensor = 1.0,
+    positives: str = "each",
     label_smoothing: float = 0.0,
     class_weight: Tensor | None = None,
     sample_weight: Tensor | None = None,
@@ -56,9 +62,13 @@ def clce_loss(
     labels : Tensor of shape (n,)
         Class indices in ``0 .. n_classes - 1``, of an integer dtype. No index is
         ignored, not even -100.
-    weight, temperature, hardness, label_smoothing : float
+    weight, temperature, hardness : float
         Settings of :class:`CLCELoss`. A temperature or hardness may be a tensor, which
         gets a gradient.
+    positives : {"each", "mean"}, default="each"
+        Whether the contrastive term takes the logarithm of each positive or of their mean.
+    label_smoothing : float, default=0.0
+        Share of the target spread over all classes in the cross-entropy, in [0, 1].
     class_weight : Tensor of shape (n_classes,), default=None
         Non-negative weight of each class, multiplied into ``sample_weight``.
     sample_weight : Tensor of shape (n,), default=None
@@ -124,6 +134,7 @@ def clce_loss(
         settings={
             "temperature": temperature,
             "hardness": hardness,
+            "positives": positives,
             "reduction": reduction,
             "form": form,
         },
@@ -151,6 +162,9 @@ class CLCELoss(nn.Module):
     class_weight : array-like of shape (n_classes,), default=None
         Non-negative weight of each class. Copied into a buffer, so it moves with the
         module.
+    positives : {"each", "mean"}, default="each"
+        Whether the contrastive term takes the logarithm of each positive, or one of their
+        mean: the authors' term, with a weight of 0.9.
     reduction : {"mean", "none"}, default="mean"
         "none" gives the loss of each sample, times its weight.
     form : {"auto", "plain", "tiles"}, default="auto"
@@ -189,6 +203,7 @@ class CLCELoss(nn.Module):
         label_smoothing: float = 0.0,
         class_weight: Tensor | np.ndarray | Sequence[float] | None = None,
         *,
+        positives: str = "each",
         reduction: str = "mean",
         form: str = "auto",
         gather: bool | None = None,
@@ -198,6 +213,7 @@ class CLCELoss(nn.Module):
         self.temperature = temperature
         self.hardness = hardness
         self.label_smoothing = label_smoothing
+        self.positives = positives
         self.reduction = reduction
         self.form = form
         self.gather = gather
@@ -208,8 +224,7 @@ class CLCELoss(nn.Module):
         check_settings(weight=weight, label_smoothing=label_smoothing, **self._settings())
 
     def _settings(self) -> dict[str, Any]:
-        names = "temperature", "hardness", "reduction", "form"
-        return {name: getattr(self, name) for name in names}
+        return {name: getattr(self, name) for name in CONTRASTIVE_SETTINGS}
 
     def forward(
         self,
@@ -293,8 +308,8 @@ class CLCELoss(nn.Module):
         str
             The settings.
         """
-        names = "weight", "temperature", "hardness", "label_smoothing", "reduction", "form"
-        return shown_settings(self, *names, "class_weight", "gather")
+        names = "weight", "temperature", "hardness", "label_smoothing", "positives"
+        return shown_settings(self, *names, "reduction", "form", "class_weight", "gather")
 
 
 def _terms(

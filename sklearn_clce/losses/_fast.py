@@ -2,7 +2,7 @@
 
 With s a similarity over the temperature and h the hardness, an anchor's loss is made of five
 sums: over its positives those of 1, s and ``exp(s)``, over its negatives those of
-``exp(h s)`` and ``exp((1 + h) s)``.
+``exp(h s)`` and ``exp((1 + h) s)``. "each" and "mean" combine the same sums.
 
 The cost of a small batch is the number of operations on it, and the matrix has the fewest: it
 folds the lengths of embeddings into their products. For a large batch the cost is the products.
@@ -48,19 +48,24 @@ class Exponentials(NamedTuple):
 
 
 def matrix_anchor_losses(
-    embeddings: Tensor, pairs: Pairs, temperature: float, hardness: float
+    embeddings: Tensor, pairs: Pairs, temperature: float, hardness: float, positives: str
 ) -> tuple[Tensor, Tensor]:
     """Return the loss of each anchor, (n,), and whether it has a positive, as 0 or 1.
 
     Embeddings are of any length; there are no references.
     """
-    return _MatrixLosses.apply(embeddings, pairs, temperature, hardness)
+    return _MatrixLosses.apply(embeddings, pairs, temperature, hardness, positives)
 
 
 class _MatrixLosses(torch.autograd.Function):
     @staticmethod
     def forward(
-        ctx: Any, embeddings: Tensor, pairs: Pairs, temperature: float, hardness: float
+        ctx: Any,
+        embeddings: Tensor,
+        pairs: Pairs,
+        temperature: float,
+        hardness: float,
+        positives: str,
     ) -> tuple[Tensor, Tensor]:
         largest = embeddings.abs().amax(dim=1, keepdim=True)  # (n, 1)
         divisor = torch.where(largest > 0, largest, 1)
@@ -72,10 +77,12 @@ class _MatrixLosses(torch.autograd.Function):
         wide = score.to(_exponent_dtype(score.dtype, (1 + hardness) / temperature))
         values = _exponentials(wide, pairs.same_mask(0, pairs.n_anchors, 0), 0, hardness)
         sums = torch.stack([term.sum(dim=1) for term in _terms(wide, values)])
-        loss, has_positive, factors = _losses_and_factors(sums, pairs.n_columns, hardness)
+        loss, has_positive, factors = _losses_and_factors(
+            sums, pairs.n_columns, hardness, positives
+        )
         has_positive = has_positive.to(score.dtype)
         ctx.save_for_backward(embeddings, rescaled, divisor, square, scale, score, factors, *values)
-        ctx.pairs, ctx.temperature, ctx.hardness = pairs, temperature, hardness
+        ctx.pairs, ctx.temperature, ctx.settings = pairs, temperature, (hardness, positives)
         ctx.mark_non_differentiable(has_positive)
         return loss.to(score.dtype), has_positive
 
@@ -83,7 +90,7 @@ class _MatrixLosses(torch.autograd.Function):
     def backward(ctx: Any, gradient: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:
         embeddings, rescaled, divisor, square, scale, score, factors, *values = ctx.saved_tensors
         if torch.is_grad_enabled():  # create_graph=True
-            return _plain_gradient(ctx, embeddings, gradient), *(None,) * 3
+            return _plain_gradient(ctx, embeddings, gradient), *(None,) * 4
         pairs, whole = ctx.pairs, Tile(0, ctx.pairs.n_anchors, 0)
         factors = factors * gradient
         derivatives = _pair_derivatives(factors, Exponentials(*values), whole, pairs)
@@ -93,23 +100,28 @@ class _MatrixLosses(torch.autograd.Function):
         along = (derivatives * score).sum(dim=1)  # of each embedding's own direction, (n,)
         derivatives.mul_(scale[:, None] * scale).diagonal().sub_(along / square)
         with torch.autocast(gradient.device.type, enabled=False):
-            return (derivatives @ rescaled).div_(divisor), *(None,) * 3
+            return (derivatives @ rescaled).div_(divisor), *(None,) * 4
 
 
 def _plain_gradient(ctx: Any, embeddings: Tensor, gradient: Tensor) -> Tensor:
     """Return the plain form's gradient, which can be differentiated again."""
     with torch.enable_grad(), torch.autocast(gradient.device.type, enabled=False):
         columns = l2_normalise(embeddings, ctx.temperature**-0.5)
-        losses, _ = plain_anchor_losses(columns, ctx.pairs, ctx.hardness)
+        losses, _ = plain_anchor_losses(columns, ctx.pairs, *ctx.settings)
         return torch.autograd.grad(losses, embeddings, gradient, create_graph=True)[0]
 
 
 def tiled_anchor_losses(
-    columns: Tensor, pairs: Pairs, hardness: float, largest_exponent: float, n_trained: int
+    columns: Tensor,
+    pairs: Pairs,
+    hardness: float,
+    positives: str,
+    largest_exponent: float,
+    n_trained: int,
 ) -> tuple[Tensor, Tensor]:
     """Return the same as ``plain_anchor_losses``; only the first columns get a gradient."""
-    settings = (pairs.n_anchors, hardness, largest_exponent, n_trained)
-    loss, has_positive, _ = _tiled_losses(columns, pairs.same, *settings)
+    settings = (hardness, positives, largest_exponent, n_trained)
+    loss, has_positive, _ = _tiled_losses(columns, pairs.same, pairs.n_anchors, *settings)
     return loss, has_positive
 
 
@@ -117,13 +129,14 @@ def tiled_anchor_losses(
     "sklearn_clce::anchor_losses",
     mutates_args=(),
     schema="(Tensor columns, Tensor same, SymInt n_anchors, float hardness, "
-    "float largest_exponent, SymInt n_trained) -> (Tensor, Tensor, Tensor)",
+    "str positives, float largest_exponent, SymInt n_trained) -> (Tensor, Tensor, Tensor)",
 )
 def _tiled_losses(
     columns: Tensor,
     same: Tensor,
     n_anchors: int,
     hardness: float,
+    positives: str,
     largest_exponent: float,
     n_trained: int,
 ) -> tuple[Tensor, Tensor, Tensor]:
@@ -137,7 +150,7 @@ def _tiled_losses(
             total[start:stop] += term.sum(dim=1)
             if pairs.symmetric:
                 total[stop:] += term[:, stop - left : n_anchors - left].sum(dim=0)
-    loss, has_positive, _ = _losses_and_factors(sums, len(columns), hardness)
+    loss, has_positive, _ = _losses_and_factors(sums, len(columns), hardness, positives)
     return loss.to(columns.dtype), has_positive.to(columns.dtype), sums
 
 
@@ -145,7 +158,7 @@ def _tiled_losses(
     "sklearn_clce::anchor_losses_backward",
     mutates_args=(),
     schema="(Tensor gradient, Tensor columns, Tensor same, Tensor sums, float hardness, "
-    "SymInt n_trained) -> Tensor",
+    "str positives, SymInt n_trained) -> Tensor",
 )
 def _tiled_gradient(
     gradient: Tensor,
@@ -153,11 +166,12 @@ def _tiled_gradient(
     same: Tensor,
     sums: Tensor,
     hardness: float,
+    positives: str,
     n_trained: int,
 ) -> Tensor:
     """Return the gradient with regard to the columns, (N, n_dims)."""
     pairs = Pairs(len(gradient), same)
-    _, _, factors = _losses_and_factors(sums, len(columns), hardness)
+    _, _, factors = _losses_and_factors(sums, len(columns), hardness, positives)
     factors *= gradient
     result = torch.zeros_like(columns)
     for tile, _, values in _tiles(columns, pairs, hardness, sums.dtype):
@@ -186,7 +200,7 @@ def _tiles(
 @_tiled_losses.register_fake
 def _(columns: Tensor, same: Tensor, n_anchors: int, *settings: Any) -> Any:
     each = columns.new_empty(n_anchors)
-    dtype = _exponent_dtype(columns.dtype, settings[1])
+    dtype = _exponent_dtype(columns.dtype, settings[2])
     return each, columns.new_empty(n_anchors), each.new_empty(5, n_anchors, dtype=dtype)
 
 
@@ -196,16 +210,17 @@ def _(gradient: Tensor, columns: Tensor, *rest: Any) -> Tensor:
 
 
 def _keep_for_backward(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
-    columns, same, _, ctx.hardness, _, ctx.n_trained = inputs
+    columns, same, _, hardness, positives, _, n_trained = inputs
     _, has_positive, sums = output
     ctx.save_for_backward(columns, same, sums)
+    ctx.settings = hardness, positives, n_trained
     ctx.mark_non_differentiable(has_positive, sums)
 
 
 def _backward(ctx: Any, gradient: Tensor, *_: Tensor) -> tuple[Tensor | None, ...]:
     with torch.autocast(gradient.device.type, enabled=False):
-        result = _tiled_gradient(gradient, *ctx.saved_tensors, ctx.hardness, ctx.n_trained)
-    return result, *(None,) * 5
+        result = _tiled_gradient(gradient, *ctx.saved_tensors, *ctx.settings)
+    return result, *(None,) * 6
 
 
 _tiled_losses.register_autograd(_backward, setup_context=_keep_for_backward)
@@ -246,7 +261,7 @@ def _terms(score: Tensor, values: Exponentials) -> Iterator[Tensor]:
 
 
 def _losses_and_factors(
-    sums: Tensor, n_columns: int, hardness: float
+    sums: Tensor, n_columns: int, hardness: float, positives: str
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Return each anchor's loss, whether it has a positive, (n,), and its factors, (4, n).
 
@@ -260,14 +275,20 @@ def _losses_and_factors(
     count = n_positives.clamp(min=1)
     weight_total = weight_total.clamp(min=tiny)
     weight_factor = (n_columns - 1 - n_positives) / weight_total
-    partition = torch.addcmul(positive, weight_factor, weighted).clamp_(min=tiny)
-    loss = torch.addcdiv(partition.log(), positive_score, count, value=-1)
-    by_exponential = partition.reciprocal_()
-    by_both = weight_factor * by_exponential
+    if positives == "each":
+        partition = torch.addcmul(positive, weight_factor, weighted).clamp_(min=tiny)
+        loss = torch.addcdiv(partition.log(), positive_score, count, value=-1)
+        inverse = partition.reciprocal_()
+        by_one, by_exponential = -1 / count, inverse
+    else:
+        positive = positive.clamp(min=tiny)
+        mean, negative = positive / count, weight_factor * weighted
+        loss = -F.logsigmoid(mean.log() - negative.log())  # exact also where it is small
+        inverse = (mean + negative).reciprocal_()
+        by_one, by_exponential = torch.zeros_like(mean), negative * inverse / -positive
+    by_both = weight_factor * inverse
     by_weight = weighted * by_both / weight_total
-    factors = torch.stack(
-        [-1 / count, by_exponential, by_weight * -hardness, by_both * (1 + hardness)]
-    )
+    factors = torch.stack([by_one, by_exponential, by_weight * -hardness, by_both * (1 + hardness)])
     return loss, n_positives.clamp(max=1), factors
 
 

@@ -57,6 +57,7 @@ def test_negative_or_non_finite_weights_are_rejected(value, n):
         {"hardness": torch.tensor(math.nan)},
         {"hardness": -1.0},
         {"form": "streamed"},
+        {"positives": "all"},
         {"reduction": "sum"},
     ],
     ids=str,
@@ -93,6 +94,7 @@ def test_settings_of_the_criterion_changed_after_construction_are_checked(name, 
         ({"temperature": torch.ones(2)}, ValueError, r"temperature of shape \(2,\): one value"),
         ({"form": "blocks"}, ValueError, "form='blocks': one of 'auto', 'plain', 'tiles'"),
         ({"reduction": "sum"}, ValueError, "reduction='sum': one of 'mean', 'none'"),
+        ({"positives": "in"}, ValueError, "positives='in': one of 'each', 'mean' is required"),
         ({"references": REFERENCES}, ValueError, "reference_labels: required with references"),
         ({"reference_labels": LABELS}, ValueError, "reference_labels: .* without them left out"),
         ({"positive_mask": MASK}, ValueError, "labels and positive_mask: exactly one"),
@@ -212,23 +214,24 @@ def test_repr_shows_every_setting():
     shown = repr(CLCELoss(0.25, class_weight=[1, 2], temperature=nn.Parameter(torch.tensor(0.5))))
     assert shown == (
         "CLCELoss(weight=0.25, temperature=0.5, hardness=1.0, label_smoothing=0.0, "
-        "reduction='mean', form='auto', class_weight=[1.0, 2.0], gather=None)"
+        "positives='each', reduction='mean', form='auto', class_weight=[1.0, 2.0], gather=None)"
     )
     assert repr(LabelAwareContrastiveLoss(0.1)) == (
-        "LabelAwareContrastiveLoss(temperature=0.1, hardness=1.0, reduction='mean', form='auto', "
-        "gather=None)"
+        "LabelAwareContrastiveLoss(temperature=0.1, hardness=1.0, positives='each', "
+        "reduction='mean', form='auto', gather=None)"
     )
 
 
 @pytest.mark.parametrize("form", ["auto", "plain", "tiles"])
 @pytest.mark.parametrize("value", [math.nan, math.inf])
 @pytest.mark.parametrize("n", [1, 2, *SIZES])
-def test_nan_shows_without_a_positive_pair(n, value, form):
+@pytest.mark.parametrize("positives", ["each", "mean"])
+def test_nan_shows_without_a_positive_pair(n, value, form, positives):
     embeddings, _ = batch(n)
     embeddings[-1, 2] = value
     for reduction in ("mean", "none"):
         loss = label_aware_contrastive_loss(
-            embeddings, torch.arange(n), form=form, reduction=reduction
+            embeddings, torch.arange(n), positives=positives, form=form, reduction=reduction
         )
         assert loss.isnan().any()
 
@@ -263,12 +266,13 @@ def test_infinite_loss_without_weight_is_left_out():
 
 @pytest.mark.parametrize("form", ["auto", "plain", "tiles"])
 @pytest.mark.parametrize("n", [1, 5])
-def test_weights_without_a_positive_pair_give_zero_with_zero_gradients(n, form):
+@pytest.mark.parametrize("positives", ["each", "mean"])
+def test_weights_without_a_positive_pair_give_zero_with_zero_gradients(n, form, positives):
     embeddings, _ = batch(n)
     weights = torch.zeros(n, requires_grad=True)
     embeddings.requires_grad_()
     label_aware_contrastive_loss(
-        embeddings, torch.arange(n), sample_weight=weights, form=form
+        embeddings, torch.arange(n), sample_weight=weights, positives=positives, form=form
     ).backward()
     assert torch.equal(embeddings.grad, torch.zeros_like(embeddings))
     assert torch.equal(weights.grad, torch.zeros_like(weights))

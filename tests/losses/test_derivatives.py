@@ -41,8 +41,9 @@ def gradient_penalty(embeddings, form):
 
 @pytest.mark.parametrize("hardness", [0.0, 1.0])
 @pytest.mark.parametrize("form", ["auto", "plain"])
-def test_second_derivative_of_a_small_batch(form, hardness):
-    settings = {"form": form, "temperature": 0.5, "hardness": hardness}
+@pytest.mark.parametrize("positives", ["each", "mean"])
+def test_second_derivative_of_a_small_batch(form, hardness, positives):
+    settings = {"form": form, "temperature": 0.5, "hardness": hardness, "positives": positives}
     embeddings = randn(6, 3).requires_grad_()
     assert torch.autograd.gradgradcheck(lambda z: loss(z, **settings), embeddings)
 
@@ -82,13 +83,15 @@ def test_tiles_reject_a_second_derivative():
 
 
 @pytest.mark.parametrize("n", SIZES)
-def test_forward_mode_is_right(n):
+@pytest.mark.parametrize("positives", ["each", "mean"])
+def test_forward_mode_is_right(n, positives):
+    value = functools.partial(loss, positives=positives)
     embeddings, tangent = randn(n, 4), randn(n, 4, seed=1)
-    expected = (gradient(embeddings) * tangent).sum()
+    expected = (gradient(embeddings, positives=positives) * tangent).sum()
     with forward_ad.dual_level():
-        dual = loss(forward_ad.make_dual(embeddings, tangent))
+        dual = value(forward_ad.make_dual(embeddings, tangent))
         assert_allclose(forward_ad.unpack_dual(dual).tangent, expected, rtol=1e-9)
-    _, by_func = torch.func.jvp(loss, (embeddings,), (tangent,))
+    _, by_func = torch.func.jvp(value, (embeddings,), (tangent,))
     assert_allclose(by_func, expected, rtol=1e-9)
 
 
@@ -151,6 +154,8 @@ def test_vmap_over_weights_shows_a_bad_one():
 CRITERIA = {
     "contrastive": LabelAwareContrastiveLoss(),
     "tiles": LabelAwareContrastiveLoss(form="tiles"),
+    "mean": LabelAwareContrastiveLoss(positives="mean"),
+    "mean in tiles": LabelAwareContrastiveLoss(positives="mean", form="tiles"),
     "learned": LabelAwareContrastiveLoss(torch.nn.Parameter(torch.tensor(0.3))),
     "both": CLCELoss(0.4, label_smoothing=0.1, class_weight=[1.0, 2.0, 0.5, 1.0, 1.0]),
 }
@@ -167,6 +172,7 @@ def inputs_to(name, n):
     ("name", "backend"),
     [
         ("both", "eager"),
+        ("mean", "eager"),
         pytest.param("both", "aot_eager", marks=pytest.mark.slow),
         pytest.param("learned", "aot_eager", marks=pytest.mark.slow),
     ],

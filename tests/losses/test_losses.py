@@ -40,6 +40,8 @@ def test_value_agrees_with_the_vectors(case):
     contrastive = label_aware_contrastive_loss(embeddings, labels, **settings)
     total = clce_loss(logits, embeddings, labels, weight=case["weight"], **settings)
     assert_allclose(contrastive.item(), case["contrastive"], rtol=1e-9, atol=1e-9)
+    of_mean = label_aware_contrastive_loss(embeddings, labels, positives="mean", **settings)
+    assert_allclose(of_mean.item(), case["contrastive_mean"], rtol=1e-9, atol=1e-9)
     assert_allclose(total.item(), case["clce"], rtol=1e-9, atol=1e-9)
 
 
@@ -82,13 +84,16 @@ def test_hardness_zero_is_the_supervised_contrastive_loss():
 
 
 @pytest.mark.parametrize("settings", SETTINGS)
-def test_gradient_is_right(settings):
+@pytest.mark.parametrize("positives", ["each", "mean"])
+def test_gradient_is_right(settings, positives):
     embeddings, labels = embeddings_and_labels(n=7)
     embeddings.requires_grad_()
     weights = torch.tensor([1.0, 0.0, 2.0, 0.5, 1.0, 1.0, 3.0], dtype=torch.float64)
 
     def loss(z, w):
-        return label_aware_contrastive_loss(z, labels, sample_weight=w, **settings)
+        return label_aware_contrastive_loss(
+            z, labels, sample_weight=w, positives=positives, **settings
+        )
 
     assert torch.autograd.gradcheck(loss, (embeddings, weights))
 
@@ -254,7 +259,7 @@ def test_weights_that_leave_nothing_give_zero():
 def test_modules_are_the_functions():
     embeddings, labels = embeddings_and_labels()
     weights = torch.linspace(0, 1, len(labels))
-    settings = {"temperature": 0.3, "hardness": 0.5}
+    settings = {"temperature": 0.3, "hardness": 0.5, "positives": "mean"}
     assert torch.equal(
         LabelAwareContrastiveLoss(**settings)(embeddings, labels, weights),
         label_aware_contrastive_loss(embeddings, labels, sample_weight=weights, **settings),

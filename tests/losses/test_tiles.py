@@ -72,14 +72,18 @@ def test_value_agrees_with_the_vectors(case, tile_anchors, tile_size):
     tile_size(tile_anchors)
     embeddings = torch.tensor(case["embeddings"], dtype=torch.float64)
     settings = {name: case[name] for name in ("temperature", "hardness")} | {"form": "tiles"}
-    loss = label_aware_contrastive_loss(embeddings, torch.tensor(case["labels"]), **settings)
-    assert_allclose(loss.item(), case["contrastive"], rtol=1e-9, atol=1e-9)
+    for positives, answer in (("each", "contrastive"), ("mean", "contrastive_mean")):
+        loss = label_aware_contrastive_loss(
+            embeddings, torch.tensor(case["labels"]), positives=positives, **settings
+        )
+        assert_allclose(loss.item(), case[answer], rtol=1e-9, atol=1e-9)
 
 
 @pytest.mark.parametrize("hardness", [0.0, 0.3, 1.0, 2.0, 5.0])
 @pytest.mark.parametrize("temperature", [0.01, 0.3])
-def test_value_and_gradients_are_the_plain_forms(hardness, temperature, tile_size):
-    settings = {"temperature": temperature, "hardness": hardness}
+@pytest.mark.parametrize("positives", ["each", "mean"])
+def test_value_and_gradients_are_the_plain_forms(hardness, temperature, positives, tile_size):
+    settings = {"temperature": temperature, "hardness": hardness, "positives": positives}
     for seed in range(16):
         embeddings, labels, weights = random_batch(seed)
         batch = (embeddings, labels, weights if seed % 2 else None)
@@ -91,15 +95,16 @@ def test_value_and_gradients_are_the_plain_forms(hardness, temperature, tile_siz
 
 
 @pytest.mark.parametrize("hardness", [0.0, 0.5, 2.0])
-def test_gradient_is_right(hardness, tile_size):
+@pytest.mark.parametrize("positives", ["each", "mean"])
+def test_gradient_is_right(hardness, positives, tile_size):
     tile_size(3)
     embeddings, labels = randn(7, 4, dtype=torch.float64), torch.tensor([0, 1, 0, 2, 1, 0, 3])
     weights = torch.tensor([1.0, 0.1, 2.0, 0.5, 1.0, 1.0, 3.0], dtype=torch.float64)
 
+    settings = {"temperature": 0.2, "hardness": hardness, "positives": positives}
+
     def loss(z, w):
-        return label_aware_contrastive_loss(
-            z, labels, sample_weight=w, temperature=0.2, hardness=hardness, form="tiles"
-        )
+        return label_aware_contrastive_loss(z, labels, sample_weight=w, form="tiles", **settings)
 
     assert torch.autograd.gradcheck(loss, (embeddings.requires_grad_(), weights.requires_grad_()))
 
@@ -161,8 +166,9 @@ def test_length_of_embeddings_does_not_matter(scale, tile_size):
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32])
 @pytest.mark.parametrize("temperature", [0.01, 0.07])
 @pytest.mark.parametrize("hardness", [0.0, 2.0])
-def test_low_temperature_in_any_precision(dtype, temperature, hardness, tile_size):
-    settings = {"temperature": temperature, "hardness": hardness}
+@pytest.mark.parametrize("positives", ["each", "mean"])
+def test_low_temperature_in_any_precision(dtype, temperature, hardness, positives, tile_size):
+    settings = {"temperature": temperature, "hardness": hardness, "positives": positives}
     embeddings, labels = randn(12, 5).to(dtype), torch.arange(12) % 3
     exact, exact_gradient = value_and_gradients(
         embeddings.double(), labels, form="plain", **settings
@@ -208,12 +214,13 @@ def test_strides_and_integer_dtypes_do_not_matter(form, tile_size):
 
 @pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor")  # torch's own tool
 @pytest.mark.parametrize("by_mask", [False, True])
-def test_operators_keep_the_rules_of_torch_library(by_mask, tile_size):
+@pytest.mark.parametrize("positives", ["each", "mean"])
+def test_operators_keep_the_rules_of_torch_library(by_mask, positives, tile_size):
     tile_size(3)
     columns = torch.nn.functional.normalize(randn(9, 4)).requires_grad_()
     labels = torch.tensor([0, 1, 0, 1, 0, 1, 0, 2, 0])
     same = labels[:7, None] == labels if by_mask else labels
-    torch.library.opcheck(_fast._tiled_losses, (columns, same, 7, 1.0, 20.0, 9))
+    torch.library.opcheck(_fast._tiled_losses, (columns, same, 7, 1.0, positives, 20.0, 9))
 
 
 def test_tiles_compile_to_one_graph(tile_size):
