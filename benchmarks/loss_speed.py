@@ -2,7 +2,8 @@
 
 Forward and backward on the same inputs, the candidates taking turns: this package's loss
 with hardness 0 (the supervised contrastive loss) and 1, the latter also with as many
-references as samples and with a loss for each anchor, pytorch-metric-learning's
+references as samples, with a loss for each anchor and with one logarithm of the
+positives' mean, pytorch-metric-learning's
 ``SupConLoss``, and the products S = z z', S z and S' z that a gradient from a kept
 matrix needs. A ratio is the median of the rounds' ratios. Memory is the highest
 allocation during a step minus what was there before it.
@@ -29,7 +30,7 @@ GOAL_PRODUCTS, GOAL_PRODUCTS_FROM = 1.25, 2048
 GOAL_MEMORY, GOAL_MEMORY_AT = 0.25, 4096
 METRIC_LEARNING, PRODUCTS = "pytorch-metric-learning", "bare products"
 OURS = {"hardness=0": {"hardness": 0.0}, "hardness=1": {"hardness": 1.0}}
-REFERENCES, EACH = "references", "reduction='none'"
+REFERENCES, EACH, MEAN = "references", "reduction='none'", "positives='mean'"
 
 
 def candidates(n, device):
@@ -41,6 +42,7 @@ def candidates(n, device):
     options = OURS | {
         REFERENCES: {"references": references, "reference_labels": labels},
         EACH: {"reduction": "none"},
+        MEAN: {"positives": "mean"},
     }
     steps = {
         name: functools.partial(
@@ -128,7 +130,7 @@ def measure(n, rounds, device):
             for name in OURS
         },
         "time_to_hardness_1": {
-            name: median_ratio(timings, name, "hardness=1") for name in (REFERENCES, EACH)
+            name: median_ratio(timings, name, "hardness=1") for name in (REFERENCES, EACH, MEAN)
         },
         "goals": {
             "time_to_metric_learning": GOALS_TIME.get(n),

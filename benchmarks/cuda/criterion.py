@@ -13,7 +13,7 @@ from pytorch_metric_learning.losses import SupConLoss
 from torch._dynamo.exc import TorchDynamoException
 
 from sklearn_clce import label_aware_contrastive_loss
-from sklearn_clce.losses._anchors import BLOCKS_FROM
+from sklearn_clce.losses._contrastive import TILES_FROM
 
 from ..loss_speed import bare_products, median_ratio, peak_bytes, time_in_turns
 from .plan import Plan
@@ -31,7 +31,7 @@ def measure(plan: Plan) -> dict:
     return {
         "width": WIDTH,
         "rows": rows,
-        "blocks_from": BLOCKS_FROM[plan.device.type],
+        "blocks_from": TILES_FROM[plan.device.type],
         "blocks_faster_at": faster,
     }
 
@@ -76,13 +76,13 @@ def candidates(n: int, plan: Plan) -> dict[str, Callable[[], object]]:
         loss(embeddings, labels, **settings).backward()
 
     def backward_by_matrix() -> None:
-        with mock.patch.dict(BLOCKS_FROM, {plan.device.type: sys.maxsize}):
+        with mock.patch.dict(TILES_FROM, {plan.device.type: sys.maxsize}):
             backward(loss, temperature=TEMPERATURE)
 
     steps = {
         OURS: partial(backward, loss, temperature=TEMPERATURE),
         MATRIX: backward_by_matrix,
-        BLOCKS: partial(backward, loss, temperature=TEMPERATURE, form="blocks"),
+        BLOCKS: partial(backward, loss, temperature=TEMPERATURE, form="tiles"),
         METRIC_LEARNING: partial(backward, SupConLoss(temperature=TEMPERATURE)),
         PRODUCTS: partial(bare_products, embeddings.detach()),
     }

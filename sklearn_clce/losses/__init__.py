@@ -2,7 +2,7 @@
 
 from ._contrastive import LabelAwareContrastiveLoss, label_aware_contrastive_loss
 from ._criterion import CLCELoss, clce_loss
-from ._normalise import l2_normalise
+from ._plain import l2_normalise
 
 __all__ = [
     "CLCELoss",

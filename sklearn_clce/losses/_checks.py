@@ -1,8 +1,9 @@
-"""Checks of what a loss is given, with messages that name the remedy."""
+"""Inputs and settings of a loss: gathered from all processes, and checked."""
 
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Callable
 from numbers import Real
 from typing import Any
@@ -10,42 +11,42 @@ from typing import Any
 import torch
 from torch import Tensor
 
-FORMS = ("auto", "plain", "blocks")
-REDUCTIONS = ("mean", "none")
+from .._system import gather as all_gather
+from .._system import n_processes
+
+CHOICES = {
+    "positives": ("each", "mean"),
+    "reduction": ("mean", "none"),
+    "form": ("auto", "plain", "tiles"),
+}
 
 
-def check_settings(
-    *,
-    temperature: float | Tensor,
-    hardness: float | Tensor,
-    weight: float = 0.0,
-    label_smoothing: float = 0.0,
-    reduction: str = "mean",
-    form: str = "auto",
-) -> None:
-    """Raise an error if a setting of the criterion is of a wrong type or out of its range."""
-    _check_number(
-        "temperature",
-        temperature,
+def _is_share(value: float) -> bool:
+    return 0 <= value <= 1
+
+
+_LIMITS: dict[str, tuple[Callable[[float], bool], str]] = {
+    "temperature": (
         lambda value: 0 < value < math.inf,
         "it divides similarities, so it must be finite and > 0",
-    )
-    _check_number(
-        "hardness",
-        hardness,
-        lambda value: 0 <= value < math.inf,
-        "it must be finite and >= 0; 0 turns it off",
-    )
-    share = "the share of the contrastive term is in [0, 1]"
-    _check_number("weight", weight, lambda value: 0 <= value <= 1, share)
-    share = "a share in [0, 1] is required"
-    _check_number("label_smoothing", label_smoothing, lambda value: 0 <= value <= 1, share)
-    for name, value, known in (("reduction", reduction, REDUCTIONS), ("form", form, FORMS)):
-        if value not in known:
-            raise ValueError(f"{name}={value!r}: one of {', '.join(map(repr, known))} is required")
+    ),
+    "hardness": (lambda value: 0 <= value < math.inf, "it must be finite and >= 0; 0 turns it off"),
+    "weight": (_is_share, "the share of the contrastive term must be in [0, 1]"),
+    "label_smoothing": (_is_share, "a share in [0, 1] is required"),
+}
 
 
-def _check_number(name: str, value: Any, holds: Callable[[Any], bool], requirement: str) -> None:
+def check_settings(**settings: Any) -> None:
+    """Raise an error if a setting has a wrong type or is out of its range."""
+    for name, value in settings.items():
+        if name in _LIMITS:
+            _check_number(name, value, *_LIMITS[name])
+        elif value not in CHOICES[name]:
+            known = ", ".join(map(repr, CHOICES[name]))
+            raise ValueError(f"{name}={value!r}: one of {known} is required")
+
+
+def _check_number(name: str, value: Any, holds: Callable[[float], bool], requirement: str) -> None:
     if isinstance(value, Tensor):
         if value.numel() != 1:
             raise ValueError(f"{name} of shape {tuple(value.shape)}: one value is required")
@@ -59,7 +60,7 @@ def _check_number(name: str, value: Any, holds: Callable[[Any], bool], requireme
 
 
 def is_readable(tensor: Tensor) -> bool:
-    """Tell whether values can be looked at: not where it would wait for a GPU or cut a graph."""
+    """Return whether reading values neither waits for a GPU nor breaks a graph."""
     return (
         tensor.device.type == "cpu"
         and not torch.compiler.is_compiling()
@@ -67,8 +68,29 @@ def is_readable(tensor: Tensor) -> bool:
     )
 
 
+def gathered(gather: bool | None, **samples: Any) -> list[Any]:
+    """Return tensors, (n of all processes, ...) if ``gather``, and None for None."""
+    if not gather:
+        return list(samples.values())
+    for name, value in samples.items():
+        if value is not None:
+            check_tensor(name, value)
+    return [value if value is None else all_gather(value) for value in samples.values()]
+
+
+def warn_if_apart(gather: bool | None) -> None:
+    """Warn if there are several processes and ``gather`` has not been decided."""
+    if gather is None and not torch.compiler.is_compiling() and n_processes() > 1:
+        warnings.warn(
+            "gather=None: the loss sees only the samples of its own process. gather=True makes "
+            "one batch of those of all, gather=False keeps them apart without this warning",
+            UserWarning,
+            stacklevel=4,
+        )
+
+
 def check_samples(name: str, samples: Any, may_be_empty: bool = False) -> None:
-    """Raise an error if samples are not a tensor of shape (n, n_something)."""
+    """Raise an error unless samples are a tensor of shape (n, n_something)."""
     check_tensor(name, samples)
     if samples.ndim != 2:
         raise ValueError(f"{name} of shape {tuple(samples.shape)}: one vector a sample is required")
@@ -77,7 +99,7 @@ def check_samples(name: str, samples: Any, may_be_empty: bool = False) -> None:
 
 
 def check_labels(name: str, labels: Any, of: str, samples: Tensor) -> Tensor:
-    """Return labels as int64; raise an error if they are not one integer for each sample."""
+    """Return labels as int64; raise an error unless they are one integer for each sample."""
     check_tensor(name, labels)
     if labels.dtype.is_floating_point or labels.dtype.is_complex or labels.dtype == torch.bool:
         raise TypeError(f"{name} of dtype {labels.dtype}: class indices, so integers, are required")
@@ -92,7 +114,7 @@ def check_labels(name: str, labels: Any, of: str, samples: Tensor) -> Tensor:
 def check_weights(name: str, weights: Any, n: int | None = None, of: str = "") -> Tensor:
     """Return weights, n of them; raise an error if one is negative or not finite.
 
-    Where values can't be looked at, a weight that is either becomes NaN, and so does the loss.
+    If values can't be read, such a weight becomes NaN, and so does the loss.
     """
     check_tensor(name, weights)
     if weights.ndim != 1 or n not in (None, weights.shape[0]):
@@ -105,19 +127,6 @@ def check_weights(name: str, weights: Any, n: int | None = None, of: str = "") -
         first = weights[~valid][0].item()
         raise ValueError(f"{name} holds {first!r}: weights must be finite and >= 0")
     return weights
-
-
-def check_mask(mask: Any, n_anchors: int, n_columns: int) -> Tensor:
-    """Return a mask of positives; raise an error if it does not say yes or no to every pair."""
-    check_tensor("positive_mask", mask)
-    if mask.dtype != torch.bool:
-        raise TypeError(f"positive_mask of dtype {mask.dtype}: torch.bool is required")
-    if mask.shape != (n_anchors, n_columns):
-        raise ValueError(
-            f"positive_mask of shape {tuple(mask.shape)}: {(n_anchors, n_columns)} is required, "
-            "anchors against themselves and then the references"
-        )
-    return mask
 
 
 def check_tensor(name: str, value: Any) -> None:

@@ -8,11 +8,25 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
-from ._anchors import at_least_float32
-from ._checks import check_settings, check_weights
-from ._contrastive import shown_settings
-from ._terms import terms_of_batch, weighed
+from ._checks import (
+    check_labels,
+    check_samples,
+    check_settings,
+    check_weights,
+    gathered,
+    warn_if_apart,
+)
+from ._contrastive import (
+    CONTRASTIVE_SETTINGS,
+    at_least_float32,
+    label_aware_contrastive_loss,
+    shown_settings,
+)
+
+# No label: torch's own, -100, would leave a sample out of one of the two terms alone.
+_NOTHING_IGNORED = torch.iinfo(torch.int64).min
 
 
 def clce_loss(
@@ -23,6 +37,7 @@ def clce_loss(
     weight: float = 0.5,
     temperature: float | Tensor = 0.5,
     hardness: float | Tensor = 1.0,
+    positives: str = "each",
     label_smoothing: float = 0.0,
     class_weight: Tensor | None = None,
     sample_weight: Tensor | None = None,
@@ -45,15 +60,13 @@ def clce_loss(
     embeddings : Tensor of shape (n, n_dims)
         Embeddings of the same samples, normalised or not.
     labels : Tensor of shape (n,)
-        Class indices in ``0 .. n_classes - 1``, of an integer dtype. None is left
-        out, -100 neither.
-    weight : float, default=0.5
-        Share of the contrastive term, in [0, 1]. 0 is plain cross-entropy.
-    temperature : float or Tensor of shape (), default=0.5
-        Divisor of the cosine similarities, above 0. A tensor gets a gradient.
-    hardness : float or Tensor of shape (), default=1.0
-        How strongly similarity weights a negative, at least 0. 0 is the
-        supervised contrastive loss.
+        Class indices in ``0 .. n_classes - 1``, of an integer dtype. No index is
+        ignored, not even -100.
+    weight, temperature, hardness : float
+        Settings of :class:`CLCELoss`. A temperature or hardness may be a tensor, which
+        gets a gradient.
+    positives : {"each", "mean"}, default="each"
+        Whether the contrastive term takes the logarithm of each positive or of their mean.
     label_smoothing : float, default=0.0
         Share of the target spread over all classes in the cross-entropy, in [0, 1].
     class_weight : Tensor of shape (n_classes,), default=None
@@ -61,20 +74,16 @@ def clce_loss(
     sample_weight : Tensor of shape (n,), default=None
         Non-negative weight of each sample, in the cross-entropy and, as the weight of
         an anchor, in the contrastive term. Both terms are weighted means.
-    references : Tensor of shape (m, n_dims), default=None
-        Embeddings that anchors are compared with beside those of the batch.
-    reference_labels : Tensor of shape (m,), default=None
-        Their labels.
-    positive_mask : Tensor of shape (n, n + m), default=None
-        Which pairs the contrastive term takes for positives, in place of the labels.
+    references, reference_labels, positive_mask : Tensor, default=None
+        What the contrastive term compares, see :func:`label_aware_contrastive_loss`.
+        The cross-entropy does not use them.
     reduction : {"mean", "none"}, default="mean"
         "none" gives the loss of each sample, times its weight; the contrastive part is
         0 without a positive.
-    form : {"auto", "plain", "blocks"}, default="auto"
+    form : {"auto", "plain", "tiles"}, default="auto"
         How to compute the contrastive term.
     gather : bool, default=None
-        Whether samples of all processes of ``torch.distributed`` make one batch. None
-        is False, with a warning where there are several.
+        Whether samples of all processes of ``torch.distributed`` make one batch.
 
     Returns
     -------
@@ -89,7 +98,7 @@ def clce_loss(
     TypeError
         If an argument is not a tensor of the right dtype.
     NotImplementedError
-        If ``form="blocks"`` can't give what is asked.
+        If ``form="tiles"`` can't compute what is asked for.
 
     See Also
     --------
@@ -113,26 +122,27 @@ def clce_loss(
     >>> round(clce_loss(logits, embeddings, labels, weight=0.5, temperature=0.1).item(), 4)
     0.3466
     """
-    terms = terms_of_batch(
+    terms = _terms(
         logits,
         embeddings,
         labels,
         sample_weight,
+        weight=weight,
+        label_smoothing=label_smoothing,
+        class_weight=class_weight,
+        gather=gather,
         settings={
-            "weight": weight,
             "temperature": temperature,
             "hardness": hardness,
-            "label_smoothing": label_smoothing,
+            "positives": positives,
             "reduction": reduction,
             "form": form,
         },
-        class_weight=class_weight,
         references=references,
         reference_labels=reference_labels,
         positive_mask=positive_mask,
-        gather=gather,
     )
-    return weighed(terms, weight)
+    return _weighed(terms, weight)
 
 
 class CLCELoss(nn.Module):
@@ -143,8 +153,8 @@ class CLCELoss(nn.Module):
     weight : float, default=0.5
         Share of the contrastive term, in [0, 1]. 0 is plain cross-entropy.
     temperature : float or Tensor of shape (), default=0.5
-        Divisor of the cosine similarities, above 0. An :class:`torch.nn.Parameter` is
-        learned.
+        Divisor of the cosine similarities, above 0. A :class:`torch.nn.Parameter` is
+        learned, here and as ``hardness``.
     hardness : float or Tensor of shape (), default=1.0
         How strongly similarity weights a negative, at least 0.
     label_smoothing : float, default=0.0
@@ -152,13 +162,15 @@ class CLCELoss(nn.Module):
     class_weight : array-like of shape (n_classes,), default=None
         Non-negative weight of each class. Copied into a buffer, so it moves with the
         module.
+    positives : {"each", "mean"}, default="each"
+        Whether the contrastive term takes the logarithm of each positive, or one of their
+        mean: the authors' term, with a weight of 0.9.
     reduction : {"mean", "none"}, default="mean"
         "none" gives the loss of each sample, times its weight.
-    form : {"auto", "plain", "blocks"}, default="auto"
+    form : {"auto", "plain", "tiles"}, default="auto"
         How to compute the contrastive term, see :func:`label_aware_contrastive_loss`.
     gather : bool, default=None
-        Whether samples of all processes of ``torch.distributed`` make one batch. None
-        is False, with a warning where there are several.
+        Whether samples of all processes of ``torch.distributed`` make one batch.
 
     Raises
     ------
@@ -167,12 +179,7 @@ class CLCELoss(nn.Module):
 
     See Also
     --------
-    clce_loss : The same as a function.
-
-    References
-    ----------
-    .. [1] Long, Z. et al. "CLCE: An Approach to Refining Cross-Entropy and
-       Contrastive Learning for Optimized Learning Fusion", arXiv:2402.14551, 2024.
+    clce_loss : The same as a function, with the source.
 
     Examples
     --------
@@ -196,6 +203,7 @@ class CLCELoss(nn.Module):
         label_smoothing: float = 0.0,
         class_weight: Tensor | np.ndarray | Sequence[float] | None = None,
         *,
+        positives: str = "each",
         reduction: str = "mean",
         form: str = "auto",
         gather: bool | None = None,
@@ -205,6 +213,7 @@ class CLCELoss(nn.Module):
         self.temperature = temperature
         self.hardness = hardness
         self.label_smoothing = label_smoothing
+        self.positives = positives
         self.reduction = reduction
         self.form = form
         self.gather = gather
@@ -212,11 +221,10 @@ class CLCELoss(nn.Module):
             copy = torch.as_tensor(class_weight).detach().clone()
             class_weight = check_weights("class_weight", at_least_float32(copy))
         self.register_buffer("class_weight", class_weight)
-        check_settings(**self._settings())
+        check_settings(weight=weight, label_smoothing=label_smoothing, **self._settings())
 
     def _settings(self) -> dict[str, Any]:
-        names = "weight", "temperature", "hardness", "label_smoothing", "reduction", "form"
-        return {name: getattr(self, name) for name in names}
+        return {name: getattr(self, name) for name in CONTRASTIVE_SETTINGS}
 
     def forward(
         self,
@@ -233,20 +241,10 @@ class CLCELoss(nn.Module):
 
         Parameters
         ----------
-        logits : Tensor of shape (n, n_classes)
-            Unnormalised class scores.
-        embeddings : Tensor of shape (n, n_dims)
-            Embeddings of the same samples.
-        labels : Tensor of shape (n,)
-            Class indices, of an integer dtype.
-        sample_weight : Tensor of shape (n,), default=None
-            Non-negative weight of each sample.
-        references : Tensor of shape (m, n_dims), default=None
-            Embeddings that anchors are compared with beside those of the batch.
-        reference_labels : Tensor of shape (m,), default=None
-            Their labels.
-        positive_mask : Tensor of shape (n, n + m), default=None
-            Which pairs are positives, in place of the labels.
+        logits, embeddings, labels, sample_weight : Tensor
+            See :func:`clce_loss`, also for the parameters below.
+        references, reference_labels, positive_mask : Tensor, default=None
+            What the contrastive term compares.
 
         Returns
         -------
@@ -264,52 +262,27 @@ class CLCELoss(nn.Module):
         )
         return self.weigh(terms)
 
-    def terms(
-        self,
-        logits: Tensor,
-        embeddings: Tensor,
-        labels: Tensor,
-        sample_weight: Tensor | None = None,
-        *,
-        references: Tensor | None = None,
-        reference_labels: Tensor | None = None,
-        positive_mask: Tensor | None = None,
-    ) -> dict[str, Tensor]:
+    def terms(self, *batch: Any, **compared: Any) -> dict[str, Tensor]:
         """Compute the terms of one batch, before they are weighed.
 
         Parameters
         ----------
-        logits : Tensor of shape (n, n_classes)
-            Unnormalised class scores.
-        embeddings : Tensor of shape (n, n_dims)
-            Embeddings of the same samples.
-        labels : Tensor of shape (n,)
-            Class indices, of an integer dtype.
-        sample_weight : Tensor of shape (n,), default=None
-            Non-negative weight of each sample.
-        references : Tensor of shape (m, n_dims), default=None
-            Embeddings that anchors are compared with beside those of the batch.
-        reference_labels : Tensor of shape (m,), default=None
-            Their labels.
-        positive_mask : Tensor of shape (n, n + m), default=None
-            Which pairs are positives, in place of the labels.
+        *batch, **compared : Tensor
+            The arguments of :meth:`forward`.
 
         Returns
         -------
         dict of str to Tensor of shape () or (n,)
             "cross_entropy", and "contrastive" unless its weight is 0.
         """
-        return terms_of_batch(
-            logits,
-            embeddings,
-            labels,
-            sample_weight,
-            settings=self._settings(),
+        return _terms(
+            *batch,
+            weight=self.weight,
+            label_smoothing=self.label_smoothing,
             class_weight=self.class_weight,
-            references=references,
-            reference_labels=reference_labels,
-            positive_mask=positive_mask,
             gather=self.gather,
+            settings=self._settings(),
+            **compared,
         )
 
     def weigh(self, terms: dict[str, Tensor]) -> Tensor:
@@ -325,7 +298,7 @@ class CLCELoss(nn.Module):
         Tensor of shape () or (n,)
             The loss.
         """
-        return weighed(terms, self.weight)
+        return _weighed(terms, self.weight)
 
     def extra_repr(self) -> str:
         """Show the settings in the module's repr.
@@ -335,4 +308,96 @@ class CLCELoss(nn.Module):
         str
             The settings.
         """
-        return shown_settings(self, *self._settings(), "class_weight", "gather")
+        names = "weight", "temperature", "hardness", "label_smoothing", "positives"
+        return shown_settings(self, *names, "reduction", "form", "class_weight", "gather")
+
+
+def _terms(
+    logits: Tensor,
+    embeddings: Tensor,
+    labels: Tensor,
+    sample_weight: Tensor | None = None,
+    *,
+    weight: float,
+    label_smoothing: float,
+    class_weight: Tensor | None,
+    gather: bool | None,
+    settings: dict[str, Any],
+    **compared: Any,
+) -> dict[str, Tensor]:
+    """Check a batch and compute its terms, without the contrastive one if its weight is 0.
+
+    ``settings`` and ``compared`` are those of the contrastive term.
+    """
+    check_settings(weight=weight, label_smoothing=label_smoothing, **settings)
+    warn_if_apart(gather)
+    logits, embeddings, labels, sample_weight = gathered(
+        gather, logits=logits, embeddings=embeddings, labels=labels, sample_weight=sample_weight
+    )
+    check_samples("logits", logits)
+    check_samples("embeddings", embeddings)
+    labels = check_labels("labels", labels, "embeddings", embeddings)
+    check_labels("labels", labels, "logits", logits)
+    losses = _cross_entropies(logits, labels, label_smoothing)
+    sample_weight = _sample_weight(sample_weight, class_weight, labels, logits.shape[1])
+    terms = {"cross_entropy": _reduced(losses, sample_weight, settings["reduction"])}
+    if weight > 0:
+        terms["contrastive"] = label_aware_contrastive_loss(
+            embeddings,
+            labels if compared.get("positive_mask") is None else None,
+            sample_weight=sample_weight,
+            gather=False,
+            **settings,
+            **compared,
+        )
+    return terms
+
+
+def _weighed(terms: dict[str, Tensor], weight: float) -> Tensor:
+    if weight == 0:
+        return terms["cross_entropy"]
+    return (1 - weight) * terms["cross_entropy"] + weight * terms["contrastive"]
+
+
+def _cross_entropies(logits: Tensor, labels: Tensor, label_smoothing: float) -> Tensor:
+    """Return the cross-entropy of each sample; raise an error for a label without a column."""
+    with torch.autocast(logits.device.type, enabled=False):
+        try:
+            return F.cross_entropy(
+                at_least_float32(logits),
+                labels,
+                reduction="none",
+                label_smoothing=label_smoothing,
+                ignore_index=_NOTHING_IGNORED,
+            )
+        except IndexError as error:
+            raise ValueError(
+                f"labels hold {labels.min().item()} to {labels.max().item()}: indices of the "
+                f"{logits.shape[1]} columns of logits are required; leave samples without a class "
+                "out of the batch"
+            ) from error
+
+
+def _sample_weight(
+    sample_weight: Tensor | None, class_weight: Tensor | None, labels: Tensor, n_classes: int
+) -> Tensor | None:
+    """Return the product of both weights of each sample, (n,)."""
+    if sample_weight is not None:
+        checked = check_weights("sample_weight", sample_weight, labels.shape[0], "samples")
+        sample_weight = at_least_float32(checked)
+    if class_weight is None:
+        return sample_weight
+    checked = check_weights("class_weight", class_weight, n_classes, "columns of logits")
+    of_class = at_least_float32(checked)[labels]
+    return of_class if sample_weight is None else of_class * sample_weight
+
+
+def _reduced(losses: Tensor, sample_weight: Tensor | None, reduction: str) -> Tensor:
+    if sample_weight is None:
+        return losses.mean() if reduction == "mean" else losses
+    sample_weight = sample_weight.to(losses.dtype)
+    # An infinite loss without weight is left out; NaN is not hidden.
+    counted = torch.where((sample_weight > 0) | losses.isnan(), losses, 0)
+    total = sample_weight.sum()
+    weighted = counted * sample_weight
+    return weighted.sum() / torch.where(total > 0, total, 1) if reduction == "mean" else weighted

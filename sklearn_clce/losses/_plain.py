@@ -10,30 +10,75 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.autograd import forward_ad
+from torch.nn import functional as F
 
 from ._pairs import Pairs
 
 
+def l2_normalise(embeddings: Tensor, length: float | Tensor = 1.0) -> Tensor:
+    """Scale embeddings of shape (n, n_dims) to a length; zeros stay zero, their gradient finite."""
+    largest = embeddings.detach().abs().amax(dim=1, keepdim=True)  # (n, 1), against overflow
+    rescaled = embeddings / torch.where(largest > 0, largest, 1)  # length 0 or >= 1
+    own_square = rescaled.square().sum(dim=1, keepdim=True)  # (n, 1), whose root has no slope at 0
+    # A product has a cheaper gradient than a quotient.
+    return rescaled * (length * own_square.clamp(min=0.25).rsqrt())
+
+
 def plain_anchor_losses(
-    columns: Tensor, pairs: Pairs, hardness: float | Tensor, traced: bool
+    columns: Tensor, pairs: Pairs, hardness: float | Tensor, positives: str
 ) -> tuple[Tensor, Tensor]:
     """Return the loss of each anchor, (n,), and whether it has a positive, as 0 or 1.
 
     Columns are of shape (N, n_dims) and length ``temperature ** -0.5``: their products are
     similarities over the temperature. The loss is finite where there is no positive.
     """
+    traced = torch.compiler.is_compiling() or is_transformed(columns)
     product = torch.matmul if traced else _Product.apply
     score = product(columns[: pairs.n_anchors], columns.T)  # (n, N), as all that follow
-    same_mask = pairs.all_same()
+    same_mask = pairs.same_mask(0, pairs.n_anchors, 0)
     itself_mask = torch.eye(*score.shape, dtype=torch.bool, device=score.device)
     n_positives = same_mask.sum(dim=1, dtype=score.dtype) - 1  # (n,)
+    losses = _losses_of_each if positives == "each" else _losses_of_mean
+    has_positive = (n_positives > 0).to(score.dtype)
+    return losses(score, same_mask, itself_mask, n_positives, hardness), has_positive
+
+
+def _losses_of_each(
+    score: Tensor,
+    same_mask: Tensor,
+    itself_mask: Tensor,
+    n_positives: Tensor,
+    hardness: float | Tensor,
+) -> Tensor:
+    """Return the mean over positives of their logarithms, (n,)."""
     pair_score = score
     if isinstance(hardness, Tensor) or hardness > 0:
-        log_factor = _log_weight_factor(hardness * score, same_mask, n_positives)
+        log_factor = _log_weight_factor(hardness * score, same_mask, n_positives)[:, None]
         pair_score = torch.where(same_mask, score, (1 + hardness) * score + log_factor)
     log_partition = _logsumexp_outside(itself_mask, pair_score)
     mean_positive = (score * (same_mask ^ itself_mask)).sum(dim=1) / n_positives.clamp(min=1)
-    return log_partition - mean_positive, (n_positives > 0).to(score.dtype)
+    return log_partition - mean_positive
+
+
+def _losses_of_mean(
+    score: Tensor,
+    same_mask: Tensor,
+    itself_mask: Tensor,
+    n_positives: Tensor,
+    hardness: float | Tensor,
+) -> Tensor:
+    """Return the logarithm of the mean over positives, (n,)."""
+    log_mean = _logsumexp_outside(same_mask == itself_mask, score)
+    log_mean = log_mean - n_positives.clamp(min=1).log()
+    if isinstance(hardness, Tensor) or hardness > 0:
+        log_factor = _log_weight_factor(hardness * score, same_mask, n_positives)
+        log_negative = _logsumexp_outside(same_mask, (1 + hardness) * score) + log_factor
+        has_negative = n_positives < score.shape[1] - 1
+        log_negative = torch.where(has_negative, log_negative, _log_zero(score))
+    else:
+        log_negative = _logsumexp_outside(same_mask, score)
+    return -F.logsigmoid(log_mean - log_negative)
 
 
 class _Product(torch.autograd.Function):
@@ -52,15 +97,32 @@ class _Product(torch.autograd.Function):
 
 
 def _log_weight_factor(scaled: Tensor, same_mask: Tensor, n_positives: Tensor) -> Tensor:
-    """Return log of ``w / exp(scaled)``, the same for all negatives of an anchor, (n, 1)."""
+    """Return log of ``w / exp(scaled)``, the same for all negatives of an anchor, (n,)."""
     n_negatives = (scaled.shape[1] - 1 - n_positives).clamp(min=1)
-    return (n_negatives.log() - _logsumexp_outside(same_mask, scaled))[:, None]
+    return n_negatives.log() - _logsumexp_outside(same_mask, scaled)
 
 
 def _logsumexp_outside(mask: Tensor, values: Tensor) -> Tensor:
     """Sum ``exp(values)`` over each anchor's entries outside the mask, in log space, (n,).
 
-    The fill is finite: an anchor without an entry then has a finite value, which its
-    caller gives no weight, and gradients of zero instead of NaN.
+    An anchor without an entry has a finite value, which its caller gives no weight. A NaN
+    shows also from inside the mask.
     """
-    return values.masked_fill(mask, torch.finfo(values.dtype).min / 4).logsumexp(dim=1)
+    outside = torch.add(values.detach(), mask, alpha=_log_zero(values))
+    largest = outside.amax(dim=1, keepdim=True)
+    # 80 below the largest is nothing in any dtype; exp() of what underflows is slow on the CPU.
+    return torch.where(mask, largest - 80, values).logsumexp(dim=1)
+
+
+def _log_zero(values: Tensor) -> float:
+    """Return a logarithm of nothing that is finite, so that gradients are 0 instead of NaN."""
+    return torch.finfo(values.dtype).min / 4
+
+
+def is_transformed(*values: Any) -> bool:
+    """Return whether ``torch.func`` or forward mode goes through a computation on these values."""
+    # torch.autograd.Function asks the same; there is no public way to
+    return torch._C._are_functorch_transforms_active() or any(
+        isinstance(value, Tensor) and forward_ad.unpack_dual(value).tangent is not None
+        for value in values
+    )

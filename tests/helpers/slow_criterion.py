@@ -3,27 +3,34 @@
 import torch
 
 
-def slow_anchor_losses(embeddings, positives, *, temperature, hardness, references=None):
+def slow_anchor_losses(
+    embeddings, positives, *, temperature, hardness, references=None, statement="each"
+):
     """Return the loss of each anchor, 0 without a positive; ``positives[i]`` are its columns."""
     rows = embeddings if references is None else torch.cat([embeddings, references])
     z = rows / rows.square().sum(dim=1, keepdim=True).sqrt()
     return torch.stack(
-        [_anchor_loss(z, i, positives[i], temperature, hardness) for i in range(len(embeddings))]
+        [
+            _anchor_loss(z, i, positives[i], temperature, hardness, statement)
+            for i in range(len(embeddings))
+        ]
     )
 
 
-def _anchor_loss(z, i, positives, temperature, hardness):
+def _anchor_loss(z, i, positives, temperature, hardness, statement):
     if not positives:
         return z.new_zeros(())
     s = z @ z[i] / temperature
     positives = sorted(positives)
     negatives = sorted(set(range(len(z))) - {i} - set(positives))
     top = s.max()
-    partition = (s[positives] - top).exp().sum()
+    positive, negative = (s[positives] - top).exp(), z.new_zeros(())
     if negatives:
         w = len(negatives) * torch.softmax(hardness * s[negatives], dim=0)
-        partition = partition + (w * (s[negatives] - top).exp()).sum()
-    return (partition.log() + top - s[positives]).mean()
+        negative = (w * (s[negatives] - top).exp()).sum()
+    if statement == "mean":
+        return torch.log1p(negative / positive.mean())
+    return ((positive.sum() + negative).log() + top - s[positives]).mean()
 
 
 def positives_by_label(labels, reference_labels=()):

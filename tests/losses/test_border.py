@@ -1,4 +1,4 @@
-"""What is handed in: checked, refused with a remedy, or right."""
+"""Arguments are checked: rejected with a remedy, or right."""
 
 import math
 
@@ -29,7 +29,7 @@ def batch(n=12, dtype=torch.float32):
 
 @pytest.mark.parametrize("loss", [clce_loss, label_aware_contrastive_loss])
 @pytest.mark.parametrize("shape", [(4, 1), (1,), (), (5,)])
-def test_a_sample_weight_of_another_shape_is_refused(loss, shape):
+def test_sample_weight_of_wrong_shape_is_rejected(loss, shape):
     samples = (EMBEDDINGS, EMBEDDINGS) if loss is clce_loss else (EMBEDDINGS,)
     with pytest.raises(ValueError, match=r"sample_weight of shape \(.*\): one .* of the 4 samples"):
         loss(*samples, LABELS, sample_weight=torch.ones(shape))
@@ -37,7 +37,7 @@ def test_a_sample_weight_of_another_shape_is_refused(loss, shape):
 
 @pytest.mark.parametrize("value", [-1.0, math.nan, math.inf, -math.inf])
 @pytest.mark.parametrize("n", SIZES)
-def test_weights_that_are_negative_or_not_finite_are_refused(value, n):
+def test_negative_or_non_finite_weights_are_rejected(value, n):
     embeddings, labels = batch(n)
     weights = torch.ones(n)
     weights[3] = value
@@ -57,6 +57,7 @@ def test_weights_that_are_negative_or_not_finite_are_refused(value, n):
         {"hardness": torch.tensor(math.nan)},
         {"hardness": -1.0},
         {"form": "streamed"},
+        {"positives": "all"},
         {"reduction": "sum"},
     ],
     ids=str,
@@ -91,8 +92,9 @@ def test_settings_of_the_criterion_changed_after_construction_are_checked(name, 
         ({"hardness": None}, TypeError, "hardness=None: a number"),
         ({"temperature": math.inf}, ValueError, "temperature=inf: .* finite"),
         ({"temperature": torch.ones(2)}, ValueError, r"temperature of shape \(2,\): one value"),
-        ({"form": "block"}, ValueError, "form='block': one of 'auto', 'plain', 'blocks'"),
+        ({"form": "blocks"}, ValueError, "form='blocks': one of 'auto', 'plain', 'tiles'"),
         ({"reduction": "sum"}, ValueError, "reduction='sum': one of 'mean', 'none'"),
+        ({"positives": "in"}, ValueError, "positives='in': one of 'each', 'mean' is required"),
         ({"references": REFERENCES}, ValueError, "reference_labels: required with references"),
         ({"reference_labels": LABELS}, ValueError, "reference_labels: .* without them left out"),
         ({"positive_mask": MASK}, ValueError, "labels and positive_mask: exactly one"),
@@ -114,7 +116,7 @@ def test_settings_of_the_criterion_changed_after_construction_are_checked(name, 
     ],
     ids=str,
 )
-def test_arguments_that_do_not_fit_are_refused(settings, error, message):
+def test_mismatched_arguments_are_rejected(settings, error, message):
     with pytest.raises(error, match=message):
         label_aware_contrastive_loss(EMBEDDINGS, LABELS, **settings)
 
@@ -128,12 +130,12 @@ def test_arguments_that_do_not_fit_are_refused(settings, error, message):
         ([[True]], TypeError, "positive_mask is a list: a torch.Tensor is required"),
     ],
 )
-def test_masks_that_do_not_fit_are_refused(mask, error, message):
+def test_mismatched_masks_are_rejected(mask, error, message):
     with pytest.raises(error, match=message):
         label_aware_contrastive_loss(EMBEDDINGS, positive_mask=mask, references=REFERENCES)
 
 
-def test_neither_labels_nor_a_mask_is_refused():
+def test_missing_labels_and_mask_are_rejected():
     with pytest.raises(ValueError, match="labels and positive_mask: exactly one"):
         label_aware_contrastive_loss(EMBEDDINGS)
 
@@ -159,7 +161,7 @@ def test_arrays_and_lists_get_one_clear_error(name, convert):
 
 @pytest.mark.parametrize("label", [-1, -100, 5])
 @pytest.mark.parametrize("n", SIZES)
-def test_a_label_that_is_no_class_is_refused(label, n):
+def test_label_outside_the_classes_is_rejected(label, n):
     """Also -100, which torch would leave out of one of the two terms."""
     embeddings, labels = batch(n)
     labels[2] = label
@@ -180,7 +182,7 @@ def test_weights_in_float16_are_multiplied_in_float32():
     torch.testing.assert_close(clce_loss(embeddings, embeddings, labels, **heavy), expected)
 
 
-def test_the_contrastive_loss_takes_any_integer_for_a_label():
+def test_contrastive_labels_may_be_any_integer():
     embeddings, labels = batch()
     expected = label_aware_contrastive_loss(embeddings, labels)
     names = torch.tensor([-100, -1, 10**15, 10**15 + 1])
@@ -212,28 +214,29 @@ def test_repr_shows_every_setting():
     shown = repr(CLCELoss(0.25, class_weight=[1, 2], temperature=nn.Parameter(torch.tensor(0.5))))
     assert shown == (
         "CLCELoss(weight=0.25, temperature=0.5, hardness=1.0, label_smoothing=0.0, "
-        "reduction='mean', form='auto', class_weight=[1.0, 2.0], gather=None)"
+        "positives='each', reduction='mean', form='auto', class_weight=[1.0, 2.0], gather=None)"
     )
     assert repr(LabelAwareContrastiveLoss(0.1)) == (
-        "LabelAwareContrastiveLoss(temperature=0.1, hardness=1.0, reduction='mean', form='auto', "
-        "gather=None)"
+        "LabelAwareContrastiveLoss(temperature=0.1, hardness=1.0, positives='each', "
+        "reduction='mean', form='auto', gather=None)"
     )
 
 
-@pytest.mark.parametrize("form", ["auto", "plain", "blocks"])
+@pytest.mark.parametrize("form", ["auto", "plain", "tiles"])
 @pytest.mark.parametrize("value", [math.nan, math.inf])
 @pytest.mark.parametrize("n", [1, 2, *SIZES])
-def test_nan_shows_in_a_batch_without_a_positive_pair(n, value, form):
+@pytest.mark.parametrize("positives", ["each", "mean"])
+def test_nan_shows_without_a_positive_pair(n, value, form, positives):
     embeddings, _ = batch(n)
     embeddings[-1, 2] = value
     for reduction in ("mean", "none"):
         loss = label_aware_contrastive_loss(
-            embeddings, torch.arange(n), form=form, reduction=reduction
+            embeddings, torch.arange(n), positives=positives, form=form, reduction=reduction
         )
         assert loss.isnan().any()
 
 
-@pytest.mark.parametrize("form", ["auto", "plain", "blocks"])
+@pytest.mark.parametrize("form", ["auto", "plain", "tiles"])
 def test_nan_among_references_shows_without_a_positive_pair(form):
     embeddings, labels = batch(3)
     references = torch.full((2, 5), math.nan)
@@ -243,7 +246,7 @@ def test_nan_among_references_shows_without_a_positive_pair(form):
     assert loss.isnan()
 
 
-def test_nan_in_a_sample_without_weight_shows():
+def test_nan_of_a_sample_without_weight_shows():
     logits, labels = batch()
     logits[0] = math.nan
     weights = torch.ones(len(labels))
@@ -251,7 +254,7 @@ def test_nan_in_a_sample_without_weight_shows():
     assert clce_loss(logits, batch()[0], labels, weight=0.0, sample_weight=weights).isnan()
 
 
-def test_an_infinite_loss_without_weight_is_left_out():
+def test_infinite_loss_without_weight_is_left_out():
     logits, labels = batch()
     logits[0, labels[0]] = -math.inf
     weights = torch.ones(len(labels))
@@ -261,20 +264,21 @@ def test_an_infinite_loss_without_weight_is_left_out():
     assert_allclose(loss, expected, rtol=1e-6)
 
 
-@pytest.mark.parametrize("form", ["auto", "plain", "blocks"])
+@pytest.mark.parametrize("form", ["auto", "plain", "tiles"])
 @pytest.mark.parametrize("n", [1, 5])
-def test_no_positive_pair_with_weights_is_zero_with_zero_gradients(n, form):
+@pytest.mark.parametrize("positives", ["each", "mean"])
+def test_weights_without_a_positive_pair_give_zero_with_zero_gradients(n, form, positives):
     embeddings, _ = batch(n)
     weights = torch.zeros(n, requires_grad=True)
     embeddings.requires_grad_()
     label_aware_contrastive_loss(
-        embeddings, torch.arange(n), sample_weight=weights, form=form
+        embeddings, torch.arange(n), sample_weight=weights, positives=positives, form=form
     ).backward()
     assert torch.equal(embeddings.grad, torch.zeros_like(embeddings))
     assert torch.equal(weights.grad, torch.zeros_like(weights))
 
 
-def test_a_mask_does_not_reach_the_cross_entropy():
+def test_mask_does_not_change_the_cross_entropy():
     embeddings, labels = batch()
     plain = clce_loss(embeddings, embeddings, labels, weight=0.0)
     with_mask = clce_loss(
@@ -284,7 +288,7 @@ def test_a_mask_does_not_reach_the_cross_entropy():
 
 
 @pytest.mark.parametrize("n", SIZES)
-def test_a_learned_temperature_is_a_parameter_and_learns(n):
+def test_learned_temperature_is_a_parameter_with_a_gradient(n):
     embeddings, labels = batch(n)
     criterion = CLCELoss(temperature=nn.Parameter(torch.tensor(0.5)))
     assert [name for name, _ in criterion.named_parameters()] == ["temperature"]
@@ -293,7 +297,7 @@ def test_a_learned_temperature_is_a_parameter_and_learns(n):
     assert criterion.temperature.grad != 0
 
 
-def test_a_temperature_of_one_element_is_a_scalar():
+def test_temperature_of_one_element_is_a_scalar():
     embeddings, labels = batch()
     expected = label_aware_contrastive_loss(embeddings, labels, temperature=0.25)
     for temperature in (torch.tensor([0.25]), torch.tensor(0.25).half(), np.float32(0.25)):

@@ -41,21 +41,22 @@ def gradient_penalty(embeddings, form):
 
 @pytest.mark.parametrize("hardness", [0.0, 1.0])
 @pytest.mark.parametrize("form", ["auto", "plain"])
-def test_a_small_batch_has_a_second_derivative(form, hardness):
-    settings = {"form": form, "temperature": 0.5, "hardness": hardness}
+@pytest.mark.parametrize("positives", ["each", "mean"])
+def test_second_derivative_of_a_small_batch(form, hardness, positives):
+    settings = {"form": form, "temperature": 0.5, "hardness": hardness, "positives": positives}
     embeddings = randn(6, 3).requires_grad_()
     assert torch.autograd.gradgradcheck(lambda z: loss(z, **settings), embeddings)
 
 
 @pytest.mark.parametrize("form", ["auto", "plain"])
-def test_a_second_derivative_where_an_embedding_is_zero(form):
+def test_second_derivative_at_a_zero_embedding(form):
     embeddings = randn(6, 3)
     embeddings[0] = 0
     assert gradient_penalty(embeddings, form).isfinite().all()
 
 
 @pytest.mark.parametrize("form", ["auto", "plain"])
-def test_a_gradient_penalty_under_autocast(form):
+def test_gradient_penalty_under_autocast(form):
     embeddings = randn(6, 3).float()
     with torch.autocast("cpu", torch.bfloat16):
         found = gradient_penalty(embeddings, form)
@@ -63,7 +64,7 @@ def test_a_gradient_penalty_under_autocast(form):
 
 
 @pytest.mark.parametrize("n", SIZES)
-def test_a_gradient_penalty(n):
+def test_gradient_penalty(n):
     """Against a difference of first derivatives along the gradient: H g."""
     embeddings, step = randn(n, 4), 1e-5
     direction = gradient(embeddings)
@@ -74,21 +75,23 @@ def test_a_gradient_penalty(n):
     assert_allclose(found, expected, rtol=1e-5, atol=1e-7 * expected.abs().max())
 
 
-def test_blocks_refuse_a_second_derivative():
+def test_tiles_reject_a_second_derivative():
     with pytest.raises(NotImplementedError, match="no second derivative: form='plain' has"):
         gradient_penalty(randn(700, 4), "auto")
     with pytest.raises(NotImplementedError, match="form='plain' has"):
-        gradient_penalty(randn(12, 4), "blocks")
+        gradient_penalty(randn(12, 4), "tiles")
 
 
 @pytest.mark.parametrize("n", SIZES)
-def test_forward_mode_is_right(n):
+@pytest.mark.parametrize("positives", ["each", "mean"])
+def test_forward_mode_is_right(n, positives):
+    value = functools.partial(loss, positives=positives)
     embeddings, tangent = randn(n, 4), randn(n, 4, seed=1)
-    expected = (gradient(embeddings) * tangent).sum()
+    expected = (gradient(embeddings, positives=positives) * tangent).sum()
     with forward_ad.dual_level():
-        dual = loss(forward_ad.make_dual(embeddings, tangent))
+        dual = value(forward_ad.make_dual(embeddings, tangent))
         assert_allclose(forward_ad.unpack_dual(dual).tangent, expected, rtol=1e-9)
-    _, by_func = torch.func.jvp(loss, (embeddings,), (tangent,))
+    _, by_func = torch.func.jvp(value, (embeddings,), (tangent,))
     assert_allclose(by_func, expected, rtol=1e-9)
 
 
@@ -114,13 +117,13 @@ def test_forward_mode_by_something_else_is_right(name, n):
 @pytest.mark.parametrize(
     "transformed",
     [
-        lambda z: torch.func.jvp(functools.partial(loss, form="blocks"), (z,), (z,)),
-        lambda z: torch.func.grad(functools.partial(loss, form="blocks"))(z),
-        lambda z: torch.vmap(functools.partial(loss, form="blocks"))(z[None]),
+        lambda z: torch.func.jvp(functools.partial(loss, form="tiles"), (z,), (z,)),
+        lambda z: torch.func.grad(functools.partial(loss, form="tiles"))(z),
+        lambda z: torch.vmap(functools.partial(loss, form="tiles"))(z[None]),
     ],
 )
-def test_blocks_refuse_what_would_be_wrong(transformed):
-    with pytest.raises(NotImplementedError, match=r"'blocks' has no forward mode .* 'plain'"):
+def test_tiles_reject_forward_mode_and_func(transformed):
+    with pytest.raises(NotImplementedError, match=r"'tiles' has no forward mode .* 'plain'"):
         transformed(randn(12, 4))
 
 
@@ -141,7 +144,7 @@ def test_hessian():
 
 
 def test_vmap_over_weights_shows_a_bad_one():
-    """What can't be looked at can't be refused: the loss is NaN."""
+    """Values that can't be read can't be rejected: the loss is NaN."""
     embeddings, weights = randn(12, 4), torch.ones(3, 12)
     weights[1, 4] = -1
     losses = torch.vmap(lambda w: loss(embeddings, sample_weight=w))(weights)
@@ -150,7 +153,9 @@ def test_vmap_over_weights_shows_a_bad_one():
 
 CRITERIA = {
     "contrastive": LabelAwareContrastiveLoss(),
-    "blocks": LabelAwareContrastiveLoss(form="blocks"),
+    "tiles": LabelAwareContrastiveLoss(form="tiles"),
+    "mean": LabelAwareContrastiveLoss(positives="mean"),
+    "mean in tiles": LabelAwareContrastiveLoss(positives="mean", form="tiles"),
     "learned": LabelAwareContrastiveLoss(torch.nn.Parameter(torch.tensor(0.3))),
     "both": CLCELoss(0.4, label_smoothing=0.1, class_weight=[1.0, 2.0, 0.5, 1.0, 1.0]),
 }
@@ -167,11 +172,12 @@ def inputs_to(name, n):
     ("name", "backend"),
     [
         ("both", "eager"),
+        ("mean", "eager"),
         pytest.param("both", "aot_eager", marks=pytest.mark.slow),
         pytest.param("learned", "aot_eager", marks=pytest.mark.slow),
     ],
 )
-def test_it_compiles_with_a_free_batch_size(name, backend):
+def test_criterion_compiles_with_a_free_batch_size(name, backend):
     torch._dynamo.reset()
     criterion = CRITERIA[name]
     compiled = torch.compile(criterion, dynamic=True, fullgraph=True, backend=backend)
@@ -187,7 +193,7 @@ def test_it_compiles_with_a_free_batch_size(name, backend):
 
 
 @pytest.mark.parametrize("name", CRITERIA)
-def test_it_exports_with_a_free_batch_size(name):
+def test_criterion_exports_with_a_free_batch_size(name):
     size = torch.export.Dim("n", min=2, max=4096)
     inputs = inputs_to(name, 12)
     with warnings.catch_warnings():

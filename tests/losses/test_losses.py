@@ -32,7 +32,7 @@ def at_angles(*degrees):
 
 
 @pytest.mark.parametrize("case", VECTORS, ids=range(len(VECTORS)))
-def test_agrees_with_the_slow_reference(case):
+def test_value_agrees_with_the_vectors(case):
     embeddings = torch.tensor(case["embeddings"], dtype=torch.float64)
     logits = torch.tensor(case["logits"], dtype=torch.float64)
     labels = torch.tensor(case["labels"])
@@ -40,10 +40,12 @@ def test_agrees_with_the_slow_reference(case):
     contrastive = label_aware_contrastive_loss(embeddings, labels, **settings)
     total = clce_loss(logits, embeddings, labels, weight=case["weight"], **settings)
     assert_allclose(contrastive.item(), case["contrastive"], rtol=1e-9, atol=1e-9)
+    of_mean = label_aware_contrastive_loss(embeddings, labels, positives="mean", **settings)
+    assert_allclose(of_mean.item(), case["contrastive_mean"], rtol=1e-9, atol=1e-9)
     assert_allclose(total.item(), case["clce"], rtol=1e-9, atol=1e-9)
 
 
-def test_vectors_hold_what_they_are_to_test():
+def test_vectors_cover_the_cases():
     assert len(VECTORS) == 60
     assert any(case["contrastive"] == 0 for case in VECTORS)
     assert {case["hardness"] for case in VECTORS} == {0.0, 0.5, 1.0, 2.0}
@@ -82,13 +84,16 @@ def test_hardness_zero_is_the_supervised_contrastive_loss():
 
 
 @pytest.mark.parametrize("settings", SETTINGS)
-def test_gradient_is_that_of_the_value(settings):
+@pytest.mark.parametrize("positives", ["each", "mean"])
+def test_gradient_is_right(settings, positives):
     embeddings, labels = embeddings_and_labels(n=7)
     embeddings.requires_grad_()
     weights = torch.tensor([1.0, 0.0, 2.0, 0.5, 1.0, 1.0, 3.0], dtype=torch.float64)
 
     def loss(z, w):
-        return label_aware_contrastive_loss(z, labels, sample_weight=w, **settings)
+        return label_aware_contrastive_loss(
+            z, labels, sample_weight=w, positives=positives, **settings
+        )
 
     assert torch.autograd.gradcheck(loss, (embeddings, weights))
 
@@ -102,7 +107,7 @@ def test_gradient_of_the_whole_criterion():
 
 
 @pytest.mark.parametrize("settings", SETTINGS)
-def test_order_of_rows_does_not_matter(settings):
+def test_order_of_samples_does_not_matter(settings):
     embeddings, labels = embeddings_and_labels()
     order = torch.randperm(len(labels), generator=torch.Generator().manual_seed(2))
     loss = label_aware_contrastive_loss(embeddings, labels, **settings)
@@ -112,7 +117,7 @@ def test_order_of_rows_does_not_matter(settings):
 
 @pytest.mark.parametrize("hardness", [0.0, 1.0])
 @pytest.mark.parametrize("n", [1, 5])
-def test_no_positive_pair_is_exactly_zero_with_zero_gradient(n, hardness):
+def test_batch_without_positive_pair_is_zero_with_zero_gradient(n, hardness):
     embeddings, _ = embeddings_and_labels(n=n, dtype=torch.float32)
     embeddings.requires_grad_()
     loss = label_aware_contrastive_loss(embeddings, torch.arange(n), hardness=hardness)
@@ -155,7 +160,7 @@ def test_length_of_embeddings_does_not_matter(scale):
     assert not scaled.grad.isnan().any()
 
 
-def test_a_row_of_zeros_has_a_finite_gradient():
+def test_zero_embedding_has_a_finite_gradient():
     embeddings, labels = embeddings_and_labels(dtype=torch.float32)
     embeddings[0] = 0
     embeddings.requires_grad_()
@@ -195,7 +200,7 @@ def test_half_precision_logits(dtype):
     assert logits.grad.isfinite().all()
 
 
-def test_autocast_does_not_reach_the_criterion():
+def test_autocast_does_not_change_the_criterion():
     embeddings, labels = embeddings_and_labels(n=40, dim=64, dtype=torch.float32)
     logits = embeddings[:, :3]
     expected = clce_loss(logits, embeddings, labels, temperature=0.01)
@@ -221,7 +226,7 @@ def test_label_smoothing_is_torchs_own():
     assert_allclose(loss.item(), expected.item(), rtol=1e-12)
 
 
-def test_integer_weights_are_repeated_rows_in_the_cross_entropy():
+def test_integer_weights_repeat_samples_in_the_cross_entropy():
     embeddings, labels = embeddings_and_labels()
     repeats = torch.arange(len(labels)) % 4
     rows = torch.repeat_interleave(torch.arange(len(labels)), repeats)
@@ -254,7 +259,7 @@ def test_weights_that_leave_nothing_give_zero():
 def test_modules_are_the_functions():
     embeddings, labels = embeddings_and_labels()
     weights = torch.linspace(0, 1, len(labels))
-    settings = {"temperature": 0.3, "hardness": 0.5}
+    settings = {"temperature": 0.3, "hardness": 0.5, "positives": "mean"}
     assert torch.equal(
         LabelAwareContrastiveLoss(**settings)(embeddings, labels, weights),
         label_aware_contrastive_loss(embeddings, labels, sample_weight=weights, **settings),
@@ -279,7 +284,7 @@ def test_modules_are_the_functions():
 
 # of the compiler of torch 2.6
 @pytest.mark.filterwarnings("ignore:.*should not be instantiated:DeprecationWarning")
-def test_the_criterion_compiles_to_one_graph():
+def test_criterion_compiles_to_one_graph():
     embeddings, labels = embeddings_and_labels(dtype=torch.float32)
     explained = torch._dynamo.explain(clce_loss)(embeddings[:, :3], embeddings, labels)
     assert explained.graph_break_count == 0
@@ -321,7 +326,7 @@ def test_bad_input_to_the_criterion(settings, message):
 @pytest.mark.cuda
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32])
-def test_on_cuda_without_synchronisation(dtype):
+def test_cuda_is_not_synchronised(dtype):
     embeddings, labels = embeddings_and_labels(n=64, dim=32, dtype=dtype)
     expected = clce_loss(embeddings[:, :3], embeddings, labels)
     on_device = embeddings.cuda().requires_grad_(), labels.cuda()
@@ -335,7 +340,7 @@ def test_on_cuda_without_synchronisation(dtype):
     assert_allclose(loss.item(), expected.item(), rtol=1e-4)
 
 
-def test_the_terms_add_up_to_the_loss():
+def test_terms_add_up_to_the_loss():
     criterion = CLCELoss(weight=0.3)
     inputs = torch.randn(6, 3), torch.randn(6, 4), torch.tensor([0, 1, 2, 0, 1, 2])
     terms = criterion.terms(*inputs)

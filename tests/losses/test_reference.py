@@ -13,9 +13,10 @@ from slow_criterion import positives_by_label, positives_by_mask, slow_anchor_lo
 
 VECTORS = json.loads(Path(__file__).parent.joinpath("clce_vectors.json").read_text())
 SIZES = (12, 700)
-FORMS = ("auto", "plain", "blocks")
+FORMS = ("auto", "plain", "tiles")
 KINDS = ("labels", "references", "mask", "mask and references")
 SETTINGS = {"temperature": 0.2, "hardness": 0.7}
+each_and_mean = pytest.mark.parametrize("positives", ["each", "mean"])
 
 
 @functools.cache
@@ -49,7 +50,7 @@ def loss_and_gradients(loss, inputs):
 
 
 @functools.cache
-def expected(n, kind, reduction):
+def expected(n, kind, reduction, statement):
     """The loss, and its gradients by embeddings, references, temperature and hardness."""
     tensors, arguments = batch(n, kind)
     inputs = leaves(tensors, **SETTINGS)
@@ -59,7 +60,7 @@ def expected(n, kind, reduction):
         references = arguments["reference_labels"]
         references = [] if references is None else references.tolist()
         positives = positives_by_label(arguments["labels"].tolist(), references)
-    losses = slow_anchor_losses(positives=positives, **inputs)
+    losses = slow_anchor_losses(positives=positives, statement=statement, **inputs)
     has_positive = torch.tensor([bool(columns) for columns in positives])
     assert 0 < has_positive.count_nonzero() < n
     weights = arguments["sample_weight"] * has_positive
@@ -73,53 +74,61 @@ def assert_agrees(found, reference, rtol=1e-9):
 
 
 @pytest.mark.parametrize("case", VECTORS, ids=range(len(VECTORS)))
-def test_the_slow_reference_is_right(case):
+@pytest.mark.parametrize(
+    ("statement", "answer"), [("each", "contrastive"), ("mean", "contrastive_mean")]
+)
+def test_slow_reference_agrees_with_the_vectors(case, statement, answer):
     positives = positives_by_label(case["labels"])
     losses = slow_anchor_losses(
         torch.tensor(case["embeddings"], dtype=torch.float64),
         positives,
         temperature=case["temperature"],
         hardness=case["hardness"],
+        statement=statement,
     )
     n_counted = sum(map(bool, positives))
-    assert_allclose(losses.sum() / max(n_counted, 1), case["contrastive"], rtol=1e-9, atol=1e-9)
+    assert_allclose(losses.sum() / max(n_counted, 1), case[answer], rtol=1e-9, atol=1e-9)
 
 
 @pytest.mark.parametrize("reduction", ["mean", "none"])
 @pytest.mark.parametrize("form", FORMS)
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("n", SIZES)
-def test_every_form_and_option(n, kind, form, reduction):
+@each_and_mean
+def test_forms_and_options_agree_with_the_reference(n, kind, form, reduction, positives):
     tensors, arguments = batch(n, kind)
     inputs = leaves(tensors)
     loss = label_aware_contrastive_loss(
-        **inputs, **arguments, **SETTINGS, form=form, reduction=reduction
+        **inputs, **arguments, **SETTINGS, positives=positives, form=form, reduction=reduction
     )
-    reference = expected(n, kind, reduction)[: 1 + len(inputs)]
+    reference = expected(n, kind, reduction, positives)[: 1 + len(inputs)]
     assert_agrees(loss_and_gradients(loss, inputs), reference)
 
 
 @pytest.mark.parametrize("form", FORMS)
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("n", SIZES)
-def test_a_learned_temperature(n, kind, form):
+@each_and_mean
+def test_learned_temperature(n, kind, form, positives):
     tensors, arguments = batch(n, kind)
     inputs = leaves(tensors, temperature=SETTINGS["temperature"])
-    loss = label_aware_contrastive_loss(**inputs, **arguments, hardness=0.7, form=form)
-    assert_agrees(loss_and_gradients(loss, inputs), expected(n, kind, "mean")[:-1])
+    settings = {"hardness": 0.7, "positives": positives, "form": form}
+    loss = label_aware_contrastive_loss(**inputs, **arguments, **settings)
+    assert_agrees(loss_and_gradients(loss, inputs), expected(n, kind, "mean", positives)[:-1])
 
 
 @pytest.mark.parametrize("form", ["auto", "plain"])
 @pytest.mark.parametrize("n", SIZES)
-def test_learned_temperature_and_hardness(n, form):
+@each_and_mean
+def test_learned_temperature_and_hardness(n, form, positives):
     tensors, arguments = batch(n, "references")
     inputs = leaves(tensors, **SETTINGS)
-    loss = label_aware_contrastive_loss(**inputs, **arguments, form=form)
-    assert_agrees(loss_and_gradients(loss, inputs), expected(n, "references", "mean"))
+    loss = label_aware_contrastive_loss(**inputs, **arguments, positives=positives, form=form)
+    assert_agrees(loss_and_gradients(loss, inputs), expected(n, "references", "mean", positives))
 
 
 @pytest.mark.parametrize("n", SIZES)
-def test_references_without_a_gradient_leave_the_others_as_they_are(n):
+def test_references_without_gradient_change_no_other_gradient(n):
     for kind in ("references", "mask and references"):
         tensors, arguments = batch(n, kind)
         inputs = leaves({"embeddings": tensors["embeddings"]})
@@ -127,20 +136,22 @@ def test_references_without_a_gradient_leave_the_others_as_they_are(n):
             loss = label_aware_contrastive_loss(
                 **inputs, references=tensors["references"], **arguments, **SETTINGS, form=form
             )
-            assert_agrees(loss_and_gradients(loss, inputs), expected(n, kind, "mean")[:2])
+            assert_agrees(loss_and_gradients(loss, inputs), expected(n, kind, "mean", "each")[:2])
 
 
 @pytest.mark.parametrize("form", FORMS)
 @pytest.mark.parametrize("n", SIZES)
-def test_the_whole_criterion(n, form):
+@each_and_mean
+def test_criterion_agrees_with_the_reference(n, form, positives):
     """Both terms of every sample, with references for one of them."""
     tensors, arguments = batch(n, "references")
     logits = torch.randn(n, n // 2, generator=torch.Generator().manual_seed(1)).double()
     inputs = {"logits": logits.requires_grad_(), **leaves(tensors)}
     cross_entropy = torch.nn.functional.cross_entropy(logits, arguments["labels"], reduction="none")
-    contrastive = expected(n, "references", "none")[0]
+    contrastive = expected(n, "references", "none", positives)[0]
     losses = 0.7 * cross_entropy * arguments["sample_weight"] + 0.3 * contrastive
     settings = {**SETTINGS, "weight": 0.3, "form": form, "reduction": "none"}
+    settings["positives"] = positives
     found = clce_loss(**inputs, **arguments, **settings)
     assert_allclose(found.detach(), losses.detach(), rtol=1e-9)
     assert torch.equal(CLCELoss(**settings)(**inputs, **arguments), found)
@@ -148,19 +159,21 @@ def test_the_whole_criterion(n, form):
 
 @pytest.mark.parametrize("n", SIZES)
 @pytest.mark.parametrize("dtype", [torch.float16, torch.float32])
-def test_references_in_low_precision(n, dtype):
+@each_and_mean
+def test_references_in_low_precision(n, dtype, positives):
     tensors, arguments = batch(n, "references")
+    settings = SETTINGS | {"positives": positives}
     inputs = {name: tensor.to(dtype) for name, tensor in tensors.items()}
     exact = label_aware_contrastive_loss(
-        **{name: tensor.double() for name, tensor in inputs.items()}, **arguments, **SETTINGS
+        **{name: tensor.double() for name, tensor in inputs.items()}, **arguments, **settings
     )
     for form in FORMS:
-        loss = label_aware_contrastive_loss(**inputs, **arguments, **SETTINGS, form=form)
+        loss = label_aware_contrastive_loss(**inputs, **arguments, **settings, form=form)
         assert loss.dtype == torch.float32
         assert_allclose(loss, exact, rtol=1e-5)
 
 
-def test_a_full_mask_of_a_label_is_the_label():
+def test_mask_of_equal_labels_is_the_same_as_labels():
     tensors, arguments = batch(12, "labels")
     labels = arguments["labels"]
     for form in FORMS:
@@ -170,7 +183,7 @@ def test_a_full_mask_of_a_label_is_the_label():
         assert_allclose(by_mask, by_label, rtol=1e-12)
 
 
-def test_a_batch_without_references_and_one_with_none_of_them():
+def test_empty_references_are_the_same_as_none():
     tensors, arguments = batch(12, "labels")
     none = {"references": torch.empty(0, 6), "reference_labels": torch.empty(0, dtype=torch.int64)}
     for form in FORMS:

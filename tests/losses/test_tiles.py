@@ -1,4 +1,4 @@
-"""The contrastive term in blocks: the plain form's value and gradient, in less memory."""
+"""Tiles give the value and gradient of the plain form, in less memory."""
 
 import functools
 import json
@@ -11,7 +11,7 @@ from numpy.testing import assert_allclose
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from sklearn_clce import clce_loss, label_aware_contrastive_loss
-from sklearn_clce.losses import _blocks
+from sklearn_clce.losses import _fast
 
 VECTORS = json.loads(Path(__file__).with_name("clce_vectors.json").read_text())
 
@@ -28,19 +28,19 @@ class OperatorNames(TorchDispatchMode):
         return operator(*args, **(kwargs or {}))
 
 
-def in_blocks(embeddings, labels, **settings):
+def in_tiles(embeddings, labels, **settings):
     with OperatorNames() as operators:
         label_aware_contrastive_loss(embeddings, labels, **settings)
     return "sklearn_clce.anchor_losses.default" in operators.names
 
 
 @pytest.fixture
-def size_of_blocks(monkeypatch):
-    """Set the number of anchors in a block."""
+def tile_size(monkeypatch):
+    """Set the number of anchors in a tile."""
 
-    def set_size(block_anchors):
+    def set_size(tile_anchors):
         for device in ("cpu", "cuda"):
-            monkeypatch.setitem(_blocks.BLOCK_ANCHORS, device, block_anchors)
+            monkeypatch.setitem(_fast.TILE_ANCHORS, device, tile_anchors)
 
     return set_size
 
@@ -67,93 +67,98 @@ def value_and_gradients(embeddings, labels, weights=None, **settings):
 
 
 @pytest.mark.parametrize("case", VECTORS, ids=range(len(VECTORS)))
-@pytest.mark.parametrize("block_anchors", [1, 3])
-def test_agrees_with_the_slow_reference(case, block_anchors, size_of_blocks):
-    size_of_blocks(block_anchors)
+@pytest.mark.parametrize("tile_anchors", [1, 3])
+def test_value_agrees_with_the_vectors(case, tile_anchors, tile_size):
+    tile_size(tile_anchors)
     embeddings = torch.tensor(case["embeddings"], dtype=torch.float64)
-    settings = {name: case[name] for name in ("temperature", "hardness")} | {"form": "blocks"}
-    loss = label_aware_contrastive_loss(embeddings, torch.tensor(case["labels"]), **settings)
-    assert_allclose(loss.item(), case["contrastive"], rtol=1e-9, atol=1e-9)
+    settings = {name: case[name] for name in ("temperature", "hardness")} | {"form": "tiles"}
+    for positives, answer in (("each", "contrastive"), ("mean", "contrastive_mean")):
+        loss = label_aware_contrastive_loss(
+            embeddings, torch.tensor(case["labels"]), positives=positives, **settings
+        )
+        assert_allclose(loss.item(), case[answer], rtol=1e-9, atol=1e-9)
 
 
 @pytest.mark.parametrize("hardness", [0.0, 0.3, 1.0, 2.0, 5.0])
 @pytest.mark.parametrize("temperature", [0.01, 0.3])
-def test_value_and_gradients_are_the_plain_forms(hardness, temperature, size_of_blocks):
-    settings = {"temperature": temperature, "hardness": hardness}
+@pytest.mark.parametrize("positives", ["each", "mean"])
+def test_value_and_gradients_are_the_plain_forms(hardness, temperature, positives, tile_size):
+    settings = {"temperature": temperature, "hardness": hardness, "positives": positives}
     for seed in range(16):
         embeddings, labels, weights = random_batch(seed)
         batch = (embeddings, labels, weights if seed % 2 else None)
         plain = value_and_gradients(*batch, form="plain", **settings)
-        size_of_blocks(1 + seed % 9)
-        blocks = value_and_gradients(*batch, form="blocks", **settings)
-        for expected, result in zip(plain, blocks, strict=True):
+        tile_size(1 + seed % 9)
+        tiles = value_and_gradients(*batch, form="tiles", **settings)
+        for expected, result in zip(plain, tiles, strict=True):
             assert_allclose(result, expected, rtol=1e-9, atol=1e-11 * expected.abs().max())
 
 
 @pytest.mark.parametrize("hardness", [0.0, 0.5, 2.0])
-def test_gradient_is_that_of_the_value(hardness, size_of_blocks):
-    size_of_blocks(3)
+@pytest.mark.parametrize("positives", ["each", "mean"])
+def test_gradient_is_right(hardness, positives, tile_size):
+    tile_size(3)
     embeddings, labels = randn(7, 4, dtype=torch.float64), torch.tensor([0, 1, 0, 2, 1, 0, 3])
     weights = torch.tensor([1.0, 0.1, 2.0, 0.5, 1.0, 1.0, 3.0], dtype=torch.float64)
 
+    settings = {"temperature": 0.2, "hardness": hardness, "positives": positives}
+
     def loss(z, w):
-        return label_aware_contrastive_loss(
-            z, labels, sample_weight=w, temperature=0.2, hardness=hardness, form="blocks"
-        )
+        return label_aware_contrastive_loss(z, labels, sample_weight=w, form="tiles", **settings)
 
     assert torch.autograd.gradcheck(loss, (embeddings.requires_grad_(), weights.requires_grad_()))
 
 
-def test_a_large_batch_is_computed_in_blocks_by_itself():
+def test_large_batch_is_computed_in_tiles():
     embeddings, labels = randn(640, 4), torch.arange(640) % 5
-    assert in_blocks(embeddings, labels)
-    assert not in_blocks(embeddings[1:], labels[1:])
-    assert not in_blocks(embeddings, labels, form="plain")
+    assert in_tiles(embeddings, labels)
+    assert not in_tiles(embeddings[1:], labels[1:])
+    assert not in_tiles(embeddings, labels, form="plain")
 
 
 def test_references_make_a_batch_large():
     embeddings, labels = randn(1600, 4), torch.arange(1600) % 5
     few, many = slice(0, 320), slice(320, 1280)
     references = {"references": embeddings[many], "reference_labels": labels[many]}
-    assert in_blocks(embeddings[few], labels[few], **references)
-    assert not in_blocks(embeddings[few], labels[few])
+    assert in_tiles(embeddings[few], labels[few], **references)
+    assert not in_tiles(embeddings[few], labels[few])
 
 
-def test_exponents_that_fit_no_dtype_take_the_plain_form():
+def test_exponents_too_large_for_any_dtype_take_the_plain_form():
     embeddings, labels = randn(640, 4), torch.arange(640) % 5
-    assert in_blocks(embeddings, labels, temperature=0.01, hardness=2.0)
-    assert not in_blocks(embeddings, labels, temperature=0.001, hardness=2.0)
-    with pytest.raises(NotImplementedError, match=r"'blocks' overflows .* above 600.0: .*'plain'"):
-        in_blocks(embeddings, labels, temperature=0.001, hardness=2.0, form="blocks")
+    assert in_tiles(embeddings, labels, temperature=0.01, hardness=2.0)
+    assert not in_tiles(embeddings, labels, temperature=0.001, hardness=2.0)
+    with pytest.raises(NotImplementedError, match=r"'tiles' overflows .* above 600.0: .*'plain'"):
+        in_tiles(embeddings, labels, temperature=0.001, hardness=2.0, form="tiles")
 
 
 @pytest.mark.parametrize("hardness", [0.0, 1.0])
 @pytest.mark.parametrize("n", [1, 5])
-def test_no_positive_pair_is_exactly_zero_with_zero_gradient(n, hardness, size_of_blocks):
-    size_of_blocks(2)
+def test_batch_without_positive_pair_is_zero_with_zero_gradient(n, hardness, tile_size):
+    tile_size(2)
     value, gradient = value_and_gradients(
-        randn(n, 3), torch.arange(n), hardness=hardness, form="blocks"
+        randn(n, 3), torch.arange(n), hardness=hardness, form="tiles"
     )
     assert value == 0
     assert torch.equal(gradient, torch.zeros_like(gradient))
 
 
 @pytest.mark.parametrize("hardness", [0.0, 1.0])
-def test_one_class_is_finite(hardness, size_of_blocks):
-    size_of_blocks(4)
+def test_one_class_is_finite(hardness, tile_size):
+    tile_size(4)
     embeddings, labels = randn(9, 3), torch.zeros(9, dtype=torch.int64)
-    value, gradient = value_and_gradients(embeddings, labels, hardness=hardness, form="blocks")
+    value, gradient = value_and_gradients(embeddings, labels, hardness=hardness, form="tiles")
     assert 0 < value < 100
     assert gradient.isfinite().all()
 
 
 @pytest.mark.parametrize("scale", [0.0, 1e-38, 1e37])
-def test_rows_of_any_length(scale, size_of_blocks):
+def test_length_of_embeddings_does_not_matter(scale, tile_size):
     embeddings, labels = randn(9, 4, dtype=torch.float64), torch.arange(9) % 3
     embeddings[::2] *= scale
     expected, _ = value_and_gradients(embeddings, labels, form="plain")
-    size_of_blocks(4)
-    value, gradient = value_and_gradients(embeddings.float(), labels, form="blocks")
+    tile_size(4)
+    value, gradient = value_and_gradients(embeddings.float(), labels, form="tiles")
     assert_allclose(value, expected, rtol=1e-4)
     assert not gradient.isnan().any()
 
@@ -161,23 +166,24 @@ def test_rows_of_any_length(scale, size_of_blocks):
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32])
 @pytest.mark.parametrize("temperature", [0.01, 0.07])
 @pytest.mark.parametrize("hardness", [0.0, 2.0])
-def test_low_temperature_in_any_precision(dtype, temperature, hardness, size_of_blocks):
-    settings = {"temperature": temperature, "hardness": hardness}
+@pytest.mark.parametrize("positives", ["each", "mean"])
+def test_low_temperature_in_any_precision(dtype, temperature, hardness, positives, tile_size):
+    settings = {"temperature": temperature, "hardness": hardness, "positives": positives}
     embeddings, labels = randn(12, 5).to(dtype), torch.arange(12) % 3
     exact, exact_gradient = value_and_gradients(
         embeddings.double(), labels, form="plain", **settings
     )
-    size_of_blocks(5)
-    value, gradient = value_and_gradients(embeddings, labels, form="blocks", **settings)
+    tile_size(5)
+    value, gradient = value_and_gradients(embeddings, labels, form="tiles", **settings)
     assert (value.dtype, gradient.dtype) == (torch.float32, dtype)
     assert_allclose(value, exact, rtol=1e-4)
     tolerance = 4 * torch.finfo(dtype).eps + 1e-4
     assert (gradient - exact_gradient).abs().max() <= tolerance * exact_gradient.abs().max()
 
 
-@pytest.mark.parametrize("form", ["auto", "plain", "blocks"])
-def test_autocast_does_not_reach_value_or_gradient(form, size_of_blocks):
-    size_of_blocks(16)
+@pytest.mark.parametrize("form", ["auto", "plain", "tiles"])
+def test_autocast_changes_neither_value_nor_gradient(form, tile_size):
+    tile_size(16)
     settings = {"temperature": 0.01, "form": form}
     embeddings, labels = randn(40, 64), torch.arange(40) % 3
     expected = value_and_gradients(embeddings, labels, **settings)
@@ -193,9 +199,9 @@ INTEGERS = [
 ]
 
 
-@pytest.mark.parametrize("form", ["auto", "plain", "blocks"])
-def test_strides_and_integer_dtypes_do_not_matter(form, size_of_blocks):
-    size_of_blocks(4)
+@pytest.mark.parametrize("form", ["auto", "plain", "tiles"])
+def test_strides_and_integer_dtypes_do_not_matter(form, tile_size):
+    tile_size(4)
     embeddings, labels, _ = random_batch(3)
     expected = value_and_gradients(embeddings, labels)
     transposed = embeddings.T.contiguous().T
@@ -208,23 +214,23 @@ def test_strides_and_integer_dtypes_do_not_matter(form, size_of_blocks):
 
 @pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor")  # torch's own tool
 @pytest.mark.parametrize("by_mask", [False, True])
-def test_operators_keep_the_rules_of_torch_library(by_mask):
+@pytest.mark.parametrize("positives", ["each", "mean"])
+def test_operators_keep_the_rules_of_torch_library(by_mask, positives, tile_size):
+    tile_size(3)
     columns = torch.nn.functional.normalize(randn(9, 4)).requires_grad_()
     labels = torch.tensor([0, 1, 0, 1, 0, 1, 0, 2, 0])
-    same_mask = labels[:7, None] == labels if by_mask else None
-    labels = None if by_mask else labels
-    arguments = (columns, labels, same_mask, 7, 1.0, 20.0, 3, 9)
-    torch.library.opcheck(_blocks._anchor_losses, arguments)
+    same = labels[:7, None] == labels if by_mask else labels
+    torch.library.opcheck(_fast._tiled_losses, (columns, same, 7, 1.0, positives, 20.0, 9))
 
 
-def test_it_compiles_to_one_graph(size_of_blocks):
-    size_of_blocks(5)
-    in_blocks = functools.partial(clce_loss, form="blocks")
-    compiled = torch.compile(in_blocks, fullgraph=True, backend="aot_eager")
+def test_tiles_compile_to_one_graph(tile_size):
+    tile_size(5)
+    in_tiles = functools.partial(clce_loss, form="tiles")
+    compiled = torch.compile(in_tiles, fullgraph=True, backend="aot_eager")
     for n in (12, 17):
         embeddings, labels = randn(n, 5), torch.arange(n) % 3
         logits, losses, gradients = randn(n, 3), [], []
-        for loss_function in (in_blocks, compiled):
+        for loss_function in (in_tiles, compiled):
             leaf = embeddings.clone().requires_grad_()
             losses.append(loss_function(logits, leaf, labels))
             gradients.append(torch.autograd.grad(losses[-1], leaf)[0])
@@ -246,7 +252,7 @@ def test_no_tensor_grows_with_the_square_of_the_batch(tmp_path):
     n, float_bytes = 2048, 4
     embeddings, labels = randn(n, 16), torch.arange(n) % 100
     step = functools.partial(value_and_gradients, embeddings, labels)
-    assert largest_allocation(step, tmp_path / "blocks.json") < n * n * float_bytes / 4
+    assert largest_allocation(step, tmp_path / "tiles.json") < n * n * float_bytes / 4
     plain = functools.partial(step, form="plain")
     assert largest_allocation(plain, tmp_path / "plain.json") >= n * n * float_bytes
 
@@ -254,14 +260,14 @@ def test_no_tensor_grows_with_the_square_of_the_batch(tmp_path):
 @pytest.mark.cuda
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 @pytest.mark.parametrize("temperature", [0.01, 0.1])
-def test_on_cuda_without_synchronisation(temperature, size_of_blocks):
-    size_of_blocks(24)
+def test_cuda_is_not_synchronised(temperature, tile_size):
+    tile_size(24)
     embeddings, labels = randn(64, 32), torch.arange(64) % 5
-    expected = value_and_gradients(embeddings, labels, temperature=temperature, form="blocks")
+    expected = value_and_gradients(embeddings, labels, temperature=temperature, form="tiles")
     batch = embeddings.cuda(), labels.cuda()
     torch.cuda.set_sync_debug_mode("error")
     try:
-        result = value_and_gradients(*batch, temperature=temperature, form="blocks")
+        result = value_and_gradients(*batch, temperature=temperature, form="tiles")
     finally:
         torch.cuda.set_sync_debug_mode("default")
     assert_allclose(result[0].cpu(), expected[0], rtol=1e-4)
