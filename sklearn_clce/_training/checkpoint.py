@@ -114,8 +114,8 @@ class Checkpoint:
         if different:
             causes = [name for name in different if name not in DECIDED]
             raise ValueError(
-                f"{where} is of another fit: {', '.join(causes or different)} differ; choose another "
-                "folder, or remove it to start again"
+                f"{where} is of another fit: {', '.join(causes or different)} differ; choose "
+                "another folder, or remove it to start again"
             )
         return state
 
