@@ -25,7 +25,7 @@ from .._system import (
     set_device_rng_state,
     write_atomically,
 )
-from ..backbones import UndescribableError, describe
+from ..backbones import UndescribableError, fingerprint
 from .callbacks import copy_weights
 from .identity import identity_of
 from .module import CLCEModule
@@ -209,7 +209,7 @@ def checkpoint_of(
         return None
     folder = Path(parameters.checkpoint)
     if parameters._is_clone or before is not None:
-        folder /= f"fit-{describe(identity)[:16]}"
+        folder /= f"fit-{fingerprint(identity)[:16]}"
     return Checkpoint(folder, identity)
 
 
