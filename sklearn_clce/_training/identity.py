@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from .._system import digest_file, n_processes
-from ..backbones import UndescribableError, describe, libraries
+from ..backbones import UndescribableError, fingerprint, libraries
 from ..data import Images
 from ..features import image_digests
 from .callbacks import copy_weights
@@ -57,7 +57,7 @@ def identity_of(
     identity = {}
     for name, value in parts.items():
         try:
-            identity[name] = describe(value)
+            identity[name] = fingerprint(value)
         except UndescribableError as error:
             raise UndescribableError(f"{name} can't be described: {error}") from error
     return identity
@@ -67,14 +67,14 @@ def digest_of(samples: Tensor | Images) -> str:
     """Digest samples by their content; of images that may change there is no digest: empty."""
     if not isinstance(samples, Tensor) and samples.is_stochastic:
         return ""
-    return describe(_content_of(samples))
+    return fingerprint(_content_of(samples))
 
 
 def _content_of(samples: Tensor | Images) -> Tensor | list[bytes]:
     """Return features as they are, and a digest of each image."""
     if isinstance(samples, Tensor):
         return samples
-    return image_digests(samples, range(len(samples)), lambda paths: list(map(digest_file, paths)))
+    return image_digests(samples, range(len(samples)))
 
 
 def _file_or(value: object) -> object:
