@@ -14,7 +14,7 @@ import torch
 from sklearn.datasets import load_digits, load_sample_images
 
 from sklearn_clce import CLCEClassifier
-from small_backbones import Counting, TinyBackbone
+from small_backbones import TinyBackbone, counting_images
 
 
 @pytest.fixture(autouse=True)
@@ -41,8 +41,8 @@ def on_images(tiny_backbone):
 @pytest.fixture
 def count():
     """A function that returns how many images Counting backbones have seen in this test."""
-    Counting.seen = 0
-    return lambda: Counting.seen
+    with counting_images() as passed:
+        yield lambda: passed.n_images
 
 
 @pytest.fixture(scope="session")

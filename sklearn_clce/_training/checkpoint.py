@@ -29,7 +29,7 @@ from .._system import (
     set_device_rng_state,
     write_atomically,
 )
-from ..backbones import UndescribableError, describe, libraries
+from ..backbones import UndescribableError, fingerprint, libraries
 from ..features import image_digests
 from .batches import LabelledSamples, Samples
 from .plan import DECIDED, FitPlan
@@ -212,7 +212,7 @@ def open_checkpoint(
         return None
     path = Path(folder)
     if plan.is_of_clone or previous is not None:
-        path /= f"fit-{describe(identity)[:16]}"
+        path /= f"fit-{fingerprint(identity)[:16]}"
     return Checkpoint(path, identity)
 
 
@@ -238,7 +238,7 @@ def _identity_of(
     identity = {}
     for name, value in parts.items():
         try:
-            identity[name] = describe(value)
+            identity[name] = fingerprint(value)
         except UndescribableError as error:
             raise UndescribableError(f"{name} can't be described: {error}") from error
     return identity
@@ -248,14 +248,14 @@ def digest_of(samples: Samples) -> str:
     """Digest samples by their content; images that may change have none: an empty string."""
     if not isinstance(samples, Tensor) and samples.is_stochastic:
         return ""
-    return describe(_content_of(samples))
+    return fingerprint(_content_of(samples))
 
 
 def _content_of(samples: Samples) -> Tensor | list[bytes]:
     """Return features as they are, and a digest of each image."""
     if isinstance(samples, Tensor):
         return samples
-    return image_digests(samples, range(len(samples)), lambda paths: list(map(digest_file, paths)))
+    return image_digests(samples, range(len(samples)))
 
 
 def _content_of_file(value: Any) -> Any:

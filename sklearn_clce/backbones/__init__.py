@@ -1,10 +1,19 @@
-"""Backbones: their names and weights, running one, and what makes two the same."""
+"""Backbones: their names and weights, running one, and what makes two of them the same."""
 
-from ._description import UndescribableError, describe, libraries
+from ._fingerprint import UndescribableError, fingerprint
 from ._frozen import FrozenBackbone, frozen_backbone
 from ._loading import BackboneConfig, backbone_aliases, build_timm, load_backbone
-from ._lower_blocks import block_widths, lower_blocks_of, part_widths, set_lower_blocks
-from ._running import Normalize, count_features, run_backbone, run_in_parts
+from ._releases import libraries
+from ._running import (
+    Normalize,
+    block_widths,
+    count_features,
+    lower_blocks_of,
+    part_widths,
+    run_backbone,
+    run_in_parts,
+    set_lower_blocks,
+)
 
 __all__ = [
     "backbone_aliases",
@@ -21,7 +30,7 @@ __all__ = [
     "block_widths",
     "FrozenBackbone",
     "frozen_backbone",
-    "describe",
+    "fingerprint",
     "libraries",
     "UndescribableError",
 ]

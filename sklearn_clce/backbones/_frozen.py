@@ -1,4 +1,4 @@
-"""A backbone that does not train: loaded once a process, known by a fingerprint."""
+"""A frozen backbone: loaded once in each process, known by its fingerprint."""
 
 from __future__ import annotations
 
@@ -16,10 +16,16 @@ import torch
 from torch import Tensor, nn
 
 from .._system import autocast, state_of
-from ._description import describe, libraries
+from ._fingerprint import fingerprint
 from ._loading import BackboneConfig, load_backbone
-from ._lower_blocks import give_lower_blocks
-from ._running import Normalize, explain_dtype_error, run_backbone, run_in_parts
+from ._releases import libraries
+from ._running import (
+    Normalize,
+    explain_dtype_error,
+    give_lower_blocks,
+    run_backbone,
+    run_in_parts,
+)
 
 MAX_LOADED = 2
 
@@ -31,8 +37,7 @@ _loaded_lock = threading.Lock()
 class FrozenBackbone:
     """A backbone for inference alone, with its preprocessing.
 
-    It may be shared by everything in the process: nobody changes, moves or trains
-    ``module``. Who wants to do so takes a deep copy.
+    All of a process may share it: to change, move or train ``module``, take a deep copy.
     """
 
     module: nn.Module
@@ -40,11 +45,11 @@ class FrozenBackbone:
 
     @cached_property
     def fingerprint(self) -> str:
-        """Digest of all that features depend on besides image, device and precision.
+        """Digest of all that features depend on in addition to image, device and precision.
 
-        Raises :class:`~sklearn_clce.backbones.UndescribableError` where there is none.
+        Raises :class:`~sklearn_clce.backbones.UndescribableError` if there is none.
         """
-        return describe((libraries(), self.config, self.module))
+        return fingerprint((libraries(), self.config, self.module))
 
     def runner(self, device: torch.device, precision: str) -> Callable[[Tensor], Tensor]:
         """Return the function from images (n, C, H, W) in 0..1 to features (n, d) on the CPU."""
@@ -75,8 +80,8 @@ def frozen_backbone(
 ) -> FrozenBackbone:
     """Load a backbone for inference, or take the one that this process has loaded.
 
-    The last two that were asked for by name and with pretrained weights stay loaded,
-    on the CPU. Random weights and modules are never shared.
+    The last two that were loaded by name with pretrained weights stay in memory, on the CPU.
+    Random weights and modules are never shared.
     """
 
     def load() -> FrozenBackbone:
@@ -100,7 +105,7 @@ def frozen_backbone(
 
 
 def _source(pretrained: bool | str | os.PathLike[str]) -> Any:
-    """Tell a changed file of weights from the one that was loaded."""
+    """Return what distinguishes a file of weights from the same file after a change."""
     if isinstance(pretrained, bool) or not os.path.isfile(pretrained):
         return pretrained
     return os.path.abspath(pretrained), state_of(pretrained)

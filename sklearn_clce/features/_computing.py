@@ -1,4 +1,4 @@
-"""Features of a frozen backbone: looked up where they are kept, else computed."""
+"""Features of a frozen backbone: taken from a store, else computed."""
 
 from __future__ import annotations
 
@@ -6,14 +6,25 @@ import hashlib
 import os
 import time
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from .._system import bar, duration, gather_objects, is_main, own_share, write_line
+from .._system import (
+    FileState,
+    bar,
+    digest_file,
+    duration,
+    gather_objects,
+    is_main,
+    own_share,
+    state_of,
+    write_line,
+)
 from ..backbones import FrozenBackbone, UndescribableError
 from ..data import (
     ArrayImages,
@@ -25,6 +36,9 @@ from ..data import (
     PartOfImages,
 )
 from ._store import FeatureStore
+
+MAX_FILES = 200_000  # whose digests are known
+SETTLED_NS = 2_000_000_000  # a younger file may change again within its clock's tick
 
 
 def features_of(
@@ -40,12 +54,11 @@ def features_of(
 ) -> Tensor:
     """Compute features (n, d) of images, float32 on the CPU, or take those that are kept.
 
-    With a store the backbone runs once for each image that the store does not hold,
-    equal images counted once, and each batch is kept as soon as it is computed. A kept
-    feature is returned bit for bit as it was computed. The rounding of a feature may
-    depend on the number of images in its batch, not on which they are; so one that is
-    computed in another batch may differ in its last bits. Several processes that train
-    together share the missing images among them.
+    With a store, the backbone runs once for each image that the store does not hold, and
+    once for equal images; each batch is kept as soon as it is computed. A kept feature is
+    returned bit for bit. Rounding may depend on the number of images in a batch, so that a
+    feature computed in a batch of another size may differ in its last bits. Processes that
+    train together share the missing images.
     """
     device = torch.device(device)
     data = LabelledImages(images, EvaluationTransform(backbone.config))
@@ -71,7 +84,7 @@ def features_of(
         computed |= {keys[index]: vector for index, vector in zip(part, vectors, strict=True)}
         if store is not None:
             now = _keys(images, part, store, run_key)
-            # an image that changed while it was read belongs to no key
+            # an image that changed while it was read has no key
             same = [key for index, key in zip(part, now, strict=True) if keys[index] == key]
             store.put({key: computed[key] for key in same})
         progress.update(len(part))
@@ -84,13 +97,13 @@ def features_of(
 
 
 def _run_key(backbone: FrozenBackbone, device: torch.device, precision: str) -> bytes | None:
-    """Digest all that features depend on but the image; None, with a warning: it is unknown."""
+    """Digest all that features depend on except the image; None, with a warning, if unknown."""
     try:
         fingerprint = backbone.fingerprint
     except UndescribableError as error:
         warnings.warn(
-            f"backbone={type(backbone.module).__name__} can't be told from another one, so its "
-            f"features are not kept: {error}",
+            f"backbone={type(backbone.module).__name__} can't be described, so its features are "
+            f"not kept: {error}",
             UserWarning,
             stacklevel=3,
         )
@@ -102,49 +115,54 @@ def _run_key(backbone: FrozenBackbone, device: torch.device, precision: str) -> 
 def _keys(
     images: Images, indices: Sequence[int], store: FeatureStore | None, run_key: bytes | None
 ) -> list[Any]:
-    """Return what the feature of each image is kept under; without a store, its index."""
+    """Return the key of each image's feature; without a store, its index."""
     if store is None or run_key is None:
         return list(indices)
-    digests = image_digests(images, indices, store.file_digests)
+    digests = image_digests(images, indices)
     return [hashlib.sha256(run_key + digest).digest() for digest in digests]
 
 
-def image_digests(
-    images: Images,
-    indices: Sequence[int],
-    file_digests: Callable[[Sequence[str | os.PathLike[str]]], list[bytes]],
-) -> list[bytes]:
+def image_digests(images: Images, indices: Sequence[int]) -> list[bytes]:
     """Digest images as they are before preprocessing: pixels, or the content of files."""
     layout = f"layout: {images.layout}"
     if isinstance(images, ArrayImages):
         return [_digest_pixels(images.array[index], layout) for index in indices]
     if isinstance(images, PartOfImages):
-        of_all = [images.indices[index] for index in indices]
-        return image_digests(images.images, of_all, file_digests)
-    if not isinstance(images, ListImages):
-        return [_digest_pixels(images[index].numpy(), layout) for index in indices]
-    paths: dict[int, str | os.PathLike[str]] = {}
-    digests: dict[int, bytes] = {}
-    for index in indices:
-        item = images.item(index)
-        if isinstance(item, (str, os.PathLike)):
-            paths[index] = item
-        else:
-            digests[index] = _digest_pixels(images[index].numpy(), layout)
+        return image_digests(images.images, [images.indices[index] for index in indices])
+    return [_digest_image(images, index, layout) for index in indices]
+
+
+def _digest_image(images: Images, index: int, layout: str) -> bytes:
+    item = images.item(index) if isinstance(images, ListImages) else None
+    if not isinstance(item, (str, os.PathLike)):
+        return _digest_pixels(images[index].numpy(), layout)
     try:
-        found = file_digests(list(paths.values()))
+        return layout.encode() + digest_of_file(item)
     except OSError:
-        for index in paths:
-            images[index]  # the message for one that can't be read names its place
+        images[index]  # its message says which image can't be read
         raise
-    digests |= {i: layout.encode() + digest for i, digest in zip(paths, found, strict=True)}
-    return [digests[index] for index in indices]
 
 
 def _digest_pixels(pixels: np.ndarray, layout: str) -> bytes:
     digest = hashlib.sha256(f"{layout} {pixels.dtype.str} {pixels.shape}\n".encode())
     digest.update(np.ascontiguousarray(pixels).data)
     return digest.digest()
+
+
+def digest_of_file(path: str | os.PathLike[str]) -> bytes:
+    """Digest the content of a file, which is read once while nothing about it changes.
+
+    That is its path, size, inode and times; a file that was modified within the last two
+    seconds is read each time.
+    """
+    state = state_of(path)
+    is_settled = state.modified < time.time_ns() - SETTLED_NS
+    return _digest_settled(os.path.abspath(path), state) if is_settled else digest_file(path)
+
+
+@lru_cache(MAX_FILES)
+def _digest_settled(path: str, state: FileState) -> bytes:
+    return digest_file(path)
 
 
 def _parts(items: list[Any], size: int) -> Iterator[list[Any]]:

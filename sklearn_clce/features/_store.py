@@ -7,7 +7,7 @@ import os
 import sqlite3
 import time
 import warnings
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
@@ -15,47 +15,44 @@ from typing import Any
 import numpy as np
 from sklearn.utils.validation import check_memory
 
-from .._system import FileState, state_of
-from .._system import digest_file as _digest_file
-
 FILE_NAME = "sklearn_clce_features.sqlite"
 APPLICATION_ID = 0x434C4345  # "CLCE"
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 SCHEMA = (
-    "DROP TABLE IF EXISTS features",  # of an older release, whose keys nobody asks for
+    "DROP TABLE IF EXISTS features",  # of an older version, whose keys nobody asks for
     "DROP TABLE IF EXISTS files",
     "CREATE TABLE features (key BLOB PRIMARY KEY, vector BLOB, checksum BLOB, used REAL)",
     "CREATE INDEX features_used ON features (used)",
-    "CREATE TABLE files (path BLOB PRIMARY KEY, state TEXT, digest BLOB)",
     f"PRAGMA application_id = {APPLICATION_ID}",
     f"PRAGMA user_version = {SCHEMA_VERSION}",
 )
 SELECT_FEATURES = "SELECT vector, checksum, used < ? FROM features WHERE key = ?"
-SELECT_FILE = "SELECT digest FROM files WHERE path = ? AND state = ?"
+DELETE_UNUSED = (
+    "DELETE FROM features WHERE rowid IN (SELECT rowid FROM features ORDER BY used LIMIT ?)"
+)
 
 DEFAULT_SIZE_LIMIT = 2 * 1024**3
 USED_EVERY_SECONDS = 3600.0  # how exactly the last use of a row is known
-SETTLED_NS = 2_000_000_000  # a younger file may change again within its clock's tick
 
 
 class FeatureStore:
     """Features on disk, one row for each image, in one SQLite database.
 
-    Any number of processes may share the folder. Whatever befalls the file, a feature
-    that :meth:`get` returns is one that was put: each row carries a checksum, and each
-    write is a transaction. What can't be read or written is warned of once and computed
-    again.
+    Any number of processes may share the folder. A feature that :meth:`get` returns is one
+    that was put, even if the file is damaged: each row carries a checksum, and each write is
+    a transaction. If the file can't be read or written, a warning says so once, and features
+    are computed again.
 
-    SQLite's rollback journal is used, for its write-ahead log does not work on network
-    file systems. A network file system must have working locks.
+    The folder may be on a network file system whose locks work: the journal of SQLite is a
+    rollback journal, since its write-ahead log does not work there.
 
     Parameters
     ----------
     folder : path
-        Where the database is; made when something is first put.
+        Folder of the database, created with the first feature; ``~`` is the home folder.
     size_limit : int, default=2 GiB
-        Bytes that the database may take, about. What was not used for longest, to the
-        hour, makes room.
+        Bytes that the database may take, approximately. Features that were not used for
+        longest, to the hour, are dropped.
     timeout : float, default=60
         Seconds to wait while another process writes.
 
@@ -85,7 +82,7 @@ class FeatureStore:
     ) -> None:
         if not size_limit > 0:
             raise ValueError(f"size_limit={size_limit!r}: bytes, so a number > 0, are required")
-        self.folder = os.fspath(folder)
+        self.folder = os.path.expanduser(folder)
         self.size_limit = size_limit
         self.timeout = timeout
         self._given_up = False
@@ -95,7 +92,7 @@ class FeatureStore:
 
     @property
     def path(self) -> Path:
-        """File of the database."""
+        """The database's file."""
         return Path(self.folder) / FILE_NAME
 
     def get(self, keys: Sequence[bytes]) -> dict[bytes, np.ndarray]:
@@ -143,41 +140,8 @@ class FeatureStore:
             )
             self._evict(connection)
 
-    def file_digests(self, paths: Sequence[str | os.PathLike[str]]) -> list[bytes]:
-        """Digest the content of files.
-
-        A file is not read again while its path, size, inode and times of modification and
-        change stay the same, unless it was modified within two seconds of that call.
-
-        Parameters
-        ----------
-        paths : sequence of path
-            The files.
-
-        Returns
-        -------
-        list of bytes
-            A digest for each.
-
-        Raises
-        ------
-        OSError
-            If a file can't be read.
-        """
-        settled = time.time_ns() - SETTLED_NS
-        states = {os.path.abspath(path): state_of(path) for path in paths}
-        known = self._known_files(states)
-        fresh = {path: _digest_file(path) for path in states if path not in known}
-        self._remember_files(
-            (os.fsencode(path), str(states[path]), digest)
-            for path, digest in fresh.items()
-            if states[path].modified < settled
-        )
-        digests = known | fresh
-        return [digests[os.path.abspath(path)] for path in paths]
-
     def clear(self) -> None:
-        """Drop everything; a file that is no database, or a broken one, is deleted.
+        """Drop everything; a file that is broken or not a database is deleted.
 
         Raises
         ------
@@ -188,7 +152,7 @@ class FeatureStore:
             return
         try:
             with closing(self._connect()) as connection:
-                _has_schema(connection)  # or it is another's
+                _has_schema(connection)  # or it is another program's
                 for statement in (*SCHEMA, "VACUUM"):
                     connection.execute(statement)
         except sqlite3.OperationalError:
@@ -209,32 +173,9 @@ class FeatureStore:
         """Drop a tenth of the rows, longest unused first, until the limit holds."""
         while _used_bytes(connection) > self.size_limit:
             (n_rows,) = connection.execute("SELECT count(*) FROM features").fetchone()
-            (n_files,) = connection.execute("SELECT count(*) FROM files").fetchone()
-            if n_rows + n_files == 0:
+            if n_rows == 0:
                 return
-            for table, order, count in (("features", "used", n_rows), ("files", "rowid", n_files)):
-                connection.execute(
-                    f"DELETE FROM {table} WHERE rowid IN "
-                    f"(SELECT rowid FROM {table} ORDER BY {order} LIMIT ?)",
-                    (count // 10 + 1,),
-                )
-
-    def _known_files(self, states: Mapping[str, FileState]) -> dict[str, bytes]:
-        known: dict[str, bytes] = {}
-        with self._forgiving(), self._reading() as connection:
-            for path, state in states.items():
-                key = os.fsencode(path), str(state)
-                row = connection.execute(SELECT_FILE, key).fetchone()
-                if row and isinstance(row[0], bytes):
-                    known[path] = row[0]
-        return known
-
-    def _remember_files(self, rows: Iterable[tuple[bytes, str, bytes]]) -> None:
-        rows = list(rows)
-        if rows:
-            with self._forgiving(silently=True), self._writing() as connection:
-                connection.executemany("INSERT OR REPLACE INTO files VALUES (?, ?, ?)", rows)
-                self._evict(connection)
+            connection.execute(DELETE_UNUSED, (n_rows // 10 + 1,))
 
     def _connect(self) -> sqlite3.Connection:
         return sqlite3.connect(self.path, timeout=self.timeout, isolation_level=None)
@@ -265,9 +206,9 @@ class FeatureStore:
 
     @contextmanager
     def _forgiving(self, *, silently: bool = False) -> Iterator[None]:
-        """Turn a failure of the store into one warning, and ask it no more.
+        """Turn a failure of the store into one warning, and do not use it any more.
 
-        Notes on what was used are lost silently: a store that can only be read serves as well.
+        Times of last use are lost silently, so that a read-only store gives its features.
         """
         try:
             yield
@@ -281,33 +222,33 @@ class FeatureStore:
     def _warn(self, reason: str, consequence: str) -> None:
         warnings.warn(
             f"memory={self.folder!r}: {reason}; {consequence}. "
-            f"FeatureStore({self.folder!r}).clear() starts {FILE_NAME} anew",
+            f"FeatureStore({self.folder!r}).clear() starts {FILE_NAME} again",
             UserWarning,
             stacklevel=2,
         )
 
 
 class _NothingKeptError(Exception):
-    """There is no store to ask."""
+    """There is no store to read."""
 
 
 def open_store(memory: Any) -> FeatureStore | None:
     """Return the store that a parameter ``memory`` stands for."""
     if isinstance(memory, FeatureStore):
         return FeatureStore(memory.folder, size_limit=memory.size_limit, timeout=memory.timeout)
-    is_path = isinstance(memory, (str, os.PathLike))  # of which check_memory would make a folder
+    is_path = isinstance(memory, (str, os.PathLike))  # check_memory would create a folder
     folder = memory if is_path else check_memory(memory).location
     return None if folder is None else FeatureStore(folder)
 
 
 def _has_schema(connection: sqlite3.Connection) -> bool:
-    """Tell our database from an empty or older one; refuse any other."""
+    """Check that a database is ours; False: it is empty or older, so it may be started again."""
     (application,) = connection.execute("PRAGMA application_id").fetchone()
     (schema,) = connection.execute("PRAGMA user_version").fetchone()
     if application == APPLICATION_ID and schema <= SCHEMA_VERSION:
         return schema == SCHEMA_VERSION
     if application or connection.execute("SELECT 1 FROM sqlite_master").fetchone():
-        raise sqlite3.DatabaseError(f"{FILE_NAME} is not a store of this release")
+        raise sqlite3.DatabaseError(f"{FILE_NAME} is not a store of this version")
     return False
 
 

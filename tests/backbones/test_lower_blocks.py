@@ -1,4 +1,4 @@
-"""What lower blocks of a backbone tell a head, beside its last features."""
+"""Lower blocks of a backbone: what a head reads in addition to the last features."""
 
 import numpy as np
 import pytest
@@ -7,17 +7,13 @@ import torch
 
 from sklearn_clce import BackboneFeatures, CLCEClassifier
 from sklearn_clce.backbones import (
-    describe,
+    fingerprint,
     frozen_backbone,
     lower_blocks_of,
     part_widths,
     run_backbone,
 )
-from sklearn_clce.backbones._lower_blocks import (
-    MOST_BLOCKS,
-    chosen,
-    give_lower_blocks,
-)
+from sklearn_clce.backbones._running import MAX_BLOCKS, choose_blocks, give_lower_blocks
 from small_backbones import TinyBackbone
 
 SIZE = 64
@@ -43,7 +39,7 @@ def timm_model(name, **settings):
     ],
 )
 def test_blocks_lie_at_equal_distances_up_to_the_last(n_blocks, expected):
-    assert chosen(n_blocks) == expected
+    assert choose_blocks(n_blocks) == expected
 
 
 @pytest.mark.parametrize(
@@ -58,14 +54,14 @@ def test_blocks_lie_at_equal_distances_up_to_the_last(n_blocks, expected):
         ("mixer_s32_224", {"img_size": SIZE}),
     ],
 )
-def test_means_of_blocks_stand_beside_the_last_features(name, settings):
+def test_means_of_blocks_follow_the_last_features(name, settings):
     model = timm_model(name, **settings)
     with torch.no_grad():
         last, (_, maps) = model(IMAGES), model.forward_intermediates(IMAGES)
         give_lower_blocks(model, 3, SIZE)
         features = run_backbone(model, IMAGES)
     blocks = lower_blocks_of(model)
-    assert len(blocks) == min(len(maps), MOST_BLOCKS)
+    assert len(blocks) == min(len(maps), MAX_BLOCKS)
     assert blocks[-1] == len(maps) - 1
     widths = part_widths(model, features.shape[1])
     parts = features.split(widths, dim=1)
@@ -75,7 +71,7 @@ def test_means_of_blocks_stand_beside_the_last_features(name, settings):
 
 
 @pytest.mark.parametrize("name", ["resnet10t", "regnetx_002"])
-def test_a_last_block_whose_mean_is_what_a_backbone_ends_with_is_left_out(name):
+def test_last_block_whose_mean_is_the_last_features_is_left_out(name):
     model = timm_model(name)
     with torch.no_grad():
         last, maps = model.forward_intermediates(IMAGES)
@@ -87,11 +83,11 @@ def test_a_last_block_whose_mean_is_what_a_backbone_ends_with_is_left_out(name):
     assert features.shape[1] == model.num_features + sum(one.shape[1] for one in maps[:-1])
 
 
-def test_what_timm_can_not_look_into_gives_its_last_features():
+def test_model_that_timm_can_not_look_into_gives_its_last_features():
     plain = TinyBackbone().eval()
     give_lower_blocks(plain, 3, SIZE)
     other = timm_model("resnet10t")
-    other.feature_info = other.feature_info[:2]  # it tells of fewer blocks than it shows
+    other.feature_info = other.feature_info[:2]  # it reports fewer blocks than it gives
     other.forward_intermediates = lambda *args, **named: None
     give_lower_blocks(other, 3, SIZE)
     for model in (plain, other):
@@ -99,7 +95,7 @@ def test_what_timm_can_not_look_into_gives_its_last_features():
         assert run_backbone(model, IMAGES).shape == model(IMAGES).shape
 
 
-def test_backbones_with_and_without_lower_blocks_are_not_taken_for_the_same():
+def test_fingerprint_depends_on_lower_blocks():
     last, both = (
         frozen_backbone("efficientnet_lite0", image_size=32, lower_blocks=wanted)
         for wanted in (False, True)
@@ -110,7 +106,7 @@ def test_backbones_with_and_without_lower_blocks_are_not_taken_for_the_same():
     assert both is frozen_backbone("efficientnet_lite0", image_size=32, lower_blocks=True)
 
 
-def test_a_head_on_a_backbone_by_name_reads_them(colour_images, colour_labels):
+def test_head_on_a_backbone_by_name_reads_lower_blocks(colour_images, colour_labels):
     clf = CLCEClassifier(**HEAD).fit(colour_images, colour_labels)
     assert clf.module_.head.standardize.widths == (1280, 24, 40, 112, 320)
     last = BackboneFeatures(image_size=32).fit_transform(colour_images)
@@ -130,13 +126,13 @@ def test_other_networks_read_the_last_features_alone(settings, colour_images, co
     assert clf.module_.head.standardize.widths == (1280,)
 
 
-def test_a_module_of_ones_own_gives_what_it_gives(colour_images, colour_labels):
+def test_module_of_the_user_gives_its_last_features(colour_images, colour_labels):
     model = timm_model("resnet10t", pretrained=False)
     clf = CLCEClassifier(model, **HEAD).fit(colour_images, colour_labels)
     assert clf.module_.head.standardize.widths == (512,)
 
 
-def test_a_head_goes_on_with_them_whatever_trains_then(colour_images, colour_labels):
+def test_head_keeps_lower_blocks_when_more_is_trained(colour_images, colour_labels):
     clf = CLCEClassifier(**HEAD, warm_start=True).fit(colour_images, colour_labels)
     clf.set_params(trainable="all").fit(colour_images, colour_labels)
     assert not clf.module_.frozen
@@ -146,17 +142,17 @@ def test_a_head_goes_on_with_them_whatever_trains_then(colour_images, colour_lab
 
 
 @pytest.mark.parametrize("trainable", ["head", 1])
-def test_a_backbone_from_a_file_is_known_as_the_same(
+def test_backbone_from_a_model_file_has_the_same_fingerprint(
     trainable, colour_images, colour_labels, tmp_path
 ):
     clf = CLCEClassifier(**HEAD | {"trainable": trainable}).fit(colour_images, colour_labels)
     clf.save(tmp_path / "model")
     loaded = CLCEClassifier.load(tmp_path / "model")
-    fingerprints = (describe(one.module_.backbone) for one in (clf, loaded))
+    fingerprints = (fingerprint(one.module_.backbone) for one in (clf, loaded))
     assert len(set(fingerprints)) == 1
 
 
-def test_a_model_file_keeps_them(colour_images, colour_labels, tmp_path):
+def test_model_file_keeps_lower_blocks(colour_images, colour_labels, tmp_path):
     clf = CLCEClassifier(**HEAD).fit(colour_images, colour_labels)
     clf.save(tmp_path / "model")
     loaded = CLCEClassifier.load(tmp_path / "model")

@@ -18,7 +18,7 @@ from torch.utils.data import TensorDataset
 
 from sklearn_clce import BackboneFeatures, CLCEClassifier
 from sklearn_clce._checks import ALIASES, suggestion
-from sklearn_clce.backbones import _hub, backbone_aliases, load_backbone
+from sklearn_clce.backbones import _weights, backbone_aliases, load_backbone
 from small_fits import head
 
 
@@ -203,14 +203,14 @@ def hub(monkeypatch):
         address = f"http://127.0.0.1:{closed.getsockname()[1]}"
     monkeypatch.setattr(constants, "ENDPOINT", address)
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
-    monkeypatch.setattr(_hub, "_silent_since", {})
+    monkeypatch.setattr(_weights, "_silent_since", {})
     return address
 
 
 def test_unreachable_hub_is_asked_once(hub, monkeypatch):
     asked = []
-    ask = _hub.urlopen
-    monkeypatch.setattr(_hub, "urlopen", lambda *a, **k: asked.append(a) or ask(*a, **k))
+    ask = _weights.urlopen
+    monkeypatch.setattr(_weights, "urlopen", lambda *a, **k: asked.append(a) or ask(*a, **k))
     start = time.monotonic()
     for name in ("vit_tiny", "vit_tiny", "hf-hub:nobody/nothing"):
         with pytest.raises(OSError, match=r"can't be reached.*the hub does not answer"):
@@ -220,11 +220,11 @@ def test_unreachable_hub_is_asked_once(hub, monkeypatch):
 
 
 def test_silent_hub_times_out(hub, monkeypatch):
-    monkeypatch.setattr(_hub, "PATIENCE", 0.2)
+    monkeypatch.setattr(_weights, "HUB_TIMEOUT", 0.2)
     with socket.create_server(("127.0.0.1", 0)) as deaf:
         endpoint = f"http://127.0.0.1:{deaf.getsockname()[1]}"
         monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", endpoint)
-        with _hub.hub_if_it_answers() as answers:
+        with _weights.hub_if_it_answers() as answers:
             assert not answers
 
 

@@ -1,4 +1,4 @@
-"""BackboneFeatures: right features, and each image through the backbone once."""
+"""BackboneFeatures: features are right, and each image passes the backbone once."""
 
 import hashlib
 import os
@@ -27,9 +27,8 @@ from sklearn_clce._network import Network
 from sklearn_clce._system import resolve_precision
 from sklearn_clce.backbones import BackboneConfig, FrozenBackbone, _frozen
 from sklearn_clce.data import EvaluationTransform, as_images
-from sklearn_clce.features import FeatureStore, _store, features_of
-
-PASSED = []  # number of images of each batch, whichever copy of a module took it
+from sklearn_clce.features import FeatureStore, _computing, features_of
+from small_backbones import counting_images, log_images
 
 
 class CountingBackbone(nn.Module):
@@ -40,7 +39,7 @@ class CountingBackbone(nn.Module):
         self.power = 1.0
 
     def forward(self, images):
-        PASSED.append(len(images))
+        log_images(images)
         return self.layer(images).relu().pow(self.power).mean(dim=(2, 3))
 
 
@@ -52,15 +51,9 @@ def backbone():
 
 @pytest.fixture
 def passed():
-    """Number of images that went through a counting backbone since the last question."""
-    PASSED.clear()
-
-    def since():
-        count = sum(PASSED)
-        PASSED.clear()
-        return count
-
-    return since
+    """Number of images that passed a counting backbone since the last call."""
+    with counting_images() as counter:
+        yield counter.since_last_call
 
 
 @pytest.fixture
@@ -209,9 +202,9 @@ def test_backbones_that_differ_in_a_function_alone_get_their_own_features(tmp_pa
     assert scores[0] < 0.4 < 0.9 < scores[1]
 
 
-def test_a_backbone_that_can_not_be_described_is_not_kept(tmp_path, passed, colour_images):
+def test_undescribable_backbone_is_not_kept(tmp_path, passed, colour_images):
     def forward(images):
-        PASSED.append(len(images))
+        log_images(images)
         return eval("images.mean(dim=(2, 3))")
 
     features = BackboneFeatures(Lambda(forward), memory=tmp_path)
@@ -230,7 +223,7 @@ def with_code(backbone):
     """Edit a class as one does in a notebook: same name, same weights, another forward."""
 
     def forward(self, images):
-        PASSED.append(len(images))
+        log_images(images)
         return self.layer(images).relu().pow(self.power).amax(dim=(2, 3))
 
     edited = type("CountingBackbone", (nn.Module,), {**vars(CountingBackbone), "forward": forward})
@@ -270,7 +263,7 @@ def test_same_path_with_other_content_is_computed_again(backbone, passed, tmp_pa
 def test_unchanged_files_are_not_read_again(backbone, tmp_path, paths, monkeypatch):
     features = BackboneFeatures(backbone, memory=tmp_path / "store")
     expected = features.transform(paths)
-    monkeypatch.setattr(_store, "_digest_file", None)
+    monkeypatch.setattr(_computing, "digest_file", None)
     monkeypatch.setattr(Image, "open", None)
     np.testing.assert_array_equal(features.transform(paths), expected)
 
@@ -296,9 +289,7 @@ def test_image_that_changes_while_it_is_read_is_not_kept(passed, backbone, tmp_p
 
 
 @pytest.mark.parametrize("as_memory", [Path, str])
-def test_a_folder_that_can_not_be_made_gives_a_warning(
-    backbone, tmp_path, colour_images, as_memory
-):
+def test_folder_that_can_not_be_created_warns(backbone, tmp_path, colour_images, as_memory):
     (tmp_path / "file").touch()
     features = BackboneFeatures(backbone, memory=as_memory(tmp_path / "file" / "store"))
     with pytest.warns(UserWarning, match=r"memory=.*; features are computed without it"):
@@ -306,7 +297,7 @@ def test_a_folder_that_can_not_be_made_gives_a_warning(
     np.testing.assert_array_equal(computed, BackboneFeatures(backbone).transform(colour_images))
 
 
-def test_nothing_but_the_store_is_in_its_folder(backbone, tmp_path, colour_images):
+def test_folder_holds_the_store_alone(backbone, tmp_path, colour_images):
     BackboneFeatures(backbone, memory=tmp_path).transform(colour_images)
     assert [path.name for path in tmp_path.iterdir()] == ["sklearn_clce_features.sqlite"]
 
@@ -370,7 +361,7 @@ def test_pipeline_before_a_classifier_of_features(digits):
     assert clf.score(X[60:], y[60:]) > 0.8
 
 
-def test_transform_needs_no_fit_and_leaves_no_trace(backbone, colour_images):
+def test_transform_needs_no_fit_and_changes_nothing(backbone, colour_images):
     features = BackboneFeatures(backbone)
     before = dict(vars(features))
     transformed = features.transform(colour_images)
@@ -415,7 +406,7 @@ def test_scikit_learns_checks_pass(check):
         ({"backbone": nn.Identity()}, r"gave \(12, 3, 16, 20\).*pool over height and width"),
     ],
 )
-def test_wrong_parameter_is_refused(params, message, colour_images):
+def test_wrong_parameter_raises(params, message, colour_images):
     with pytest.raises(ValueError, match=message):
         BackboneFeatures(**params).transform(colour_images)
 
@@ -428,7 +419,7 @@ def test_random_weights_are_the_same_at_each_call(colour_images):
     assert torch.equal(torch.get_rng_state(), state)
 
 
-def test_a_module_is_not_changed(backbone, colour_images):
+def test_module_is_not_changed(backbone, colour_images):
     backbone.train()
     BackboneFeatures(backbone).transform(colour_images)
     assert backbone.training

@@ -1,4 +1,4 @@
-"""The store of features: right whatever happens to its file, bounded, shared by processes."""
+"""FeatureStore: no wrong feature from a damaged file, bounded, shared by processes."""
 
 import multiprocessing
 import os
@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from contextlib import closing
+from pathlib import Path
 
 import joblib
 import numpy as np
@@ -20,7 +21,7 @@ by_fork = pytest.mark.skipif(sys.platform != "linux", reason="processes are fork
 
 
 def vector(number, width=8):
-    """Features that tell which key they belong to."""
+    """Features that identify the key that they belong to."""
     return np.full(width, number, dtype=np.float32) + np.arange(width, dtype=np.float32) / 64
 
 
@@ -126,7 +127,7 @@ def test_many_processes_write_into_one_folder(store):
 
 
 def put_forever(folder, ready):
-    """Stop in the midst of a transaction whose pages no longer fit SQLite's memory."""
+    """Stop within a transaction whose pages no longer fit SQLite's memory."""
 
     class Endless(dict):
         def items(self):
@@ -216,7 +217,7 @@ def test_damaged_file_gives_a_warning_and_no_wrong_feature(store, damage):
 
 
 @pytest.mark.parametrize("damage", DAMAGE)
-def test_clear_makes_a_damaged_store_anew(store, damage):
+def test_clear_starts_a_damaged_store_again(store, damage):
     store.put(vectors(range(500), width=64))
     damage(store.path)
     store.clear()
@@ -348,88 +349,19 @@ def test_clear_of_nothing_does_nothing(store):
     assert not store.path.exists()
 
 
-@pytest.fixture
-def digested(monkeypatch):
-    """Paths whose content was read."""
-    paths = []
-    digest_file = _store._digest_file
-    monkeypatch.setattr(
-        _store, "_digest_file", lambda path: paths.append(path) or digest_file(path)
-    )
-    return paths
-
-
-def write(path, content, *, age=60):
-    path.write_bytes(content)
-    then = time.time() - age
-    os.utime(path, (then, then))
-    return path
-
-
-def test_file_is_read_once_while_size_and_time_stay(store, tmp_path, digested):
-    path = write(tmp_path / "image", b"content")
-    first = store.file_digests([path])
-    assert FeatureStore(store.folder).file_digests([str(path), path]) == first * 2
-    assert digested == [str(path)]
-
-
-def test_equal_files_have_one_digest(store, tmp_path):
-    one, other, third = (
-        write(tmp_path / name, content) for name, content in [("a", b"1"), ("b", b"1"), ("c", b"2")]
-    )
-    digests = store.file_digests([one, other, third])
-    assert digests[0] == digests[1] != digests[2]
-
-
-@pytest.mark.parametrize(("content", "age"), [(b"longer content", 60), (b"CONTENT", 30)])
-def test_changed_size_or_time_is_read_again(store, tmp_path, content, age):
-    path = write(tmp_path / "image", b"content", age=60)
-    before = store.file_digests([path])
-    write(path, content, age=age)
-    assert store.file_digests([path]) != before
-
-
-def test_young_file_is_read_each_time(store, tmp_path):
-    path = write(tmp_path / "image", b"content", age=0)
-    stat = path.stat()
-    before = store.file_digests([path])
-    path.write_bytes(b"CONTENT")
-    os.utime(path, ns=(stat.st_atime_ns, stat.st_mtime_ns))
-    assert store.file_digests([path]) != before
-
-
-def test_file_with_its_time_set_back_is_read_again(store, tmp_path):
-    path = write(tmp_path / "image", b"content")
-    stat = path.stat()
-    before = store.file_digests([path])
-    path.write_bytes(b"CONTENT")
-    os.utime(path, ns=(stat.st_atime_ns, stat.st_mtime_ns))
-    assert store.file_digests([path]) != before
-
-
-def test_two_files_of_one_archive_that_are_exchanged_are_read_again(store, tmp_path):
-    one, other = (write(tmp_path / name, name.encode()) for name in "ab")
-    os.utime(other, ns=(one.stat().st_atime_ns, one.stat().st_mtime_ns))  # as unpacked
-    before = store.file_digests([one, other])
-    for old, new in [(one, tmp_path / "c"), (other, one), (tmp_path / "c", other)]:
-        os.rename(old, new)
-    assert store.file_digests([one, other]) == before[::-1]
-
-
-def test_a_store_of_an_older_release_is_empty_and_filled_anew(store):
+def test_store_of_an_older_version_is_empty_and_filled_again(store):
     store.put(vectors(range(3)))
-    run_sql(store, "DROP TABLE files")
-    run_sql(store, "CREATE TABLE files (path BLOB PRIMARY KEY, size, mtime_ns, digest)")
-    run_sql(store, "PRAGMA user_version = 1")
+    run_sql(store, "ALTER TABLE features RENAME COLUMN used TO other")
+    run_sql(store, "CREATE TABLE files (path BLOB PRIMARY KEY, state TEXT, digest BLOB)")
+    run_sql(store, "PRAGMA user_version = 2")
     assert store.get([key(1)]) == {}
     store.clear()
-    run_sql(store, "PRAGMA user_version = 1")
+    run_sql(store, "PRAGMA user_version = 2")
     store.put(vectors(range(2)))
     assert_holds(store, range(2))
 
 
-def test_a_store_that_can_only_be_read_serves_without_a_warning(store, tmp_path, monkeypatch):
-    path = write(tmp_path / "image", b"content")
+def test_read_only_store_gives_features_without_a_warning(store, monkeypatch):
     store.put(vectors(range(3)))
     hours_ago = time.time() - 2 * _store.USED_EVERY_SECONDS
     run_sql(store, "UPDATE features SET used = ?", hours_ago)
@@ -440,19 +372,8 @@ def test_a_store_that_can_only_be_read_serves_without_a_warning(store, tmp_path,
     )
     for _ in range(2):
         assert_holds(store, range(3))
-        assert len(store.file_digests([path])) == 1
     with pytest.warns(UserWarning, match="readonly database"):
         store.put(vectors([4]))
-
-
-def test_file_name_that_is_no_text_is_digested(store, tmp_path):
-    path = write(tmp_path / os.fsdecode(b"\xff.png"), b"content")
-    assert store.file_digests([path]) == store.file_digests([path])
-
-
-def test_missing_file_raises(store, tmp_path):
-    with pytest.raises(FileNotFoundError, match="none"):
-        store.file_digests([tmp_path / "none"])
 
 
 def test_memory_is_a_folder_or_knows_one(tmp_path):
@@ -464,6 +385,18 @@ def test_memory_is_a_folder_or_knows_one(tmp_path):
     assert (open_store(limited).size_limit, open_store(limited).timeout) == (MEBIBYTE, 7.0)
     with pytest.raises(ValueError, match="memory"):
         open_store(3)
+
+
+def test_home_folder_is_expanded(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("USERPROFILE", str(tmp_path))  # on Windows
+    monkeypatch.chdir(tmp_path)
+    for memory in ("~/features", Path("~/features"), joblib.Memory("~/features", verbose=0)):
+        assert open_store(memory).folder == str(tmp_path / "features")
+    store = FeatureStore("~/features")
+    store.put(vectors([1]))
+    assert (tmp_path / "features" / store.path.name).exists()
+    assert not (tmp_path / "~").exists()
 
 
 @pytest.mark.parametrize("size_limit", [0, -1])

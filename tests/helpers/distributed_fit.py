@@ -22,6 +22,7 @@ from sklearn_clce import (
     CLCELoss,
     label_aware_contrastive_loss,
 )
+from small_backbones import counting_images, log_images
 
 RNG = np.random.default_rng(0)
 LABELS = np.arange(13) % 3
@@ -30,9 +31,7 @@ WEIGHTS = RNG.random(13)
 
 
 class PlainBackbone(nn.Module):
-    """No batch statistics and no dropout; all copies count the images that they have seen."""
-
-    n_images = 0
+    """No batch statistics and no dropout; reports the images that pass any copy of it."""
 
     def __init__(self):
         super().__init__()
@@ -41,7 +40,7 @@ class PlainBackbone(nn.Module):
             self.layers = nn.Sequential(nn.Conv2d(3, 8, 3), nn.GELU(), nn.Conv2d(8, 6, 3))
 
     def forward(self, images):
-        PlainBackbone.n_images += len(images)
+        log_images(images)
         return self.layers(images).mean(dim=(2, 3))
 
 
@@ -130,10 +129,10 @@ def resumed(folder):
 
 def frozen_features(folder):
     """Features, and on how many images this process has run the backbone."""
-    PlainBackbone.n_images = 0
     transformer = BackboneFeatures(PlainBackbone(), memory=folder, batch_size=2, verbose=1)
-    features = [transformer.transform(IMAGES) for _ in range(2)]
-    return np.stack(features), PlainBackbone.n_images
+    with counting_images() as passed:
+        features = [transformer.transform(IMAGES) for _ in range(2)]
+    return np.stack(features), passed.n_images
 
 
 def refused():

@@ -10,7 +10,7 @@ from torch import nn
 
 from sklearn_clce import CLCEClassifier
 from sklearn_clce._network.drop_path import DROP_PATH, stochastic_depth
-from sklearn_clce.backbones._description import describe
+from sklearn_clce.backbones import fingerprint
 
 
 def drops(module):
@@ -37,14 +37,14 @@ def test_drop_rate_grows_with_depth_and_is_undone(name):
     backbone = timm.create_model(name, pretrained=False)
     before, digest = (
         [(name, type(layer)) for name, layer in backbone.named_modules()],
-        describe(backbone),
+        fingerprint(backbone),
     )
     with stochastic_depth(backbone, 0.3):
         rates = list(drops(backbone).values())
         assert rates == sorted(rates)
         assert 0 < rates[0] < rates[-1] == 0.3
     assert [(name, type(layer)) for name, layer in backbone.named_modules()] == before
-    assert describe(backbone) == digest
+    assert fingerprint(backbone) == digest
 
 
 def test_error_removes_drop_path_layers():

@@ -1,9 +1,11 @@
-"""What makes two backbones the same: all that running them reads, and nothing else."""
+"""Fingerprints: two things share one, in any process, only if running them reads the same."""
 
+import builtins
 import collections
 import copy
 import functools
 import io
+import os
 import pickle
 import subprocess
 import sys
@@ -17,10 +19,11 @@ import numpy as np
 import pytest
 import torch
 from torch import nn
+from torch.nn import functional as F
 from torch.nn.utils import parametrize
 from torch.nn.utils.parametrizations import weight_norm
 
-from sklearn_clce.backbones import UndescribableError, describe
+from sklearn_clce.backbones import UndescribableError, fingerprint
 
 
 class Lambda(nn.Module):
@@ -141,6 +144,44 @@ def buffered(value, persistent):
     )
 
 
+class Slim(Scale):
+    def __getstate__(self):
+        return {}
+
+
+class Named(list):
+    def __init__(self, values, name):
+        super().__init__(values)
+        self.name = name
+
+
+def bare(source):
+    """Run source in a namespace without a name, as `runpy` and templates do."""
+    namespace = {}
+    exec(source, namespace)
+    return namespace
+
+
+def hooked_everywhere(number):
+    """A layer under a hook that is there for all layers, until the next one."""
+    for handle in EVERYWHERE:
+        handle.remove()
+    hook = nn.modules.module.register_module_forward_hook(lambda m, i, o: o * number)
+    EVERYWHERE.append(hook)
+    return Linear()
+
+
+def package(source):
+    """Put a package of the user's with one module into `sys.modules`."""
+    part = types.ModuleType("users_package.part")
+    exec(source, vars(part))
+    whole = types.ModuleType("users_package")
+    whole.part, whole.__path__ = part, []
+    sys.modules.update({"users_package": whole, "users_package.part": part})
+    return "users_package"
+
+
+EVERYWHERE = []
 DECORATED = """
 @torch.no_grad()
 def forward(self, x):
@@ -330,6 +371,49 @@ PAIRS = {
         1,
         2,
     ),
+    "the order of a dict": (lambda k: Linear(steps=dict(["ab", "ba"][::k])), 1, -1),
+    "a container of the user's": (lambda k: Linear(scale=Named([1], k)), 1, 2),
+    "a property of the user's kind": (
+        lambda k: network(
+            "return self.k",
+            attributes=f"""k = type("P", (property,), {{
+            "__get__": lambda self, *of: {k}}})()""",
+        ),
+        1,
+        2,
+    ),
+    "a class without a module": (
+        lambda k: Linear(kind=bare(f"class A:\n    k = {k}")["A"]()),
+        1,
+        2,
+    ),
+    "a default in a function of a package": (
+        lambda k: Lambda(types.FunctionType(F.relu.__code__, vars(F), "f", (k, False))),
+        1,
+        2,
+    ),
+    "a hook of all layers": (hooked_everywhere, 1, 2),
+    "a class that a function makes": (
+        lambda k: network("class A:\n            k = K\n        return x * A.k", K=k),
+        1,
+        2,
+    ),
+    "a submodule imported in forward": (
+        lambda k: (
+            network("from users_package import part\n        return part.f(x)")
+            if package(f"def f(x): return x * {k}")
+            else None
+        ),
+        1,
+        2,
+    ),
+    "a relative import in forward": (
+        lambda k: network(
+            "from .part import f\n        return f(x)", __package__=package(f"f = {k}")
+        ),
+        1,
+        2,
+    ),
     "an import in forward": (
         lambda k: changed(
             network("import users_own\n        return users_own.f(x)"),
@@ -349,13 +433,22 @@ def module_with(source, **names):
     return module
 
 
+@pytest.fixture(autouse=True)
+def _no_trace(monkeypatch):
+    """Leave neither modules of the user's nor hooks of all layers."""
+    for name in ("users_own", "users_package", "users_package.part"):
+        monkeypatch.setitem(sys.modules, name, None)
+    yield
+    while EVERYWHERE:
+        EVERYWHERE.pop().remove()
+
+
 @pytest.mark.parametrize("pair", PAIRS)
-def test_two_that_differ_in_one_thing_are_not_the_same(pair, monkeypatch):
+def test_fingerprint_differs(pair):
     make, one, other = PAIRS[pair]
-    monkeypatch.setitem(sys.modules, "users_own", None)
-    first, second = describe(make(one)), describe(make(other))
+    first, second = fingerprint(make(one)), fingerprint(make(other))
     assert first != second
-    assert describe(make(one)) == first  # made anew, from the same
+    assert fingerprint(make(one)) == first  # made again, from the same
 
 
 # in a copy of theirs a property refers to the layer that was copied
@@ -363,29 +456,47 @@ OF_TORCH = {"a parametrization", "the dimension of a weight norm"}
 
 
 @pytest.mark.parametrize("pair", [name for name in PAIRS if name not in OF_TORCH])
-def test_a_copy_is_the_same(pair, monkeypatch):
-    monkeypatch.setitem(sys.modules, "users_own", None)
+def test_copy_is_the_same(pair):
     net = PAIRS[pair][0](PAIRS[pair][1])
-    assert describe(copy.deepcopy(net)) == describe(net)
+    assert fingerprint(copy.deepcopy(net)) == fingerprint(net)
 
 
 @pytest.mark.parametrize("decorator", [lambda function: function, torch.no_grad()])
-def test_a_method_of_torch_that_was_replaced_is_another(monkeypatch, decorator):
-    before = describe(nn.Flatten())
+def test_replaced_method_of_torch_counts(monkeypatch, decorator):
+    before = fingerprint(nn.Flatten())
     monkeypatch.setattr(nn.Flatten, "forward", decorator(lambda self, x: x.mean((2, 3))))
-    pooling = describe(nn.Flatten())
+    pooling = fingerprint(nn.Flatten())
     monkeypatch.setattr(nn.Flatten, "forward", decorator(lambda self, x: x.amax((2, 3))))
-    assert len({before, pooling, describe(nn.Flatten())}) == 3
+    assert len({before, pooling, fingerprint(nn.Flatten())}) == 3
 
 
-def test_a_function_of_torch_that_torch_wraps_stays_the_same(monkeypatch):
+def keeping_its_name(function):
+    return functools.wraps(RELU)(function)
+
+
+RELU = F.relu
+
+
+@pytest.mark.parametrize("decorator", [lambda f: f, torch.no_grad(), keeping_its_name])
+@pytest.mark.parametrize(
+    "make", [nn.ReLU, lambda: network("return F.relu(x)", F=F)], ids=["layer", "global"]
+)
+def test_replaced_function_of_torch_counts(monkeypatch, make, decorator):
+    found = {fingerprint(make())}
+    for number in (1, 2):
+        monkeypatch.setattr(F, "relu", decorator(closing_over(number)))
+        found.add(fingerprint(make()))
+    assert len(found) == 3
+
+
+def test_function_of_torch_wrapped_by_torch_is_the_same(monkeypatch):
     net = network("torch.manual_seed(0)\n        return x")
-    before = describe(net)
+    before = fingerprint(net)
     monkeypatch.setattr(torch, "manual_seed", torch.no_grad()(torch.manual_seed))
-    assert describe(net) == before
+    assert fingerprint(net) == before
 
 
-def test_functions_that_refer_to_each_other_have_a_description():
+def test_functions_that_refer_to_each_other_are_described():
     def one(x, n=3):
         return other(x, n - 1) if n else x
 
@@ -394,7 +505,7 @@ def test_functions_that_refer_to_each_other_have_a_description():
 
     net = type("Net", (nn.Module,), {"forward": one, "again": one})
     net.itself = net
-    assert describe(net()) == describe(net())
+    assert fingerprint(net()) == fingerprint(net())
 
 
 def generator():
@@ -410,7 +521,13 @@ def generator():
         "a stream": lambda: Linear(file=memoryview(b"a")),
         "TorchScript": lambda: torch.jit.trace(nn.ReLU(), torch.ones(1)),
         "code made from text": lambda: network("return eval('x * 2')"),
+        "code made from text by a module": lambda: network("return b.eval('x * 2')", b=builtins),
         "a file that is read": lambda: network("return x * float(open('k').read())"),
+        "a file that NumPy reads": lambda: network("return x * np.load(self.path)", np=np),
+        "a file that a path reads": lambda: network("return x * len(P.read_text())", P=Path("k")),
+        "a file in another namespace": lambda: network("return io.open('k')", io=io),
+        "a variable of the system": lambda: network("return x * len(os.environ['k'])", os=os),
+        "a pickle of the user's": lambda: Linear(scale=Slim(1)),
         "a sparse tensor": lambda: Linear(scale=torch.eye(2).to_sparse()),
         "a tensor without memory": lambda: Linear(scale=torch.empty(1, device="meta")),
         "layers without a size": lambda: nn.LazyLinear(2),
@@ -424,47 +541,18 @@ def generator():
 @pytest.mark.filterwarnings(
     "ignore::DeprecationWarning", "ignore::FutureWarning", "ignore::ResourceWarning"
 )
-def test_what_can_not_be_described_is_refused(thing):
+def test_undescribable_thing_raises(thing):
     with pytest.raises(UndescribableError):
-        describe(thing[1]())
+        fingerprint(thing[1]())
 
 
-def test_the_place_of_what_can_not_be_described_is_named():
+def test_error_names_the_place():
     net = nn.Sequential(nn.ReLU(), Linear(steps=[threading.Lock()]))
     with pytest.raises(UndescribableError, match=r"^lock has no description \(modules\.1\.steps"):
-        describe(net)
+        fingerprint(net)
 
 
-def test_what_code_only_writes_to_does_not_count():
-    calls = []
-
-    def counted(x):
-        calls.append(len(x))
-        return x
-
-    source = """
-        N = 0
-        LOG = []
-        class Net(nn.Module):
-            seen = 0
-            sizes = []
-            def forward(self, x):
-                global N
-                N += 1
-                Net.seen += len(x)
-                self.sizes.append(len(x))
-                LOG.append(x.shape)
-                return self.function(x)
-    """
-    net = in_namespace(source)["Net"]()
-    net.function = counted
-    before = describe(net)
-    net(torch.ones(2))
-    assert calls == net.sizes == [2]
-    assert describe(net) == before
-
-
-def test_what_code_writes_and_reads_counts():
+def test_counter_that_code_reads_counts():
     source = """
         class Net(nn.Module):
             seen = 1
@@ -473,18 +561,18 @@ def test_what_code_writes_and_reads_counts():
                 return x * Net.seen
     """
     net = in_namespace(source)["Net"]()
-    before = describe(net)
+    before = fingerprint(net)
     net(torch.ones(2))
-    assert describe(net) != before
+    assert fingerprint(net) != before
 
 
-def test_names_and_lines_of_code_do_not_count():
+def test_lines_of_code_do_not_count():
     one = network("return pool(x)", before=HELPER.format("mean"))
     other = network("return pool(x)", before="# moved\n\n" + HELPER.format("mean"))
-    assert describe(one) == describe(other)
+    assert fingerprint(one) == fingerprint(other)
 
 
-def test_another_process_gives_the_same_description(tmp_path):
+def test_another_process_gives_the_same_fingerprint(tmp_path):
     source = """
 import sys, numpy as np, torch
 from torch import nn
@@ -505,8 +593,8 @@ class Net(nn.Module):
     (tmp_path / "users_own_net.py").write_text(source)
     code = (
         "from users_own_net import Net; from torch import nn;"
-        "from sklearn_clce.backbones import describe;"
-        "[nn.ReLU().register_forward_hook(print) for _ in range({})]; print(describe(Net()))"
+        "from sklearn_clce.backbones import fingerprint;"
+        "[nn.ReLU().register_forward_hook(print) for _ in range({})]; print(fingerprint(Net()))"
     )
     found = {
         subprocess.run(
@@ -521,29 +609,29 @@ class Net(nn.Module):
     assert len(found) == 1
 
 
-def test_a_pickle_is_the_same():
+def test_pickle_is_the_same():
     net = Linear(config=Config(2), steps=[Scale(2)], path=Path("a"), kind=np.float32(1))
-    assert describe(pickle.loads(pickle.dumps(net))) == describe(net)
+    assert fingerprint(pickle.loads(pickle.dumps(net))) == fingerprint(net)
 
 
-def test_running_a_layer_of_torch_leaves_it_the_same():
+def test_layer_of_torch_that_ran_is_the_same():
     net = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.Flatten()).eval()
     net.append(nn.LSTM(16, 2))
-    before = describe(net)
+    before = fingerprint(net)
     net(torch.ones(1, 3, 4, 4)[..., :4, :4])
-    assert describe(net) == before
+    assert fingerprint(net) == before
 
 
-def test_a_weight_on_its_way_through_a_file_stays_the_same():
+def test_weights_from_a_file_are_the_same():
     net, file = Linear(), io.BytesIO()
     torch.save(net.state_dict(), file)
     file.seek(0)
     loaded = Linear()
     loaded.load_state_dict(torch.load(file))
-    assert describe(loaded) == describe(net)
+    assert fingerprint(loaded) == fingerprint(net)
 
 
-def test_a_function_that_a_user_wraps_in_another_way_is_another(monkeypatch):
+def test_function_of_torch_wrapped_by_the_user_counts(monkeypatch):
     net = network("return wrapped(x)")
     namespace = type(net).forward.__globals__
     descriptions = set()
@@ -551,5 +639,27 @@ def test_a_function_that_a_user_wraps_in_another_way_is_another(monkeypatch):
         monkeypatch.setitem(
             namespace, "wrapped", torch.vmap(torch.nn.functional.normalize, in_dims=axis)
         )
-        descriptions.add(describe(net))
+        descriptions.add(fingerprint(net))
     assert len(descriptions) == 2
+
+
+def test_file_named_like_the_standard_library_is_the_users(tmp_path, monkeypatch):
+    found = set()
+    for number in (1, 2):
+        (tmp_path / "code.py").write_text(f"def pool(x):\n    return x * {number}\n")
+        source = "import code; from sklearn_clce.backbones import fingerprint;"
+        program = [sys.executable, "-B", "-c", source + "print(fingerprint(code.pool))"]
+        found.add(subprocess.run(program, cwd=tmp_path, capture_output=True, check=True).stdout)
+    assert len(found) == 2
+
+
+def test_loading_in_a_constructor_does_not_count():
+    source = """
+        class Net(nn.Module):
+            def __init__(self, path=None):
+                super().__init__()
+                self.weight = torch.ones(1) if path is None else torch.load(path)
+            def forward(self, x):
+                return self.eval() and x * self.weight
+    """
+    assert fingerprint(in_namespace(source)["Net"]())
