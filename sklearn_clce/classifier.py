@@ -518,7 +518,6 @@ class CLCEClassifier(
         def get_feature_names_out(self, input_features: Any = None) -> np.ndarray: ...
 
     @with_callbacks
-    @own_torch()
     def fit(
         self,
         X: Any,
@@ -570,7 +569,7 @@ class CLCEClassifier(
         task = self._init_callback_context(max_subtasks=self.max_epochs)
         if task is not None:
             task.call_on_fit_task_begin(estimator=self, X=X, y=y)
-        with unchanged_on_error(self):
+        with own_torch(), unchanged_on_error(self):
             is_continuation = self.warm_start and hasattr(self, "classes_")
             if not is_continuation:
                 self._forget_columns()
@@ -603,7 +602,6 @@ class CLCEClassifier(
             task.call_on_fit_task_end(estimator=self, X=X, y=y)
         return self
 
-    @own_torch()
     def partial_fit(
         self,
         X: Any,
@@ -650,7 +648,7 @@ class CLCEClassifier(
                 f"partial_fit does not support max_time={self.max_time!r}: it is one pass over the "
                 "samples; set max_time=None"
             )
-        with unchanged_on_error(self):
+        with own_torch(), unchanged_on_error(self):
             is_continuation = hasattr(self, "classes_")
             check_not_swapped(X, y)
             samples = self._read(X, reset=not is_continuation)
@@ -660,7 +658,6 @@ class CLCEClassifier(
             self._train(samples, target, previous=previous, is_partial_fit=True)
         return self
 
-    @own_torch()
     def predict(self, X: Any) -> np.ndarray:
         """Predict labels.
 
@@ -677,7 +674,6 @@ class CLCEClassifier(
         logits, _ = self._infer(X)
         return self.classes_[logits.argmax(dim=1).numpy()]
 
-    @own_torch()
     def predict_proba(self, X: Any) -> np.ndarray:
         """Predict class probabilities.
 
@@ -694,7 +690,6 @@ class CLCEClassifier(
         logits, _ = self._infer(X)
         return logits.softmax(dim=1).numpy()
 
-    @own_torch()
     def decision_function(self, X: Any) -> np.ndarray:
         """Compute class scores.
 
@@ -713,7 +708,6 @@ class CLCEClassifier(
         scores = logits[:, 1] - logits[:, 0] if len(self.classes_) == 2 else logits
         return scores.numpy()
 
-    @own_torch()
     def transform(self, X: Any) -> np.ndarray:
         """Compute embeddings.
 
@@ -836,7 +830,8 @@ class CLCEClassifier(
         check_is_fitted(self)
         if self._known_outputs is not None and X is self._known_outputs[0]:
             return self._known_outputs[1]
-        logits, embeddings = infer(self.net_, self._read(X, reset=False), self._passes())
+        with own_torch():
+            logits, embeddings = infer(self.net_, self._read(X, reset=False), self._passes())
         return logits, embeddings
 
     def _passes(self) -> Passes:

@@ -39,7 +39,6 @@ class NewClassesMixin:
 
         def _validate_params(self) -> None: ...
 
-    @own_torch()
     def add_classes(self, X: Any, y: ArrayLike) -> Self:
         """Learn new classes from a few images of them, without images of the old ones.
 
@@ -93,7 +92,7 @@ class NewClassesMixin:
         """
         check_is_fitted(self)
         self._validate_params()
-        with unchanged_on_error(self):
+        with own_torch(), unchanged_on_error(self):
             check_not_swapped(X, y)
             samples = self._read(X, reset=False)
             classes, labels, order = encode_new_labels(samples, y, self.classes_)

@@ -26,7 +26,6 @@ class NoveltyMixin:
 
         def _passes(self) -> Passes: ...
 
-    @own_torch()
     def score_samples(self, X: Any) -> np.ndarray:
         """Compute how much each image is like those that the classifier was trained on.
 
@@ -81,7 +80,8 @@ class NoveltyMixin:
         def score(batch: Any) -> tuple[Tensor]:
             return (head.novelty_scores(*net.classifier_inputs(batch)),)
 
-        (scores,) = infer(net, self._read(X, reset=False), self._passes(), score)
+        with own_torch():
+            (scores,) = infer(net, self._read(X, reset=False), self._passes(), score)
         return scores.numpy()
 
     def calibrate_offset(self, X: Any, contamination: float = 0.05) -> Self:

@@ -17,7 +17,6 @@ MAX_UINT8 = 255
 class OnnxMixin:
     """An estimator that can be written as ONNX."""
 
-    @own_torch()
     def export_onnx(
         self: Any,
         path: str | os.PathLike[str],
@@ -86,4 +85,6 @@ class OnnxMixin:
                 "pixels divided by it"
             )
         if is_main():
-            write_atomically(Path(path), lambda file: file.write(as_onnx(network, self.classes_)))
+            with own_torch():
+                content = as_onnx(network, self.classes_)
+            write_atomically(Path(path), lambda file: file.write(content))

@@ -188,7 +188,6 @@ class BackboneFeatures(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Sugges
         self._read(X, reset=True)
         return self
 
-    @own_torch()
     def transform(self, X: Any) -> np.ndarray:
         """Compute features, or take those that are kept.
 
@@ -215,7 +214,7 @@ class BackboneFeatures(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Sugges
         """
         images = self._read(X, reset=False)
         device = resolve_device(self.device)
-        with gpu_lock(device):
+        with own_torch(), gpu_lock(device):
             features = features_of(
                 images,
                 self._load(images.n_channels),

@@ -23,7 +23,6 @@ OTHER_SUFFIXES = (".pkl", ".pickle", ".joblib", ".pt", ".pth")  # of files that 
 class ModelFileMixin:
     """What an estimator saves and loads."""
 
-    @own_torch()
     def save(self: Any, path: str | os.PathLike[str]) -> None:
         """Write the fitted estimator to one file.
 
@@ -82,12 +81,13 @@ class ModelFileMixin:
                 UserWarning,
                 stacklevel=2,
             )
-        module = self.module_.merged()
-        state, left_out = estimator_state(self, module)
-        tensors = tensors_of(module)
-        check_loadable(self, module, state, tensors)
-        if is_main():
-            write_model_file(path, state, tensors)
+        with own_torch():
+            module = self.module_.merged()
+            state, left_out = estimator_state(self, module)
+            tensors = tensors_of(module)
+            check_loadable(self, module, state, tensors)
+            if is_main():
+                write_model_file(path, state, tensors)
         if left_out:
             warnings.warn(
                 f"{', '.join(left_out)} can't be stored in a model file: after load they are at "
@@ -97,7 +97,6 @@ class ModelFileMixin:
             )
 
     @classmethod
-    @own_torch()
     def load(
         cls,
         path: str | os.PathLike[str],
@@ -140,13 +139,15 @@ class ModelFileMixin:
         --------
         save : Write the file.
         """
-        state, tensors = read_model_file(path)
+        with own_torch():
+            state, tensors = read_model_file(path)
 
         def build(n_classes: int) -> Network:
             return restore_module(state["module"], n_classes, tensors, backbone)
 
         try:
-            clf = restore(cls, state, build, device=device, backbone=backbone)
+            with own_torch():
+                clf = restore(cls, state, build, device=device, backbone=backbone)
             warn_of_versions(state)
         except (ValueError, RecursionError, OverflowError) as error:
             raise ValueError(f"path={os.fspath(path)!r} can't be loaded: {error}") from error

@@ -114,8 +114,8 @@ def test_interval_is_students_t(numbered):
     assert repr(score).endswith("3-way 2-shot, 6 episodes)")
 
 
-def test_n_jobs_does_not_change_scores(pictures):
-    X, y = pictures
+def test_n_jobs_does_not_change_scores(images_and_labels):
+    X, y = images_and_labels
     clf = KNeighborsClassifier(1)
     X = X.reshape(len(X), -1)
     assert_array_equal(
@@ -134,8 +134,8 @@ def test_n_jobs_does_not_change_scores(pictures):
     ],
     ids=["pipeline", "head"],
 )
-def test_frozen_backbone_runs_once_per_image(make, pictures, count, episodes):
-    X, y = pictures
+def test_frozen_backbone_runs_once_per_image(make, images_and_labels, count, episodes):
+    X, y = images_and_labels
     options = SHORT | {"n_episodes": 12}
     rows = np.column_stack([np.arange(len(y)), y])
     few_shot_score(Recorder(), rows, y, **options)
@@ -149,8 +149,8 @@ def test_frozen_backbone_runs_once_per_image(make, pictures, count, episodes):
             assert part.memory is None
 
 
-def test_memory_folder_of_user_is_reused(pictures, count, tmp_path):
-    X, y = pictures
+def test_memory_folder_of_user_is_reused(images_and_labels, count, tmp_path):
+    X, y = images_and_labels
     classifier = make_pipeline(
         BackboneFeatures(Counting(), memory=tmp_path), KNeighborsClassifier(1)
     )
@@ -161,7 +161,7 @@ def test_memory_folder_of_user_is_reused(pictures, count, tmp_path):
     assert FeatureStore(tmp_path).path.exists()
 
 
-def test_file_paths_are_accepted(pictures, tmp_path):
+def test_file_paths_are_accepted(images_and_labels, tmp_path):
     from PIL import Image
 
     X, y = images_and_labels
@@ -174,7 +174,7 @@ def test_file_paths_are_accepted(pictures, tmp_path):
 
 
 @pytest.mark.parametrize("kind", ["h5py", "zarr"])
-def test_arrays_on_disk_are_accepted(kind, pictures, tmp_path):
+def test_arrays_on_disk_are_accepted(kind, images_and_labels, tmp_path):
     library = pytest.importorskip(kind)
     X, y = images_and_labels
     stored = (

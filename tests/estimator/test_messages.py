@@ -86,7 +86,7 @@ def test_swapped_features_and_labels_are_reported(clouds):
 
 
 def test_url_is_rejected_with_remedy():
-    with pytest.raises(FileNotFoundError, match=r"X\[0\].*an address is not read: download"):
+    with pytest.raises(FileNotFoundError, match=r"X\[0\].*addresses are not read: download"):
         BackboneFeatures().transform(["https://example.org/cat.jpg"])
 
 
@@ -155,13 +155,13 @@ def test_unknown_parameter_message_names_subclass():
 )
 def test_load_of_pickle_names_its_reader(fitted, tmp_path, write):
     write(fitted, tmp_path / "model.bin")
-    with pytest.raises(ValueError, match=r"looks like a pickle.*joblib\.load.*trust who wrote it"):
+    with pytest.raises(ValueError, match=r"looks like a pickle.*joblib\.load.*trust its author"):
         CLCEClassifier.load(tmp_path / "model.bin")
 
 
 @pytest.mark.parametrize("name", ["model.pkl", "model.JOBLIB", "model.pt"])
 def test_save_with_pickle_suffix_warns_and_writes(fitted, tmp_path, clouds, name):
-    with pytest.warns(UserWarning, match=rf"{name}': what is written is a safetensors file"):
+    with pytest.warns(UserWarning, match=rf"{name}': the file is a safetensors file"):
         fitted.save(tmp_path / name)
     loaded = CLCEClassifier.load(tmp_path / name)
     np.testing.assert_array_equal(loaded.predict(clouds[0]), fitted.predict(clouds[0]))

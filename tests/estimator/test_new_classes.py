@@ -192,7 +192,7 @@ def test_invalid_calls_are_rejected(fitted, old_and_new):
         fitted.add_classes(X_new[:, :3], y_new)
     with pytest.raises(ValueError, match="X and y are swapped"):
         fitted.add_classes(y_new, X_new)
-    with pytest.raises(ValueError, match="projection_dim=5: the net that is to go on was built"):
+    with pytest.raises(ValueError, match="projection_dim=5: cannot change projection_dim"):
         fitted.set_params(projection_dim=5).add_classes(X_new, y_new)
     assert len(fitted.classes_) == 3
 

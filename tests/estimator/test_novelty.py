@@ -204,10 +204,10 @@ def test_offset_must_be_finite(offset, fitted):
 @pytest.mark.parametrize(
     ("name", "spoil"),
     [
-        ("class_means", lambda means: means[:, :1].clone()),
-        ("class_means", lambda means: means.double()),
-        ("class_counts", lambda counts: counts * torch.nan),
-        ("class_counts", None),
+        ("head.class_means", lambda means: means[:, :1].clone()),
+        ("head.class_means", lambda means: means.double()),
+        ("head.class_counts", lambda counts: counts * torch.nan),
+        ("head.class_counts", None),
     ],
 )
 def test_load_rejects_inconsistent_class_means(name, spoil, fitted, tmp_path):

@@ -92,6 +92,8 @@ def same(value, other):
     """Compare two values; NaN is the same as NaN, and objects are if their pickles are."""
     if repr(value) == repr(other) or pickle.dumps(value) == pickle.dumps(other):
         return True
+    if isinstance(value, float) and isinstance(other, int):
+        other = float(other)  # of more digits than a float has
     return bool(np.all(value == other))
 
 
