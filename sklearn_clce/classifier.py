@@ -149,6 +149,10 @@ class CLCEClassifier(
     hardness : float, default=1.0
         How strongly similarity weights a negative, at least 0. 0 is the supervised
         contrastive loss.
+    positives : {"each", "mean"}, default="each"
+        The contrastive term of an anchor. "each": the mean of a logarithm per positive. "mean": one
+        logarithm of the mean over its positives, as the authors' code of their preceding paper
+        has it, with ``weight=0.9``; see :func:`label_aware_contrastive_loss`.
     label_smoothing : float, default=0.0
         Share of the target spread over all classes in the cross-entropy.
     class_weight : dict, "balanced" or None, default=None
@@ -368,6 +372,7 @@ class CLCEClassifier(
         "weight": [Interval(Real, 0, 1, closed="both")],
         "temperature": [Interval(Real, 0, None, closed="neither")],
         "hardness": [Interval(Real, 0, None, closed="left")],
+        "positives": [StrOptions({"each", "mean"})],
         "label_smoothing": [Interval(Real, 0, 1, closed="both")],
         "class_weight": [dict, StrOptions({"balanced"}), None],
         "augment": [StrOptions({"auto"}), callable, None],
@@ -421,6 +426,7 @@ class CLCEClassifier(
         weight: float = 0.5,
         temperature: float = 0.5,
         hardness: float = 1.0,
+        positives: Literal["each", "mean"] = "each",
         label_smoothing: float = 0.0,
         class_weight: Mapping[Any, float] | Literal["balanced"] | None = None,
         augment: Callable[[Tensor], Tensor] | Literal["auto"] | None = "auto",
@@ -466,6 +472,7 @@ class CLCEClassifier(
         self.weight = weight
         self.temperature = temperature
         self.hardness = hardness
+        self.positives = positives
         self.label_smoothing = label_smoothing
         self.class_weight = class_weight
         self.augment = augment

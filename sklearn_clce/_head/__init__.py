@@ -1,9 +1,9 @@
 """From features to logits and embeddings: layers, closed forms, new columns; tensors alone."""
 
+from .closed_form import refit_classifier, start_head
 from .head import MAX_PER_CLASS, Head
 from .layers import BatchInvariantLinear
 from .new_columns import add_classes, start_late_classes
-from .start import refit_classifier, start_head
 
 __all__ = [
     "Head",

@@ -2,17 +2,19 @@
 
 from .drop_path import stochastic_depth
 from .grad_cache import backward_in_parts
-from .learning_rates import parameter_groups, resolve_layer_decay, warmup_cosine
 from .low_rank import is_adapted, merge
 from .network import Network, is_trainable
 from .trainable import (
     blocks_of,
     checkpoint_gradients,
     fixed_parameters,
+    parameter_groups,
+    resolve_layer_decay,
     resolve_trainable,
     set_trainable,
     trainable_names,
     trainable_of,
+    warmup_cosine,
 )
 
 __all__ = [

@@ -128,6 +128,7 @@ def build_net(plan: FitPlan, network: Network) -> CLCENet:
             weight=plan.weight,
             temperature=plan.temperature,
             hardness=plan.hardness,
+            positives=plan.positives,
             label_smoothing=plan.label_smoothing,
             gather=True,
         ),

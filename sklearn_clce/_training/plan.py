@@ -35,7 +35,7 @@ DECIDED = ("augment", "layer_decay", "projection_dim", "sampler", "trainable")
 COMPARED = (
     *DECIDED,
     *("backbone", "pretrained", "image_size", "lora_rank", "gradient_checkpointing", "compile"),
-    *("weight", "temperature", "hardness", "label_smoothing"),
+    *("weight", "temperature", "hardness", "positives", "label_smoothing"),
     *("batch_size", "micro_batch_size", "n_views", "max_epochs", "max_time", "learning_rate"),
     *("weight_decay", "warmup_fraction", "max_grad_norm", "skorch_params", "random_state"),
     *("early_stopping", "scoring", "validation_fraction", "n_iter_no_change", "tol"),
@@ -98,6 +98,7 @@ class FitPlan:
     weight: float
     temperature: float
     hardness: float
+    positives: str
     label_smoothing: float
     # the batches
     sampler: str

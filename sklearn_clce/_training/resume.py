@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import copy
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
+from itertools import groupby
 from typing import Any
 
 import numpy as np
@@ -19,6 +20,10 @@ from .._targets import Target
 BUILT_WITH = ("backbone", "pretrained", "image_size", "projection_dim")
 REMEMBERED = (*BUILT_WITH, "trainable", "lora_rank", "random_state")
 FORGOTTEN = "the user's module"  # not kept: the net has its own copy
+
+Epoch = dict[str, Any]
+Packed = tuple[list[str], list[np.ndarray | list[Any]]]
+COLUMNS = {float: np.float64, np.float64: np.float64, int: np.int64, bool: np.bool_}
 
 
 @dataclass(frozen=True)
@@ -175,3 +180,33 @@ def mix_seed(seed: int, *place: int) -> int:
     """Mix a seed with a place at which numbers are drawn, such as an epoch and a process."""
     mixed = np.random.SeedSequence(seed, spawn_key=place)
     return int(mixed.generate_state(1, np.uint64)[0])
+
+
+def pack_history(epochs: Iterable[Epoch]) -> list[Packed]:
+    """Turn epochs into columns, one set for each run of epochs that hold the same kinds."""
+    packed: list[Packed] = []
+    for kinds, group in groupby(epochs, key=_kinds):
+        columns = zip(*(epoch.values() for epoch in group), strict=True)
+        dtypes = [COLUMNS.get(kind) for _, kind in kinds]
+        packed.append(
+            (
+                [name for name, _ in kinds],
+                [
+                    list(column) if dtype is None else np.array(column, dtype)
+                    for column, dtype in zip(columns, dtypes, strict=True)
+                ],
+            )
+        )
+    return packed
+
+
+def _kinds(epoch: Epoch) -> list[tuple[str, type]]:
+    return [(name, type(value)) for name, value in epoch.items()]
+
+
+def unpack_history(packed: Iterable[Packed]) -> Iterator[Epoch]:
+    """Yield the epochs again, in plain numbers."""
+    for names, columns in packed:
+        plain = [c.tolist() if isinstance(c, np.ndarray) else c for c in columns]
+        for values in zip(*plain, strict=True):
+            yield dict(zip(names, values, strict=True))

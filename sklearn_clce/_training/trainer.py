@@ -34,9 +34,8 @@ from ..backbones import run_in_parts
 from ..data import FeatureBatches, LabelledFeatures
 from ..samplers import ClassBalancedBatchSampler, ShuffledBatchSampler
 from .batches import Batches, Views, in_order
-from .history_codec import pack, unpack
 from .plan import FitPlan
-from .resume import ResumeState, mix_seed
+from .resume import ResumeState, mix_seed, pack_history, unpack_history
 from .sklearn_callbacks import FitTask
 from .step_metrics import LossScaling, NonFiniteError, StepMetrics, check_weights
 from .time_limit import TimeLimit
@@ -443,13 +442,13 @@ class CLCENet(ClassifierMixin, NeuralNet):
                 hidden["optimizer_"] = self.optimizer_
                 del self.optimizer_
             state = super().__getstate__()
-            return state | {"history_": pack(state.get("history_", []))}
+            return state | {"history_": pack_history(state.get("history_", []))}
         finally:
             self.__dict__ |= hidden
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         """Point both names at the one module again; the device may be another one now."""
-        super().__setstate__(state | {"history_": History(unpack(state["history_"]))})
+        super().__setstate__(state | {"history_": History(unpack_history(state["history_"]))})
         self.module = getattr(self, "module_", None)
         device = torch.device(self.device)
         if device.type != self.plan.device.type:

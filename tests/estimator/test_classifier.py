@@ -106,8 +106,10 @@ def test_grid_search_tunes_criterion_parameters(features):
 
 def test_criterion_gets_estimator_parameters(features):
     X, codes = features
-    clf = head(max_epochs=1, weight=0.3, temperature=0.7, hardness=2.0, label_smoothing=0.1)
+    settings = {"weight": 0.3, "temperature": 0.7, "hardness": 2.0, "positives": "mean"}
+    clf = head(max_epochs=1, label_smoothing=0.1, **settings)
     criterion = clf.fit(X, codes).net_.criterion_
+    assert criterion.positives == "mean"
     assert (criterion.weight, criterion.temperature) == (0.3, 0.7)
     assert (criterion.hardness, criterion.label_smoothing) == (2.0, 0.1)
 

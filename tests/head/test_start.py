@@ -13,9 +13,10 @@ from torch import nn
 from torch.nn.functional import cross_entropy
 
 from sklearn_clce import BackboneFeatures, CLCEClassifier
-from sklearn_clce._head import Head, refit_classifier, start, start_head
+from sklearn_clce._head import Head, closed_form, refit_classifier, start_head
 from sklearn_clce._head.closed_form import (
     CACHE_BYTES,
+    REFIT_C,
     SHRINKAGE,
     ResultCache,
     _fit_both,
@@ -23,7 +24,6 @@ from sklearn_clce._head.closed_form import (
     rank_within_class,
 )
 from sklearn_clce._head.layers import BLOCKS, LENGTH, Standardize
-from sklearn_clce._head.start import REFIT_C
 
 DIGITS, LABELS = load_digits(return_X_y=True)
 DIGITS = torch.from_numpy(DIGITS).float()
@@ -225,7 +225,7 @@ def test_grid_search_starts_once_per_fold(monkeypatch):
         calls.append(args)
         return _fit_both(*args)
 
-    monkeypatch.setattr(start, "mean_of_both", ResultCache(counted, CACHE_BYTES))
+    monkeypatch.setattr(closed_form, "mean_of_both", ResultCache(counted, CACHE_BYTES))
     clf = CLCEClassifier("precomputed", max_epochs=1, random_state=0)
     grid = {"temperature": [0.1, 0.5], "weight": [0.2, 0.8]}
     GridSearchCV(clf, grid, cv=12, refit=False).fit(DIGITS[:200].numpy(), LABELS[:200])

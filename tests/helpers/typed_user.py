@@ -46,7 +46,7 @@ def classifiers() -> list[CLCEClassifier]:
         CLCEClassifier(augment=nn.Identity()),
         CLCEClassifier(augment=None),
         CLCEClassifier(device=torch.device("cpu")),
-        CLCEClassifier(weight=1, temperature=1, hardness=0),
+        CLCEClassifier(weight=1, temperature=1, hardness=0, positives="mean"),
         CLCEClassifier(image_size=64, image_shape=(8, 8), micro_batch_size=8),
         CLCEClassifier(class_weight={"cat": 2.0, "dog": 1}),
         CLCEClassifier(class_weight="balanced", sampler="balanced"),

@@ -283,7 +283,7 @@ def test_wrong_calls_are_rejected(tmp_path, clouds, monkeypatch):
         clf.export_onnx(tmp_path / "model.onnx", input_dtype="float16")
     with pytest.raises(FileNotFoundError, match="there is no folder"):
         clf.export_onnx(tmp_path / "nowhere" / "model.onnx")
-    monkeypatch.setattr("sklearn_clce.export._onnx.MAX_BYTES", 1000)
+    monkeypatch.setattr("sklearn_clce.export.MAX_BYTES", 1000)
     with pytest.raises(ValueError, match="a smaller backbone is required"):
         clf.export_onnx(tmp_path / "model.onnx")
     monkeypatch.setitem(sys.modules, "onnxscript", None)

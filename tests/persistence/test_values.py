@@ -66,6 +66,7 @@ PLAIN = {
     "weight": np.float64(0.25),
     "temperature": np.float32(0.1),
     "hardness": 0,
+    "positives": "mean",
     "label_smoothing": 0.1,
     "projection_dim": np.int64(8),
     "image_size": 64,

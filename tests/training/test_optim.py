@@ -21,8 +21,7 @@ from sklearn_clce._network import (
     trainable_of,
     warmup_cosine,
 )
-from sklearn_clce._network.learning_rates import PRETRAINED_RATE
-from sklearn_clce._network.trainable import freeze
+from sklearn_clce._network.trainable import PRETRAINED_RATE, freeze
 from sklearn_clce.backbones import BackboneConfig
 from small_backbones import TinyBackbone
 from small_fits import Recorder, head
