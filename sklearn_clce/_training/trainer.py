@@ -301,7 +301,7 @@ class CLCENet(ClassifierMixin, NeuralNet):
         finally:
             self.fit_state = None
 
-    def on_train_begin(self, net: Any, X: Any = None, y: Any = None, **kwargs: Any) -> None:
+    def on_train_begin(self, net: CLCENet, X: Any = None, y: Any = None, **kwargs: Any) -> None:
         """Begin to count the epochs of this call; a checkpoint may then set them forward."""
         for group in self.optimizer_.param_groups:
             group["lr"] = group["initial_lr"] = self.lr * group["lr_scale"]
