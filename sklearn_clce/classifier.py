@@ -233,7 +233,7 @@ class CLCEClassifier(
     tol : float, default=1e-4
         Smallest rise of the validation score that counts.
 
-    **Hardware and speed: does not change the model, but for rounding**
+    **Hardware and speed: the model stays the same but for rounding**
 
     device : str or torch.device, default="auto"
         Where to compute. "auto": CUDA if there is a GPU, else Apple's ``mps``, else the CPU.

@@ -59,9 +59,15 @@ def test_docstring(name):
     errors = [
         f"{code}: {text}"
         for code, text in validate(f"sklearn_clce.{name}")["errors"]
-        if code not in NOT_ASKED
+        if code not in NOT_ASKED and not is_about_headings(text)
     ]
     assert errors == []
+
+
+def is_about_headings(text):
+    """Return whether an error names nothing but headings within the parameters, ``**Model**``."""
+    named = re.findall(r"""['"](.+?)['"]""", text)
+    return bool(named) and all(name.startswith("**") for name in named)
 
 
 @pytest.mark.parametrize("name", sklearn_clce.__all__)
