@@ -160,10 +160,9 @@ class NoveltyMixin:
 
     @offset_.setter
     def offset_(self, offset: float) -> None:
-        offset = float(offset)
-        if not math.isfinite(offset):
+        if not isinstance(offset, Real) or isinstance(offset, bool) or not math.isfinite(offset):
             raise ValueError(f"offset_={offset!r}: a finite number is required")
-        self._offset = offset
+        self._offset = float(offset)
 
     def _forget_offset(self) -> None:
         self.__dict__.pop("_offset", None)
