@@ -18,6 +18,8 @@ from .._system import bar, broadcast, duration, is_main, write_line
 from .plan import FitPlan
 from .trainer import CLCENet, FitState
 
+N_TIMED = 3  # steps that an estimate of the time is made from
+WORTH_SAYING = 5.0  # seconds
 SHOWN = {"train_loss": "loss", "valid_loss": "validation loss", "valid_acc": "validation accuracy"}
 
 
@@ -158,6 +160,7 @@ class Progress(Callback):
         limit = f", {duration(left)} left" if math.isfinite(left) else ""
         write_line(f"training {trained:,} of {total:,} parameters{limit}")
         self.n_before_, self.start_ = net.state.epochs_done, time.monotonic()
+        self.steps_: list[float] = []  # when the first ones ended
 
     def on_epoch_begin(self, net: CLCENet, **kwargs: Any) -> None:
         """Begin a bar."""
@@ -165,9 +168,21 @@ class Progress(Callback):
             self.bar_ = bar(total=len(net.state.batch_sampler), unit="step")
 
     def on_batch_end(self, net: CLCENet, training: bool = False, **kwargs: Any) -> None:
-        """Move on by a step."""
-        if self.bar_ is not None and training:
-            self.bar_.update()
+        """Move on by a step; after a few of them say how long training takes."""
+        if self.bar_ is None or not training:
+            return
+        self.bar_.update()
+        if len(self.steps_) < N_TIMED:
+            self.steps_.append(time.monotonic())
+            if len(self.steps_) == N_TIMED:
+                self._estimate(net)
+
+    def _estimate(self, net: CLCENet) -> None:
+        per_step = (self.steps_[-1] - self.steps_[0]) / (N_TIMED - 1)
+        epochs_left = net.plan.n_epochs - net.state.epochs_done
+        seconds = min(per_step * epochs_left * net.plan.n_steps, net.state.time.left)
+        if seconds >= WORTH_SAYING:
+            write_line(f"training takes about {duration(seconds)}")
 
     def on_epoch_end(self, net: CLCENet, **kwargs: Any) -> None:
         """Leave a line with the epoch's figures, its time, and the time that is left."""

@@ -7,6 +7,7 @@ import re
 import numpy as np
 import pytest
 from sklearn.model_selection import GridSearchCV
+from skorch.callbacks import Callback
 
 from sklearn_clce import CLCEClassifier
 from sklearn_clce._system import duration
@@ -104,3 +105,22 @@ def test_history_records_both_terms_of_criterion(weight, clouds):
             expected += weight * row["train_contrastive"]
         assert row["train_loss"] == pytest.approx(expected, rel=1e-5)
     assert ("train_contrastive" in clf.history_[0]) == (weight > 0)
+
+
+class Slow(Callback):
+    """Lets each step take a second of a clock of its own."""
+
+    def __init__(self, monkeypatch):
+        self.now = 0.0
+        monkeypatch.setattr("sklearn_clce._training.callbacks.time.monotonic", lambda: self.now)
+
+    def on_batch_begin(self, net, training=False, **kwargs):
+        self.now += training
+
+
+def test_estimate_follows_the_first_steps(clouds, monkeypatch, capfd):
+    clf = head(max_epochs=4, batch_size=10, verbose=1, callbacks=[Slow(monkeypatch)])
+    clf.fit(*clouds)
+    lines = capfd.readouterr().out.splitlines()
+    assert "training takes about 24 s" in lines[2]
+    assert lines[3].startswith("epoch 1/4")
