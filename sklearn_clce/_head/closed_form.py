@@ -225,9 +225,11 @@ def start_classifier(head: Head, features: Tensor, labels: Tensor, weights: Tens
         if not EPS < variance * head.n_features < math.inf:  # all are alike, or too large
             return
         weight, bias = mean_of_both(standardized, labels, weights, shares.log(), variance)
-        classifier.bias.fill_(float(bias.min()) - math.log(len(labels) + 1))
-        classifier.weight[known, : weight.shape[1]] = weight.to(classifier.weight)
-        classifier.bias[known] = bias.to(classifier.bias)
+        columns, biases = classifier.columns()
+        biases.fill_(float(bias.min()) - math.log(len(labels) + 1))
+        columns[known, : weight.shape[1]] = weight.to(columns)
+        biases[known] = bias.to(biases)
+        classifier.set_columns(columns, biases)
 
 
 def refit_classifier(head: Head, features: Tensor, labels: Tensor, weights: Tensor) -> None:
@@ -246,15 +248,14 @@ def refit_classifier(head: Head, features: Tensor, labels: Tensor, weights: Tens
         standardized = head.standardize(features.to(classifier.weight.device)).cpu().double()
         weight, bias = logistic_regression(standardized, labels, weights, len(known), REFIT_C)
         share = 0.5 if head.has_classifier else 1.0  # one that has not learned has no say
-        columns, biases = classifier.weight.cpu(), classifier.bias.cpu()
+        columns, biases = classifier.columns()
         columns_of_known, biases_of_known = columns[known], biases[known]
         columns.sub_(share * columns_of_known.mean(dim=0))
         biases.sub_(share * biases_of_known.mean())
         columns_of_known[:, : weight.shape[1]] += weight
         columns[known] = share * columns_of_known
         biases[known] = (share * (biases_of_known + bias)).to(biases)
-        classifier.weight.copy_(columns)
-        classifier.bias.copy_(biases)
+        classifier.set_columns(columns, biases)
 
 
 def _first_of_each(

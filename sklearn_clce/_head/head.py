@@ -3,14 +3,28 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
 from .layers import BatchInvariantLinear, Projection, Standardize
 
+MAX_WIDTH = 2**24
 MAX_PER_CLASS = 20  # samples whose mean counts when later ones come; more hardly move it
 PER_DISTANCE = 0.25  # weight of a squared distance in the novelty score; 1/8 and 1/2 are alike
+
+
+@dataclass(frozen=True)
+class HeadConfig:
+    """How a head is built; the fields are parameters of the estimator, decided."""
+
+    projection_dim: int | None  # width of the projection; None: features are the embedding
+
+    def __post_init__(self) -> None:
+        width = self.projection_dim
+        if width is not None and (type(width) is not int or not 1 <= width <= MAX_WIDTH):
+            raise ValueError(f"projection_dim is not in 1..{MAX_WIDTH}")
 
 
 class Head(nn.Module):
@@ -25,9 +39,10 @@ class Head(nn.Module):
     class_counts: Tensor
     is_initialised = True  # False: it waits for samples of two classes to start from
 
-    def __init__(self, widths: Sequence[int], n_classes: int, projection_dim: int | None) -> None:
+    def __init__(self, widths: Sequence[int], n_classes: int, config: HeadConfig) -> None:
         super().__init__()
-        n_features = sum(widths)
+        self.config = config
+        n_features, projection_dim = sum(widths), config.projection_dim
         self.standardize = Standardize(*widths)
         self.projection = None if projection_dim is None else Projection(n_features, projection_dim)
         self.n_features = n_features

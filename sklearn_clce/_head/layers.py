@@ -121,6 +121,23 @@ class BatchInvariantLinear(nn.Linear):
         exact = nn.functional.linear(batch.double(), self.weight.double(), self.bias.double())
         return exact.to(self.weight.dtype)
 
+    def columns(self) -> tuple[Tensor, Tensor]:
+        """Copy weight (n_classes, n_inputs) and bias (n_classes,) to the CPU."""
+        weight, bias = (part.detach().to("cpu", copy=True) for part in (self.weight, self.bias))
+        return weight, bias
+
+    def set_columns(self, weight: Tensor, bias: Tensor) -> None:
+        """Replace weight (n_classes, n_inputs) and bias (n_classes,)."""
+        with torch.no_grad():
+            self.weight.copy_(weight)
+            self.bias.copy_(bias)
+
+    def with_columns(self, weight: Tensor, bias: Tensor) -> BatchInvariantLinear:
+        """Return a layer of the same kind with these columns, of any number of classes."""
+        layer = type(self)(self.in_features, len(weight), device=self.weight.device)
+        layer.set_columns(weight, bias)
+        return layer
+
 
 class Projection(nn.Sequential):
     """Small network from features to the embedding."""

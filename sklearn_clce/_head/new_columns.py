@@ -8,7 +8,6 @@ from scipy.optimize import minimize
 from torch import Tensor
 
 from .head import Head
-from .layers import BatchInvariantLinear
 
 RIDGE = 0.01  # of the new weights; a class counts 1
 MAX_LOGITS = 20_000_000  # of moved samples, at a time in memory
@@ -20,18 +19,15 @@ def add_classes(head: Head, inputs: Tensor, labels: Tensor, order: Tensor) -> No
     Shapes: inputs (n, n_inputs), labels (n,), counted from the first new class; order
     (n_old + n_new,), each class's place among the old ones followed by the new ones.
     """
-    old = head.classifier
-    n_old, n_classes = old.out_features, len(order)
-    parts = [old.weight, old.bias, head.class_means, head.class_counts]
-    weight, bias, means, counts = (part.detach().cpu().double() for part in parts)
+    n_old, n_classes = head.n_classes, len(order)
+    parts = [*head.classifier.columns(), head.class_means.cpu(), head.class_counts.cpu()]
+    weight, bias, means, counts = (part.double() for part in parts)
     known = counts > 0
     columns = new_columns(weight, bias, known.nonzero()[:, 0], means[known], inputs, labels)
-    grown = BatchInvariantLinear(old.in_features, n_classes, device=old.weight.device)
-    with torch.no_grad():
-        grown.weight.copy_(torch.cat([weight, columns[0]])[order])
-        grown.bias.copy_(torch.cat([bias, columns[1]])[order])
-    head.classifier = grown
-    padding = torch.zeros(n_classes - n_old, old.in_features)
+    head.classifier = head.classifier.with_columns(
+        torch.cat([weight, columns[0]])[order], torch.cat([bias, columns[1]])[order]
+    )
+    padding = torch.zeros(n_classes - n_old, means.shape[1])
     head.class_means = torch.cat([means, padding])[order].to(head.class_means)
     head.class_counts = torch.cat([counts, padding[:, 0]])[order].to(head.class_counts)
     place = torch.argsort(order)[n_old + labels]
@@ -45,14 +41,14 @@ def start_late_classes(head: Head, inputs: Tensor, labels: Tensor) -> None:
     Shapes: inputs (n, n_inputs), labels (n,), none of a class that has had samples.
     """
     places, codes = labels.unique(return_inverse=True)
-    classifier = head.classifier
-    parts = [classifier.weight, classifier.bias, head.class_means]
-    weight, bias, means = (part.detach().cpu().double() for part in parts)
-    old = (head.class_counts.cpu() > 0).nonzero()[:, 0]
-    columns = new_columns(weight[old], bias[old], torch.arange(len(old)), means[old], inputs, codes)
-    with torch.no_grad():
-        classifier.weight[places] = columns[0].to(classifier.weight)
-        classifier.bias[places] = columns[1].to(classifier.bias)
+    weight, bias = head.classifier.columns()
+    means, counts = head.class_means.cpu().double(), head.class_counts.cpu()
+    old = (counts > 0).nonzero()[:, 0]
+    columns = new_columns(
+        weight[old].double(), bias[old].double(), torch.arange(len(old)), means[old], inputs, codes
+    )
+    weight[places], bias[places] = (part.to(weight) for part in columns)
+    head.classifier.set_columns(weight, bias)
 
 
 def new_columns(

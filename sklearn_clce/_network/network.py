@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from .._head import BatchInvariantLinear, Head
+from .._head import BatchInvariantLinear, Head, HeadConfig
 from ..backbones import BackboneConfig, Normalize, part_widths, run_backbone
 from .low_rank import is_adapted, merge
 
@@ -26,7 +26,7 @@ class Network(nn.Module):
         *,
         n_features: int,
         n_classes: int,
-        projection_dim: int | None,
+        head: HeadConfig,
         pretrained: bool = False,
     ) -> None:
         super().__init__()
@@ -34,7 +34,7 @@ class Network(nn.Module):
         self.backbone = backbone
         self.config = config
         self.normalize = None if config is None else Normalize(config.mean, config.std)
-        self.head = Head(part_widths(backbone, n_features), n_classes, projection_dim)
+        self.head = Head(part_widths(backbone, n_features), n_classes, head)
         self.update_trainable_flags()
 
     def update_trainable_flags(self) -> None:

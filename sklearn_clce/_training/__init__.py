@@ -1,6 +1,6 @@
 """One fit, from an estimator and samples to a trained net; and what a net computes."""
 
-from .batches import LabelledSamples, Samples, make_dataset
+from .batches import LabelledSamples, Samples
 from .build import restore_net, with_changed_head
 from .fit import fit_net
 from .inference import infer
@@ -22,7 +22,6 @@ __all__ = [
     "plan_without_fit",
     "Samples",
     "LabelledSamples",
-    "make_dataset",
     "ResumeState",
     "Split",
     "continue_state",

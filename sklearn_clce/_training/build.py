@@ -99,7 +99,7 @@ def build_network(
         None if loaded is None else loaded.config,
         n_features=n_features,
         n_classes=n_classes,
-        projection_dim=plan.projection_dim,
+        head=plan.head,
         pretrained=plan.is_pretrained,
     )
     if plan.compile:

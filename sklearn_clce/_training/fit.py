@@ -70,8 +70,8 @@ class Request:
 
     plan: FitPlan
     resume: ResumeState
-    train_on: np.ndarray  # indices of the samples that count
-    aside: np.ndarray
+    train_on: np.ndarray  # indices of the samples that train, among those with a weight
+    aside: np.ndarray  # and of those to validate on
     loaded: LoadedBackbone | None
     previous: CLCENet | None
 
@@ -181,6 +181,8 @@ def resolve(
         passes=plan_passes(estimator),
         seed=resume.seed,
         backbone=backbone,
+        knows_features=isinstance(data.samples, Tensor)
+        or (loaded is not None and loaded.frozen is not None),
         previous=network,
         changes_trainable=changes_trainable,
         is_partial_fit=is_partial_fit,

@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, fields, replace
+from dataclasses import asdict, dataclass, fields, replace
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
+from .._head import HeadConfig
 from .._network import (
     Network,
     blocks_of,
     fixed_parameters,
-    is_trainable,
     resolve_layer_decay,
     resolve_trainable,
     trainable_names,
@@ -33,7 +33,7 @@ PROJECTION_DIM = 128
 # Parameters of one value that "auto" decides; they follow from data and other parameters.
 DECIDED = ("augment", "layer_decay", "projection_dim", "sampler", "trainable")
 COMPARED = (
-    *DECIDED,
+    *("augment", "layer_decay", "sampler", "trainable"),
     *("backbone", "pretrained", "image_size", "lora_rank", "gradient_checkpointing", "compile"),
     *("weight", "temperature", "hardness", "positives", "label_smoothing"),
     *("batch_size", "micro_batch_size", "n_views", "max_epochs", "max_time", "learning_rate"),
@@ -86,12 +86,11 @@ class FitPlan:
     pretrained: Any
     image_size: int | None
     is_pretrained: bool  # the backbone comes with weights that know more than a few images
-    runs_frozen_first: bool  # a new network's backbone runs once over the images before training
     trainable: str | int
     trains_backbone: bool
     changes_trainable: bool  # of a network that has trained before
     lora_rank: int
-    projection_dim: int | None
+    head: HeadConfig
     gradient_checkpointing: bool
     compile: bool
     # the criterion
@@ -151,7 +150,7 @@ class FitPlan:
     def compared(self) -> dict[str, Any]:
         """Return the parameters that the result of a fit depends on, by name."""
         compared = {name: getattr(self, name) for name in COMPARED}
-        return compared | {"precision": self.passes.requested_precision}
+        return compared | asdict(self.head) | {"precision": self.passes.requested_precision}
 
     @property
     def n_epochs(self) -> int:
@@ -196,6 +195,7 @@ def make_plan(
     passes: Passes,
     seed: int,
     backbone: nn.Module | None,
+    knows_features: bool,
     previous: Network | None = None,
     changes_trainable: bool = False,
     is_partial_fit: bool = False,
@@ -204,6 +204,7 @@ def make_plan(
 
     ``samples`` are all that count, ``target`` is that of those that train. ``backbone`` is newly
     loaded, or that of the ``previous`` network, without low-rank matrices if it changes.
+    ``knows_features``: a frozen backbone gives a new head features to start from.
     """
     check_skorch_params(estimator.skorch_params or {}, estimator.get_params(deep=False))
     labels = np.zeros(0, dtype=np.int64) if target is None else target.labels
@@ -212,26 +213,18 @@ def make_plan(
     trainable, trains_backbone = _decide_trainable(
         estimator.trainable, backbone, fixed, previous, pretrained, changes_trainable
     )
-    runs_frozen_first = backbone is None or (
-        pretrained or estimator.trainable == "head" or not is_trainable(backbone)
-    )
     sampler = resolve_sampler(
         estimator.sampler, labels, estimator.batch_size, weight=estimator.weight
     )
     batches = make_batch_sampler(sampler, labels, estimator.batch_size, random_state=seed)
+    head = _decide_head(estimator, knows_features) if previous is None else previous.head.config
     is_refit = trains_backbone and (pretrained or estimator.weight == 1)
-    values: dict[str, Any] = {
-        each.name: getattr(estimator, each.name, None) for each in fields(FitPlan)
-    }
     decided: dict[str, Any] = {
         "is_pretrained": pretrained,
-        "runs_frozen_first": runs_frozen_first,
         "trainable": trainable,
         "trains_backbone": trains_backbone,
         "changes_trainable": changes_trainable,
-        "projection_dim": _decide_projection_dim(
-            estimator.projection_dim, previous, pretrained or runs_frozen_first
-        ),
+        "head": head,
         "sampler": sampler,
         "augment": _decide_augmentation(estimator, samples, trains_backbone),
         "layer_decay": resolve_layer_decay(backbone, estimator.layer_decay),
@@ -246,7 +239,8 @@ def make_plan(
         "n_steps": len(batches),
         "n_blocks": len(blocks_of(backbone)) if hasattr(backbone, "group_matcher") else None,
     }
-    return FitPlan(**values | decided)
+    names = [each.name for each in fields(FitPlan) if each.name not in decided]
+    return FitPlan(**{name: getattr(estimator, name) for name in names}, **decided)
 
 
 def plan_without_fit(estimator: Any, network: Network, seed: int) -> FitPlan:
@@ -258,6 +252,7 @@ def plan_without_fit(estimator: Any, network: Network, seed: int) -> FitPlan:
         passes=plan_passes(estimator),
         seed=seed,
         backbone=network.backbone,
+        knows_features=False,
         previous=network,
     )
 
@@ -289,16 +284,14 @@ def _decide_trainable(
     return trainable, trainable == "lora" or not trainable_names(backbone, trainable) <= fixed
 
 
-def _decide_projection_dim(
-    projection_dim: int | str | None, previous: Network | None, is_known: bool
-) -> int | None:
-    """Decide "auto": a projection if features are known that it can start from."""
-    if previous is not None:
-        head = previous.head
-        return None if head.projection is None else head.n_embedding
-    if isinstance(projection_dim, str):
-        return PROJECTION_DIM if is_known else None
-    return projection_dim
+def _decide_head(estimator: Any, knows_features: bool) -> HeadConfig:
+    """Decide "auto": a projection if there are features that it can start from."""
+    values = {each.name: getattr(estimator, each.name) for each in fields(HeadConfig)}
+    if values["projection_dim"] == "auto":
+        values["projection_dim"] = PROJECTION_DIM if knows_features else None
+    elif values["projection_dim"] is not None:
+        values["projection_dim"] = int(values["projection_dim"])  # from NumPy
+    return HeadConfig(**values)
 
 
 def _decide_augmentation(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import hashlib
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from itertools import groupby
 from typing import Any
 
@@ -13,11 +13,12 @@ import numpy as np
 from sklearn.utils import check_random_state
 from torch import nn
 
+from .._head import HeadConfig
 from .._network import Network, is_adapted, merge
 from .._system import broadcast
 from .._targets import Target
 
-BUILT_WITH = ("backbone", "pretrained", "image_size", "projection_dim")
+BUILT_WITH = ("backbone", "pretrained", "image_size", *(each.name for each in fields(HeadConfig)))
 REMEMBERED = (*BUILT_WITH, "trainable", "lora_rank", "random_state")
 FORGOTTEN = "the user's module"  # not kept: the net has its own copy
 

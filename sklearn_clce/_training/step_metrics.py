@@ -109,9 +109,7 @@ class StepMetrics:
         self.epoch = epoch
         self.lag = LAG.get(device.type, 0)
         self.n_taken = 0
-        self.requested: deque[tuple[dict[str, Any], dict[str, Tensor], torch.Event | None]] = (
-            deque()
-        )
+        self.requested: deque[Requested] = deque()
 
     def add(self, batch: dict[str, Any]) -> None:
         """Request the numbers of a step, and take those that are due."""

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from torch import Tensor, nn
 
+from .._head import HeadConfig
 from .._network import Network
 from .._system import seeded_torch
 from .._training import ResumeState, Split, plan_without_fit, remembered, restore_net
@@ -118,7 +119,7 @@ def check_loadable(
 
     def build(n_classes: int) -> Network:
         check_restorable(module, state["module"], n_classes, tensors)
-        return Network(None, None, n_features=1, n_classes=n_classes, projection_dim=None)
+        return Network(None, None, n_features=1, n_classes=n_classes, head=HeadConfig(None))
 
     backbone = clf.backbone if isinstance(clf.backbone, nn.Module) else None
     try:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from functools import partial
 from threading import get_ident
 from types import NoneType
@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from torch.nn.modules import module as hooks
 from torch.overrides import TorchFunctionMode
 
+from .._head import HeadConfig
 from .._network import Network
 from .._system import seeded_torch
 from ..backbones import (
@@ -56,7 +57,7 @@ def module_state(module: Network) -> dict[str, Any]:
         "backbone": None if module.backbone is None else _backbone_state(module.backbone),
         "config": None if module.config is None else to_json(asdict(module.config)),
         "n_features": head.n_features,
-        "projection_dim": None if head.projection is None else head.n_embedding,
+        "head": to_json(asdict(head.config)),
         "floor": head.standardize.floor,
         "is_initialised": head.is_initialised,
         "pretrained": module.pretrained,
@@ -170,7 +171,7 @@ def _build_module(state: dict[str, Any], n_classes: int, backbone: nn.Module | N
         config,
         n_features=n_features,
         n_classes=n_classes,
-        projection_dim=take_number(state, "projection_dim", 1, MAX_WIDTH, int, NoneType),
+        head=_head_config(from_json(take(state, "head", dict))),
         pretrained=take(state, "pretrained", bool),
     )
     module.lora = take(state, "lora", bool)
@@ -179,6 +180,12 @@ def _build_module(state: dict[str, Any], n_classes: int, backbone: nn.Module | N
     )
     module.head.is_initialised = take(state, "is_initialised", bool)
     return module
+
+
+def _head_config(saved: Any) -> HeadConfig:
+    if type(saved) is not dict or saved.keys() != {each.name for each in fields(HeadConfig)}:
+        raise ValueError("its head is not described")
+    return HeadConfig(**saved)
 
 
 def _rebuild(saved: dict[str, Any], config: BackboneConfig) -> nn.Module:

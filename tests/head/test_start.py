@@ -13,7 +13,7 @@ from torch import nn
 from torch.nn.functional import cross_entropy
 
 from sklearn_clce import BackboneFeatures, CLCEClassifier
-from sklearn_clce._head import Head, closed_form, refit_classifier, start_head
+from sklearn_clce._head import Head, HeadConfig, closed_form, refit_classifier, start_head
 from sklearn_clce._head.closed_form import (
     CACHE_BYTES,
     REFIT_C,
@@ -36,7 +36,7 @@ def adapted(features, weights=None):
 
 
 def started(features, labels, weights=None, n_classes=10):
-    head = Head([features.shape[1]], n_classes, projection_dim=3)
+    head = Head([features.shape[1]], n_classes, HeadConfig(3))
     weights = np.ones(len(features)) if weights is None else weights
     start_head(head, features, torch.as_tensor(labels), torch.from_numpy(weights))
     return head.eval()

@@ -12,6 +12,7 @@ from skorch.callbacks import LRScheduler
 from torch import nn
 
 from sklearn_clce import CLCEClassifier
+from sklearn_clce._head import HeadConfig
 from sklearn_clce._network import (
     Network,
     blocks_of,
@@ -37,7 +38,7 @@ def make_module(name, trainable="all", projection_dim=None, pretrained=False):
         BackboneConfig(name),
         n_features=backbone.num_features,
         n_classes=3,
-        projection_dim=projection_dim,
+        head=HeadConfig(projection_dim),
         pretrained=pretrained,
     )
 
@@ -93,7 +94,7 @@ def test_position_embeddings_have_no_weight_decay():
 
 def test_module_without_block_list_is_one_block():
     backbone = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4))
-    module = Network(backbone, None, n_features=4, n_classes=2, projection_dim=None)
+    module = Network(backbone, None, n_features=4, n_classes=2, head=HeadConfig(None))
     by_name = rates(module)
     assert by_name["backbone.0.weight"] == (0.5, 0.1)
     assert by_name["backbone.1.weight"] == (0.5, 0.0)
