@@ -61,7 +61,7 @@ paths, labels = load_image_folder(folder / "train")
 test_paths, test_labels = load_image_folder(folder / "test")
 clf = CLCEClassifier(trainable="head", random_state=0).fit(paths, labels)
 print(
-    f"{clf.score(test_paths, test_labels):.1%} of {len(test_paths)} new pictures are named rightly"
+    f"{clf.score(test_paths, test_labels):.1%} of {len(test_paths)} new images are classified correctly"
 )
 print("the first of them is", clf.predict(test_paths[:1])[0])
 

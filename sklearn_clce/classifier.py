@@ -95,7 +95,7 @@ class CLCEClassifier(
 
     Parameters
     ----------
-    **Start with these**
+    Start with these
 
     backbone : str or nn.Module, default="efficientnet_lite0"
         A name of :func:`backbone_aliases`, any timm name, ``"hf-hub:owner/name"``, a
@@ -128,7 +128,7 @@ class CLCEClassifier(
         0 prints nothing. 1 prints the plan of the fit, and a line for each epoch with
         its losses, its time and the time that is left.
 
-    **Model**
+    Model
 
     pretrained : bool or path, default=True
         True: the weights bundled with ``"efficientnet_lite0"``, else timm's cache or
@@ -140,7 +140,7 @@ class CLCEClassifier(
     lora_rank : int, default=8
         Rank of the matrices of ``trainable="lora"``.
 
-    **Criterion**
+    Criterion
 
     weight : float, default=0.5
         Share of the contrastive term, in [0, 1]. 0 is plain cross-entropy.
@@ -159,7 +159,7 @@ class CLCEClassifier(
         Weights of the classes, as in scikit-learn. "balanced" balances the samples of
         each call of ``partial_fit``.
 
-    **Data**
+    Data
 
     augment : "auto", None or callable, default="auto"
         Random changes of the training images. "auto": crops, mirror images, brightness
@@ -181,7 +181,7 @@ class CLCEClassifier(
         first and the last axis. Mean and deviation of each channel are the mean of those
         of RGB, and timm adapts the first layer of pretrained weights.
 
-    **Optimisation**
+    Optimisation
 
     max_epochs : int, default=20
         Passes over the training data.
@@ -216,7 +216,7 @@ class CLCEClassifier(
         stream, and the samples it set aside. Changed parameters take effect, except those that
         the network is built with, which raise an error.
 
-    **Validation and stopping**
+    Validation and stopping
 
     early_stopping : bool, default=False
         Set samples aside, or use ``X_val`` and ``y_val`` of :meth:`fit`, stop when the score
@@ -233,7 +233,7 @@ class CLCEClassifier(
     tol : float, default=1e-4
         Smallest rise of the validation score that counts.
 
-    **Hardware and speed: the model stays the same but for rounding**
+    Hardware and speed (the model stays the same but for rounding)
 
     device : str or torch.device, default="auto"
         Where to compute. "auto": CUDA if there is a GPU, else Apple's ``mps``, else the CPU.
@@ -260,7 +260,7 @@ class CLCEClassifier(
         as long as a quarter of the memory of the machine, or of its container, stays free.
         0 keeps none.
 
-    **Resuming**
+    Resuming
 
     checkpoint : path, default=None
         Folder in which ``fit`` keeps its state after each epoch, and from which the
@@ -270,7 +270,7 @@ class CLCEClassifier(
         those of a search, keep each fit in a sub-folder of its own. The state of
         ``callbacks`` is not kept.
 
-    **skorch**
+    Callbacks and options of skorch
 
     callbacks : list of skorch callbacks, default=None
         Callbacks for skorch. They see labels as indices into ``classes_``.
@@ -513,16 +513,6 @@ class CLCEClassifier(
     best_validation_score_: float | None
     n_features_in_: int
     feature_names_in_: np.ndarray
-
-    if TYPE_CHECKING:  # scikit-learn has no types
-
-        def score(self, X: Any, y: ArrayLike, sample_weight: ArrayLike | None = None) -> float: ...
-
-        def fit_transform(
-            self, X: Any, y: ArrayLike | None = None, **fit_params: Any
-        ) -> np.ndarray: ...
-
-        def get_feature_names_out(self, input_features: Any = None) -> np.ndarray: ...
 
     @with_callbacks
     def fit(
@@ -875,3 +865,13 @@ class CLCEClassifier(
         clone = super().__sklearn_clone__()
         clone._is_clone = True
         return clone
+
+    if TYPE_CHECKING:  # scikit-learn has no types
+
+        def score(self, X: Any, y: ArrayLike, sample_weight: ArrayLike | None = None) -> float: ...
+
+        def fit_transform(
+            self, X: Any, y: ArrayLike | None = None, **fit_params: Any
+        ) -> np.ndarray: ...
+
+        def get_feature_names_out(self, input_features: Any = None) -> np.ndarray: ...

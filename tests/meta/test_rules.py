@@ -65,9 +65,9 @@ def test_docstring(name):
 
 
 def is_about_headings(text):
-    """Return whether an error names nothing but headings within the parameters, ``**Model**``."""
+    """Return whether an error names nothing but headings within the parameters."""
     named = re.findall(r"""['"](.+?)['"]""", text)
-    return bool(named) and all(name.startswith("**") for name in named)
+    return bool(named) and all(re.match("[A-Z][a-z]", name) for name in named)
 
 
 @pytest.mark.parametrize("name", sklearn_clce.__all__)
