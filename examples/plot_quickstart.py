@@ -60,9 +60,8 @@ from sklearn_clce import CLCEClassifier, load_image_folder
 paths, labels = load_image_folder(folder / "train")
 test_paths, test_labels = load_image_folder(folder / "test")
 clf = CLCEClassifier(trainable="head", random_state=0).fit(paths, labels)
-print(
-    f"{clf.score(test_paths, test_labels):.1%} of {len(test_paths)} new images are classified correctly"
-)
+accuracy = clf.score(test_paths, test_labels)
+print(f"{accuracy:.1%} of {len(test_paths)} new images are classified correctly")
 print("the first of them is", clf.predict(test_paths[:1])[0])
 
 # %%
