@@ -38,9 +38,10 @@ from ._checks import (
     to_numpy,
     unchanged_on_error,
 )
+from ._labels import as_labels, find_labels, known_classes
 from ._network import Network, trainable_of
 from ._system import own_torch
-from ._targets import Target, first_target, known_classes, known_target
+from ._targets import Target, first_target, known_target
 from ._training import (
     CallbackSupportMixin,
     CLCENet,
@@ -516,8 +517,6 @@ class CLCEClassifier(
 
     if TYPE_CHECKING:  # scikit-learn has no types
 
-        def score(self, X: Any, y: ArrayLike, sample_weight: ArrayLike | None = None) -> float: ...
-
         def fit_transform(
             self, X: Any, y: ArrayLike | None = None, **fit_params: Any
         ) -> np.ndarray: ...
@@ -680,6 +679,33 @@ class CLCEClassifier(
         """
         logits, _ = self._infer(X)
         return self.classes_[logits.argmax(dim=1).numpy()]
+
+    def score(self, X: Any, y: ArrayLike, sample_weight: ArrayLike | None = None) -> float:
+        """Compute the accuracy.
+
+        Parameters
+        ----------
+        X : array-like of images, or of shape (n_samples, n_features)
+            Images of any kind, or feature vectors, as in :meth:`fit`.
+        y : array-like of shape (n_samples,)
+            True labels. One that is not in ``classes_`` counts as a miss.
+        sample_weight : array-like of shape (n_samples,), default=None
+            Weight of each sample.
+
+        Returns
+        -------
+        float
+            Share of the samples whose prediction is right.
+
+        Raises
+        ------
+        ValueError
+            If y holds labels of another kind than ``classes_``.
+        """
+        check_is_fitted(self)
+        labels = as_labels(y)
+        find_labels(labels, self.classes_)
+        return super().score(X, labels, sample_weight)
 
     def predict_proba(self, X: Any) -> np.ndarray:
         """Predict class probabilities.

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any, Literal, Self
 import numpy as np
 from numpy.typing import ArrayLike
 from sklearn.utils import check_random_state
-from sklearn.utils.validation import check_is_fitted, column_or_1d
+from sklearn.utils.validation import check_is_fitted
 
-from .._targets import encode_known_labels
+from .._labels import as_labels, encode_known_labels
 from ._plotting import (
     Display,
     as_estimator_reads,
@@ -299,7 +299,7 @@ def _draw_rings(ax: Axes, points: np.ndarray, wrong: np.ndarray, size: float) ->
 
 def _column(labels: Any, embeddings: np.ndarray, name: str) -> np.ndarray:
     """Check that labels are one column, with a row for each embedding."""
-    labels = column_or_1d(labels)
+    labels = as_labels(labels, name)
     if len(labels) != len(embeddings):
         raise ValueError(
             f"{name} has {len(labels)} rows and embeddings {len(embeddings)}: as many are required"

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 from sklearn.utils.validation import check_is_fitted
 
-from .._targets import encode_known_labels
+from .._labels import as_labels, encode_known_labels
 from ..data import ListImages
 from ._plotting import (
     CAPTION_LENGTH,
@@ -181,8 +181,8 @@ class TopLossesDisplay(Display):
         """
         if not isinstance(n_images, Integral) or n_images < 1:
             raise ValueError(f"n_images={n_images!r}: an integer of at least 1 is required")
-        y_proba, classes = np.asarray(y_proba), np.asarray(classes)
-        n_samples = len(np.asarray(y_true))
+        y_proba, classes = np.asarray(y_proba), as_labels(classes, "classes")
+        n_samples = len(as_labels(y_true))
         if y_proba.shape != (n_samples, len(classes)):
             raise ValueError(
                 f"y_proba of shape {y_proba.shape}: a row for each of {n_samples} labels and a "
