@@ -185,7 +185,10 @@ def encode_labels(X: Any, y: Any) -> tuple[np.ndarray, np.ndarray]:
 def _labels_of(X: Any, y: Any) -> np.ndarray:
     """Return the labels of samples."""
     if y is None:
-        raise ValueError("y=None: requires y to be passed, but the target y is None")
+        raise ValueError(
+            "y=None: requires y to be passed, but the target y is None; labels come apart from the "
+            "images, those of a Dataset too: fit(dataset, [label for _, label in dataset])"
+        )
     y = as_labels(y)
     check_consistent_length(X, y)
     assert_all_finite(y, input_name="y")

@@ -527,7 +527,7 @@ class CLCEClassifier(
     def fit(
         self,
         X: Any,
-        y: ArrayLike,
+        y: ArrayLike | None = None,
         sample_weight: ArrayLike | None = None,
         *,
         X_val: Any = None,
@@ -542,7 +542,8 @@ class CLCEClassifier(
             Images of any kind listed in the notes of the class; feature vectors for
             ``backbone="precomputed"``.
         y : array-like of shape (n_samples,)
-            Labels: strings, integers or bools.
+            Labels: strings, integers, bools or NumPy's dates, all of one kind. Required, for a
+            Dataset too.
         sample_weight : array-like of shape (n_samples,), default=None
             Non-negative weight of each sample in both terms of the criterion. Only their
             ratios count; a sample of weight 0 is left out.

@@ -6,6 +6,7 @@ import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
@@ -58,6 +59,8 @@ class EpochScore(Protocol):
 
 class NetBackup(Protocol):
     """Keeps the state of a net between two epochs."""
+
+    folder: Path
 
     def save(self, net: CLCENet) -> None:
         """Write the state."""

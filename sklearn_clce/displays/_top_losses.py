@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 from numpy.typing import ArrayLike
-from sklearn.utils.validation import check_is_fitted
 
 from .._labels import as_labels, encode_known_labels
 from ..data import ListImages
@@ -19,6 +18,7 @@ from ._plotting import (
     IMAGE_SIDE,
     Display,
     as_estimator_reads,
+    check_comes_first,
     read_images,
     shortened,
     show_gallery,
@@ -126,7 +126,7 @@ class TopLossesDisplay(Display):
         NotFittedError, ValueError
             If the estimator is not fitted, or as :meth:`from_predictions`.
         """
-        check_is_fitted(estimator)
+        check_comes_first(estimator)
         return cls.from_predictions(
             y,
             estimator.predict_proba(X),

@@ -357,9 +357,7 @@ def test_one_hot_lists_are_not_told_to_call_a_method():
 
 def test_several_labels_get_a_message_of_their_own():
     y = np.minimum(SEVERAL, 1)
-    with pytest.raises(
-        ValueError, match=r"row 0 marks 2 labels.*not supported yet.*MultiOutput"
-    ):
+    with pytest.raises(ValueError, match=r"row 0 marks 2 labels.*not supported yet.*MultiOutput"):
         head().fit(X, y)
     with pytest.raises(ValueError, match=r"row 2 marks 0 labels.*not supported yet"):
         head().fit(X, ONE_HOT[:, :2])
