@@ -2,7 +2,7 @@
 
 from .backbones import backbone_aliases
 from .classifier import CLCEClassifier
-from .data import find_unreadable, load_image_folder
+from .data import ClassBalancedBatchSampler, find_unreadable, load_image_folder
 from .displays import (
     AttributionDisplay,
     EmbeddingDisplay,
@@ -17,7 +17,6 @@ from .losses import (
     clce_loss,
     label_aware_contrastive_loss,
 )
-from .samplers import ClassBalancedBatchSampler
 
 __version__ = "0.1.0"
 

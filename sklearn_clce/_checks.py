@@ -14,6 +14,8 @@ from typing import Any, Concatenate, ParamSpec, Self
 import numpy as np
 import torch
 from sklearn.base import BaseEstimator
+from sklearn.utils._param_validation import InvalidParameterError
+from torch.utils.data import DataLoader
 
 P = ParamSpec("P")
 
@@ -29,7 +31,12 @@ def to_numpy(values: Any) -> Any:
 
 
 def check_not_swapped(X: Any, y: Any) -> None:
-    """Raise a ValueError if y holds images or vectors, and X what could be their labels."""
+    """Raise an error if y holds images or vectors and X labels, or X a DataLoader with both."""
+    if isinstance(X, DataLoader):
+        raise TypeError(
+            "X is a DataLoader: pass its Dataset as X and the labels as y, fit(loader.dataset, y); "
+            "batch_size and num_workers are parameters here"
+        )
     first = _first(X)
     is_label = isinstance(first, (str, Real)) and _n_axes_of_items(X) == 0
     if is_label and _n_axes_of_items(y) > 0:
@@ -123,7 +130,10 @@ def suggests_parameters(
     init: Callable[Concatenate[Any, P], None],
 ) -> Callable[Concatenate[Any, P], None]:
     """Make an ``__init__`` answer an unknown keyword with the parameter that was meant."""
-    known = [name for name in signature(init).parameters if name != "self"]
+    parameters = list(signature(init).parameters.values())[1:]
+    known = [parameter.name for parameter in parameters]
+    by_name = [p.name for p in parameters if p.kind is p.KEYWORD_ONLY]
+    by_position = known[: len(known) - len(by_name)]
 
     @wraps(init)
     def checked(self: Any, *args: P.args, **kwargs: P.kwargs) -> None:
@@ -133,13 +143,35 @@ def suggests_parameters(
                     f"{type(self).__name__}({name}=...): there is no such parameter."
                     f"{_suggest_parameter(name, known)}"
                 )
+        if len(args) > len(by_position):
+            taken = " and ".join(by_position)
+            raise TypeError(
+                f"{type(self).__name__} takes only {taken} by position: pass the others by name, "
+                f"such as {by_name[0]}={args[len(by_position)]!r}"
+            )
         init(self, *args, **kwargs)
 
     return checked
 
 
+# What people set a parameter to, of which types, and what is required instead.
+USUAL_VALUES: dict[str, tuple[tuple[type, ...], str]] = {
+    "image_size": ((tuple, list), "one number is required, the side of a square in pixels"),
+    "augment": ((bool,), "'auto', None or a callable is required, and 'auto' is the default"),
+    "memory": ((bool,), "the path of a folder is required, such as memory='features', or None"),
+}
+
+
 class SuggestingEstimator(BaseEstimator):
-    """An estimator whose ``set_params`` answers an unknown name as its ``__init__`` does."""
+    """An estimator that suggests what was meant by unknown parameters and usual wrong values."""
+
+    def _validate_params(self) -> None:
+        """Check all values, the usual mistakes first."""
+        for name, (wrong, required) in USUAL_VALUES.items():
+            value = getattr(self, name, None)
+            if isinstance(value, wrong):
+                raise InvalidParameterError(f"{name}={value!r}: {required}")
+        super()._validate_params()
 
     def set_params(self, **params: Any) -> Self:
         """Set parameters of the estimator.

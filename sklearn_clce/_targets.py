@@ -2,25 +2,19 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
 from sklearn.model_selection import StratifiedShuffleSplit
-from sklearn.utils.class_weight import compute_class_weight
-from sklearn.utils.multiclass import check_classification_targets
-from sklearn.utils.validation import (
-    _check_sample_weight,
-    assert_all_finite,
-    check_consistent_length,
-    column_or_1d,
-)
+from sklearn.utils.validation import _check_sample_weight
 from torch import Tensor
 
 from ._checks import to_numpy
-
-KIND_OF_LABEL = {"b": "bool", "i": "int", "u": "int", "f": "float", "U": "str", "O": "str"}
+from ._labels import N_SHOWN, as_labels, encode_known_labels, encode_labels, find_labels
 
 
 @dataclass(frozen=True)
@@ -63,13 +57,34 @@ class Target:
 
     def split(self, validation_fraction: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
         """Return indices of samples to train on, and of those to set aside of each class."""
+        self._check_enough_to_split(validation_fraction)
         shuffled = StratifiedShuffleSplit(1, test_size=validation_fraction, random_state=seed)
-        try:
-            return next(shuffled.split(self.labels, self.labels))
-        except ValueError as error:
+        return next(shuffled.split(self.labels, self.labels))
+
+    def _check_enough_to_split(self, validation_fraction: float) -> None:
+        """Raise an error unless each class can have a sample on both sides."""
+        present, counts = np.unique(self.labels, return_counts=True)
+        names = self.classes[present]
+        n, n_classes = len(self.labels), len(present)
+        n_aside = math.ceil(validation_fraction * n)
+        n_left = n - n_aside
+        if (counts == 1).any():
             raise ValueError(
-                f"early_stopping=True with validation_fraction={validation_fraction!r}: {error}"
-            ) from error
+                f"early_stopping=True: y holds one sample of {_shown(names[counts == 1])}, and "
+                "each class needs one to train on and one to set aside: add more, leave the class "
+                "out, or pass X_val and y_val"
+            )
+        if min(n_aside, n_left) < n_classes:
+            # both bounds round so that what is suggested suffices
+            is_low = n_aside < n_classes
+            least, most = math.ceil(100 * n_classes / n), math.floor(100 * (n - n_classes) / n)
+            bound = f"at least {least / 100}" if is_low else f"at most {most / 100}"
+            raise ValueError(
+                f"early_stopping=True with validation_fraction={validation_fraction!r} sets "
+                f"{n_aside} of {n} samples aside and leaves {n_left} to train on, and each of "
+                f"{n_classes} classes, {_shown(names)}, needs one of both: set validation_fraction "
+                f"to {bound}, or pass X_val and y_val"
+            )
 
     def evenly_per_class(self, max_per_class: int) -> np.ndarray:
         """Choose samples of each class, evenly from the first to the last: -> indices, sorted."""
@@ -93,150 +108,6 @@ def known_target(
     """Make a target of labels that must be among the classes."""
     labels = encode_known_labels(X, y, classes, **remedy)
     return Target(classes, labels, sample_weights(labels, classes, sample_weight, class_weight))
-
-
-def encode_labels(X: Any, y: Any) -> tuple[np.ndarray, np.ndarray]:
-    """Turn labels of any kind into class indices.
-
-    Shapes: y (n_samples,) -> classes (n_classes,), labels (n_samples,).
-    """
-    y = _checked_labels(X, y)
-    classes, labels = np.unique(y, return_inverse=True)
-    if len(classes) < 2:
-        raise ValueError(
-            f"y holds one class, {classes.tolist()[0]!r}: a classifier needs at least two"
-        )
-    return classes, labels.astype(np.int64)
-
-
-def _checked_labels(X: Any, y: Any) -> np.ndarray:
-    if y is None:
-        raise ValueError("y=None: requires y to be passed, but the target y is None")
-    _check_not_missing(y, "y")
-    y = column_or_1d(_of_numpy_dtype(y), warn=True)
-    check_consistent_length(X, y)
-    assert_all_finite(y, input_name="y")
-    check_classification_targets(y)
-    return y
-
-
-def _check_not_missing(y: Any, name: str) -> None:
-    """Name the first missing label, before NumPy makes a string of it."""
-    if hasattr(y, "iloc") and getattr(y, "ndim", 1) == 2:  # iterated, it gives names of columns
-        y = y.iloc[:, 0]
-    if isinstance(y, np.ndarray) and y.dtype.kind in "biuUS":
-        return
-    labels = [_only(label) for label in y] if hasattr(y, "__iter__") else []
-    missing = [index for index, label in enumerate(labels) if _is_missing(label)]
-    if missing:
-        raise ValueError(
-            f"{name}[{missing[0]}]={labels[missing[0]]!r}: Input {name} contains NaN or None in "
-            f"place of {len(missing)} of {len(labels)} labels; leave these out"
-        )
-
-
-def _of_numpy_dtype(y: Any) -> Any:
-    """Take labels out of tensors, and whole numbers and bools out of pandas' nullable columns."""
-    y = to_numpy(y)
-    if getattr(y, "ndim", 1) == 2 and hasattr(y, "iloc") and y.shape[1] == 1:
-        y = y.iloc[:, 0]
-    dtype = getattr(getattr(y, "dtype", None), "numpy_dtype", None)
-    return y.to_numpy(dtype) if dtype is not None and dtype.kind in "biu" else y
-
-
-def _only(label: Any) -> Any:
-    """Take the label out of a row of one column."""
-    is_row = isinstance(label, (np.ndarray, list, tuple)) and len(label) == 1
-    return label[0] if is_row else label
-
-
-def _is_missing(label: Any) -> bool:
-    """Return whether a label is missing: None, NaN, and pandas' NA and NaT."""
-    if label is None or type(label).__name__ in ("NAType", "NaTType"):
-        return True
-    return isinstance(label, (float, np.floating)) and bool(np.isnan(label))
-
-
-def known_classes(classes: Any, before: np.ndarray | None) -> np.ndarray:
-    """Check the classes of a fit in parts.
-
-    Shapes: classes (n_classes,), before (n_classes,) -> (n_classes,).
-    """
-    if classes is None:
-        if before is None:
-            raise ValueError(
-                "classes=None: classes must be passed on the first call to partial_fit"
-            )
-        return before
-    _check_not_missing(classes, "classes")
-    try:
-        classes = np.unique(column_or_1d(_of_numpy_dtype(classes)))
-    except TypeError as error:
-        raise ValueError(f"classes={classes!r}: labels of one kind are required") from error
-    if before is not None and not np.array_equal(classes, before):
-        raise ValueError(
-            f"classes={classes.tolist()!r} is not the same as on last call to partial_fit, "
-            f"was: {before.tolist()!r}"
-        )
-    if len(classes) < 2:
-        raise ValueError(f"classes={classes.tolist()!r}: at least two classes are required")
-    return classes
-
-
-def encode_known_labels(
-    X: Any,
-    y: Any,
-    classes: np.ndarray,
-    remedy: str = "name all classes in the first call to partial_fit",
-) -> np.ndarray:
-    """Turn labels into indices of known classes.
-
-    Shapes: y (n_samples,), classes (n_classes,) -> (n_samples,).
-    """
-    y = _checked_labels(X, y)
-    if isinstance(y[0], str) != isinstance(classes[0], str):  # NumPy would make text of numbers
-        raise _other_kind(y, classes)
-    unknown = np.setdiff1d(y, classes)
-    if len(unknown):
-        raise ValueError(
-            f"y holds labels that are not in classes: {unknown.tolist()[:5]!r}; {remedy}"
-        )
-    return np.searchsorted(classes, y).astype(np.int64)
-
-
-def encode_new_labels(
-    X: Any, y: Any, classes: np.ndarray
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Add the labels of y to the classes, none of which may be among them.
-
-    Shapes: y (n_samples,), classes (n_old,) -> classes (n_all,), sorted; labels (n_samples,),
-    counted from the first new class; order (n_all,), each one's place among the old ones followed
-    by the new ones.
-    """
-    new, labels = np.unique(_checked_labels(X, y), return_inverse=True)
-    if KIND_OF_LABEL.get(new.dtype.kind) != KIND_OF_LABEL.get(classes.dtype.kind):
-        raise _other_kind(new, classes)
-    known = np.intersect1d(new, classes)
-    if len(known):
-        raise ValueError(
-            f"y holds labels that are known already: {known.tolist()[:5]!r}; partial_fit trains on "
-            "more images of those"
-        )
-    together = np.concatenate([classes, new])
-    if KIND_OF_LABEL.get(together.dtype.kind) != KIND_OF_LABEL.get(classes.dtype.kind):
-        raise ValueError(
-            f"y holds labels of dtype {new.dtype}, and no dtype holds them and classes_, of "
-            f"dtype {classes.dtype}: labels of that dtype are required"
-        )
-    order = np.argsort(together)
-    return together[order], labels.astype(np.int64), order
-
-
-def _other_kind(y: np.ndarray, classes: np.ndarray) -> ValueError:
-    return ValueError(
-        f"y holds labels such as {y.tolist()[0]!r}, of dtype {y.dtype}, and classes_ are such as "
-        f"{classes.tolist()[0]!r}, of dtype {classes.dtype}: one kind is required"
-    )
 
 
 def sample_weights(
@@ -273,9 +144,31 @@ def _class_weights(
         totals = np.bincount(labels, weights, minlength=len(classes))
         least = totals[totals > 0].min()
         return np.divide(least, totals, out=np.zeros(len(classes)), where=totals > 0)
-    by_class = compute_class_weight(class_weight, classes=classes, y=classes)
+    by_class = _named_weights(class_weight or {}, classes)
     if not (np.isfinite(by_class).all() and (by_class >= 0).all()):
         raise ValueError(
             f"class_weight={class_weight!r}: weights must not be negative, infinite or missing"
         )
     return by_class / (by_class.max() or 1)
+
+
+def _named_weights(class_weight: Mapping[Any, float], classes: np.ndarray) -> np.ndarray:
+    """Return the weight that each class is given, else 1: (n_classes,)."""
+    weights = np.ones(len(classes))
+    if not class_weight:
+        return weights
+    names = as_labels(list(class_weight), "class_weight")
+    indices, is_known = find_labels(names, classes, "class_weight")
+    weights[indices[is_known]] = np.array(list(class_weight.values()), dtype=float)[is_known]
+    if is_known.sum() < min(len(names), len(classes)):
+        raise ValueError(
+            f"class_weight names {_shown(names[~is_known])}, which is not a class: the classes are "
+            f"{_shown(classes)}"
+        )
+    return weights
+
+
+def _shown(labels: np.ndarray) -> str:
+    """Name the first labels of some."""
+    more = f" and {len(labels) - N_SHOWN} more" if len(labels) > N_SHOWN else ""
+    return ", ".join(map(repr, labels[:N_SHOWN].tolist())) + more

@@ -38,9 +38,10 @@ from ._checks import (
     to_numpy,
     unchanged_on_error,
 )
+from ._labels import as_labels, find_labels, known_classes
 from ._network import Network, trainable_of
 from ._system import own_torch
-from ._targets import Target, first_target, known_classes, known_target
+from ._targets import Target, first_target, known_target
 from ._training import (
     CallbackSupportMixin,
     CLCENet,
@@ -518,7 +519,7 @@ class CLCEClassifier(
     def fit(
         self,
         X: Any,
-        y: ArrayLike,
+        y: ArrayLike | None = None,
         sample_weight: ArrayLike | None = None,
         *,
         X_val: Any = None,
@@ -533,7 +534,8 @@ class CLCEClassifier(
             Images of any kind listed in the notes of the class; feature vectors for
             ``backbone="precomputed"``.
         y : array-like of shape (n_samples,)
-            Labels: strings, integers or bools.
+            Labels: strings, integers, bools or NumPy's dates, all of one kind. Required, for a
+            Dataset too.
         sample_weight : array-like of shape (n_samples,), default=None
             Non-negative weight of each sample in both terms of the criterion. Only their
             ratios count; a sample of weight 0 is left out.
@@ -670,6 +672,33 @@ class CLCEClassifier(
         """
         logits, _ = self._infer(X)
         return self.classes_[logits.argmax(dim=1).numpy()]
+
+    def score(self, X: Any, y: ArrayLike, sample_weight: ArrayLike | None = None) -> float:
+        """Compute the accuracy.
+
+        Parameters
+        ----------
+        X : array-like of images, or of shape (n_samples, n_features)
+            Images of any kind, or feature vectors, as in :meth:`fit`.
+        y : array-like of shape (n_samples,)
+            True labels. One that is not in ``classes_`` counts as a miss.
+        sample_weight : array-like of shape (n_samples,), default=None
+            Weight of each sample.
+
+        Returns
+        -------
+        float
+            Share of the samples whose prediction is right.
+
+        Raises
+        ------
+        ValueError
+            If y holds labels of another kind than ``classes_``.
+        """
+        check_is_fitted(self)
+        labels = as_labels(y)
+        find_labels(labels, self.classes_)
+        return super().score(X, labels, sample_weight)
 
     def predict_proba(self, X: Any) -> np.ndarray:
         """Predict class probabilities.
@@ -867,8 +896,6 @@ class CLCEClassifier(
         return clone
 
     if TYPE_CHECKING:  # scikit-learn has no types
-
-        def score(self, X: Any, y: ArrayLike, sample_weight: ArrayLike | None = None) -> float: ...
 
         def fit_transform(
             self, X: Any, y: ArrayLike | None = None, **fit_params: Any

@@ -178,7 +178,7 @@ def _check_onnx() -> None:
     except ImportError as error:
         raise ImportError(
             f"export_onnx needs {error.name}, which is not installed: "
-            'python -m pip install "sklearn-clce[onnx]"'
+            'python -m pip install ".[onnx]"'
         ) from error
 
 

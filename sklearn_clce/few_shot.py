@@ -19,8 +19,7 @@ from sklearn.utils import _safe_indexing, check_random_state
 from sklearn.utils._param_validation import HasMethods, Interval, validate_params
 from sklearn.utils.parallel import Parallel, delayed
 
-from ._checks import to_numpy
-from ._targets import encode_labels
+from ._labels import N_SHOWN, as_labels, encode_labels, find_labels
 from .classifier import CLCEClassifier
 from .data import is_on_disk
 from .features import BackboneFeatures, FeatureStore
@@ -70,7 +69,7 @@ class EpisodeSplit(BaseShuffleSplit):
             "k_shot": [Interval(Integral, 1, None, closed="left")],
             "n_queries": [Interval(Integral, 1, None, closed="left")],
             "n_episodes": [Interval(Integral, 2, None, closed="left")],
-            "classes": ["array-like", None],
+            "classes": [HasMethods(["__iter__"]), None],
             "random_state": ["random_state"],
         },
         prefer_skip_nested_validation=True,
@@ -109,16 +108,19 @@ class EpisodeSplit(BaseShuffleSplit):
     def _indices_by_class(self, X: Any, y: Any) -> list[np.ndarray]:
         """Return the indices of each label that episodes are drawn from."""
         known, codes = encode_labels(X, y)
-        classes = known if self.classes is None else np.unique(self.classes)
-        unknown = np.setdiff1d(classes, known).tolist()
-        if unknown:
-            raise ValueError(f"classes holds labels that are not in y: {unknown[:5]!r}")
+        classes = known
+        if self.classes is not None:
+            classes = np.unique(as_labels(self.classes, "classes", in_order=False))
+        wanted, is_known = find_labels(classes, known, "classes")
+        if not is_known.all():
+            unknown = classes[~is_known].tolist()
+            raise ValueError(f"classes holds labels that are not in y: {unknown[:N_SHOWN]!r}")
         if len(classes) < self.n_way:
             raise ValueError(
                 f"n_way={self.n_way!r}: there are {len(classes)} classes to draw from; a smaller "
                 "n_way or more classes are required"
             )
-        indices = [np.flatnonzero(codes == code) for code in np.searchsorted(known, classes)]
+        indices = [np.flatnonzero(codes == code) for code in wanted]
         n_required = self.k_shot + self.n_queries
         for label, of_class in zip(classes.tolist(), indices, strict=True):
             if len(of_class) < n_required:
@@ -233,8 +235,8 @@ def few_shot_score(
     0.92 in 100 episodes
     """
     episodes = EpisodeSplit(n_way, k_shot, n_queries, n_episodes, classes, random_state)
+    y = as_labels(y)
     splits = list(episodes.split(X, y))
-    y = np.asarray(to_numpy(y)).ravel()
     with _keeping_features(estimator) as estimator:
         scores = Parallel(n_jobs=n_jobs)(
             delayed(_episode_score)(estimator, X, y, *split) for split in splits

@@ -11,8 +11,8 @@ from sklearn.utils.validation import check_is_fitted
 
 from ._checks import check_not_swapped, unchanged_on_error
 from ._head import add_classes
+from ._labels import encode_new_labels
 from ._system import own_torch
-from ._targets import encode_new_labels
 from ._training import (
     CLCENet,
     Passes,

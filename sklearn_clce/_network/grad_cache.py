@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from .._system import device_rng_state, set_device_rng_state
-from ..samplers import count_parts
+from ..data import count_parts
 
 
 def backward_in_parts(

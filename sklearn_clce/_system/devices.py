@@ -72,6 +72,10 @@ def resolve_device(device: str | torch.device) -> torch.device:
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError, NotImplementedError) as error:
         reason = str(error).strip().splitlines()[0]
+        if str(device).split(":")[0].lower() in ("gpu", "nvidia"):
+            reason = "did you mean 'cuda'?"
+        elif reason.startswith("Expected one of"):  # a list of all that torch may be built for
+            reason = "torch knows 'cpu', 'cuda', 'cuda:1' and 'mps'"
         raise ValueError(
             f"device={device!r} can't be used here; device='auto' takes what there is ({reason})"
         ) from error

@@ -161,6 +161,11 @@ class Progress(Callback):
         write_line(f"training {trained:,} of {total:,} parameters{limit}")
         self.n_before_, self.start_ = net.state.epochs_done, time.monotonic()
         self.steps_: list[float] = []  # when the first ones ended
+        checkpoint = net.state.checkpoint
+        if checkpoint is not None and self.n_before_:  # which RestoreCheckpoint has restored
+            folder, total = str(checkpoint.folder), net.plan.max_epochs
+            is_over = "the fit is over after" if self.n_before_ >= total else "resuming after"
+            write_line(f"checkpoint={folder!r}: {is_over} epoch {self.n_before_} of {total}")
 
     def on_epoch_begin(self, net: CLCENet, **kwargs: Any) -> None:
         """Begin a bar."""

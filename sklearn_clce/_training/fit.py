@@ -22,8 +22,7 @@ from .._system import (
     write_line,
 )
 from .._targets import Target
-from ..data import MemoryBudget
-from ..samplers import make_batch_sampler
+from ..data import MemoryBudget, make_batch_sampler
 from .batches import LabelledSamples, Samples, make_dataset, part_of
 from .build import (
     LoadedBackbone,
@@ -321,7 +320,14 @@ def warn_of_anchors_without_positive(batch_sampler: BatchSampler, labels: np.nda
         n_paired += counts[counts > 1].sum()
         n_anchors += len(batch)
     batch_sampler.epoch = epoch
-    if n_paired < n_anchors / 2 and is_main():
+    if np.bincount(labels).max() == 1 and is_main():
+        warnings.warn(
+            "each class has only one sample, and the contrastive term compares two of a class: add "
+            "samples, use n_views=2, or weight=0",
+            UserWarning,
+            stacklevel=4,
+        )
+    elif n_paired < n_anchors / 2 and is_main():
         warnings.warn(
             f"only {n_paired} of {n_anchors} anchors have a positive in their batch, so the "
             "contrastive term does little: use a larger batch_size, sampler='balanced', "

@@ -22,9 +22,8 @@ from .._network import (
 )
 from .._system import duration, resolve_device, resolve_precision
 from .._targets import Target
-from ..data import Augmentation
+from ..data import Augmentation, make_batch_sampler, resolve_sampler
 from ..features import FeatureStore, open_store
-from ..samplers import make_batch_sampler, resolve_sampler
 from .batches import Augment, Samples
 from .skorch_arguments import check_skorch_params
 

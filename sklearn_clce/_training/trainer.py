@@ -6,6 +6,7 @@ import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
@@ -31,8 +32,7 @@ from .._system import (
     shared,
 )
 from ..backbones import run_in_parts
-from ..data import FeatureBatches, LabelledFeatures
-from ..samplers import ClassBalancedBatchSampler, ShuffledBatchSampler
+from ..data import ClassBalancedBatchSampler, FeatureBatches, LabelledFeatures, ShuffledBatchSampler
 from .batches import Batches, Views, in_order
 from .plan import FitPlan
 from .resume import ResumeState, mix_seed, pack_history, unpack_history
@@ -58,6 +58,8 @@ class EpochScore(Protocol):
 
 class NetBackup(Protocol):
     """Keeps the state of a net between two epochs."""
+
+    folder: Path
 
     def save(self, net: CLCENet) -> None:
         """Write the state."""

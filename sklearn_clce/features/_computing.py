@@ -71,7 +71,9 @@ def features_of(
     indices = sorted(set().union(*gather_objects(list(missing.values()))))
     shown = bool(verbose) and is_main()
     if shown:
-        write_line(f"features: running the backbone on {len(indices):,} of {len(images):,} images")
+        n_missing, n = f"{len(indices):,}", f"{len(images):,}"
+        running = f"running the backbone on {n_missing} of {n} images"
+        write_line(f"features: {running if indices else f'all {n} images are in memory'}")
     start = time.monotonic()
     parts = list(_parts(own_share(indices), batch_size))
     batches = ImageBatches(data, parts, num_workers=num_workers, device=device)

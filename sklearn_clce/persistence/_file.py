@@ -95,7 +95,7 @@ def _read(path: Path) -> tuple[bytes, bytes]:
                     "it looks like a pickle, or a file of torch.save: joblib.load, pickle.load or "
                     "torch.load reads it, and runs code in it, so trust its author first"
                 )
-            raise ValueError(f"it is too short, or not a safetensors file ({length=})")
+            raise ValueError("it is not a safetensors file, or was cut off")
         if length > MAX_HEADER_BYTES:
             raise ValueError(f"its header takes {length} bytes")
         content = start + file.read(available)

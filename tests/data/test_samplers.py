@@ -10,7 +10,7 @@ import torch
 from torch.utils.data import DataLoader
 
 from sklearn_clce import ClassBalancedBatchSampler
-from sklearn_clce.samplers import (
+from sklearn_clce.data._samplers import (
     ShuffledBatchSampler,
     anchors_without_positive,
     make_batch_sampler,

@@ -11,15 +11,15 @@ import pandas as pd
 import pytest
 import torch
 from PIL import Image
-from sklearn.exceptions import DataConversionWarning
+from sklearn.exceptions import ConvergenceWarning, DataConversionWarning
 from sklearn.model_selection import GridSearchCV
 from sklearn.pipeline import make_pipeline
-from torch.utils.data import TensorDataset
+from torch.utils.data import DataLoader, TensorDataset
 
-from sklearn_clce import BackboneFeatures, CLCEClassifier
+from sklearn_clce import BackboneFeatures, CLCEClassifier, EmbeddingDisplay, TopLossesDisplay
 from sklearn_clce._checks import ALIASES, suggestion
 from sklearn_clce.backbones import _weights, backbone_aliases, load_backbone
-from small_fits import head
+from small_fits import StopAfter, head
 
 
 @pytest.fixture
@@ -327,3 +327,89 @@ def test_pipeline_and_grid_search_suggest_parameters(clouds):
     for estimator, grid in [(head(), {"lr": [0.1]}), (pipeline, {"clceclassifier__lr": [0.1]})]:
         with pytest.raises(ValueError, match=r"(?s)Invalid parameter 'lr' .* mean 'learning_rate'"):
             GridSearchCV(estimator, grid, cv=2).fit(*clouds)
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: CLCEClassifier("dinov2", "head"), "takes only backbone by .*trainable='head'"),
+        (lambda: BackboneFeatures("dinov2", 64, 3), r"^BackboneFeatures takes only backbone"),
+    ],
+)
+def test_parameter_by_position_is_named(make, message):
+    with pytest.raises(TypeError, match=message):
+        make()
+
+
+@pytest.mark.parametrize(
+    ("estimator", "params", "message"),
+    [
+        (CLCEClassifier, {"image_size": (224, 224)}, r"image_size=\(224, 224\): one number is"),
+        (BackboneFeatures, {"image_size": [64, 64]}, r"image_size=\[64, 64\]: one number is"),
+        (CLCEClassifier, {"augment": True}, "augment=True: 'auto', None or a callable"),
+        (CLCEClassifier, {"memory": True}, "memory=True: the path of a folder.*memory='features'"),
+        (BackboneFeatures, {"memory": False}, "memory=False: the path of a folder"),
+    ],
+)
+def test_usual_wrong_value_gets_its_remedy(estimator, params, message, colour_images):
+    with pytest.raises(ValueError, match=message):
+        estimator(**params).fit(colour_images, [0, 1] * 6)
+
+
+def test_gpu_suggests_cuda(clouds):
+    with pytest.raises(ValueError, match=r"device='gpu' .* \(did you mean 'cuda'\?\)$"):
+        head(device="gpu").fit(*clouds)
+    with pytest.raises(
+        ValueError, match=r"device='zebra' .* \(torch knows 'cpu', 'cuda', 'cuda:1'"
+    ):
+        head(device="zebra").fit(*clouds)
+
+
+def test_dataset_needs_its_labels_apart(colour_images, colour_labels, on_images):
+    dataset = list(zip(colour_images, colour_labels, strict=True))
+    clf = on_images()
+    for fit in [clf.fit, lambda X: clf.fit(X, None)]:
+        with pytest.raises(ValueError, match=r"fit\(dataset, \[label for _, label in dataset\]\)"):
+            fit(dataset)
+    assert len(clf.fit(dataset, [label for _, label in dataset]).classes_) == 2
+
+
+def test_data_loader_is_rejected_with_remedy(clouds, fitted):
+    X, y = clouds
+    loader = DataLoader(TensorDataset(torch.from_numpy(X)))
+    for call in [lambda: head().fit(loader), lambda: fitted.partial_fit(loader, y)]:
+        with pytest.raises(TypeError, match=r"X is a DataLoader: .*fit\(loader\.dataset, y\)"):
+            call()
+
+
+def test_one_sample_of_each_class_is_reported(clouds):
+    X, _ = clouds
+    with pytest.warns(UserWarning, match="each class has only one sample, .* n_views=2, or wei"):
+        head(max_epochs=1).fit(X[:6], range(6))
+
+
+def test_display_wants_the_estimator_first(clouds, fitted):
+    X, y = clouds
+    for display in [TopLossesDisplay, EmbeddingDisplay]:
+        with pytest.raises(TypeError, match=r"^estimator is ndarray: a fitted estimator comes fir"):
+            display.from_estimator(X, fitted, y)
+
+
+def test_resumed_checkpoint_is_reported(clouds, tmp_path, capsys):
+    params = {"checkpoint": tmp_path / "ck", "max_epochs": 8, "verbose": 1}
+    with pytest.warns(ConvergenceWarning):
+        head(**params, callbacks=[StopAfter(3)]).fit(*clouds)
+    assert "resuming" not in capsys.readouterr().out
+    head(**params).fit(*clouds)
+    assert f"checkpoint={str(tmp_path / 'ck')!r}: resuming after epoch 3 of 8" in (
+        capsys.readouterr().out
+    )
+    head(**params).fit(*clouds)
+    assert "the fit is over after epoch 8 of 8" in capsys.readouterr().out
+
+
+def test_file_that_is_no_model_is_reported_without_its_length(tmp_path):
+    (tmp_path / "model").write_bytes(b"some text that is no model")
+    with pytest.raises(ValueError, match=r"it is not a safetensors file, or was cut off") as caught:
+        CLCEClassifier.load(tmp_path / "model")
+    assert "length" not in str(caught.value)

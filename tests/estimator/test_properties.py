@@ -181,7 +181,7 @@ def check_result(clf, method, X, options, result):
         assert np.isfinite(result).all()
         return
     if method == "fit":
-        assert_array_equal(clf.classes_, np.unique(np.asarray(options["y"])))
+        assert_array_equal(clf.classes_, np.unique(np.array(options["y"], dtype=object)))
     proba = clf.predict_proba(X)
     assert proba.shape == (len(X), len(clf.classes_))
     assert np.isfinite(proba).all()

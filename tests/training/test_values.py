@@ -11,7 +11,7 @@ from numpy.testing import assert_allclose, assert_array_equal
 from torch import nn
 
 from sklearn_clce import CLCEClassifier
-from sklearn_clce.samplers import count_parts, resolve_sampler
+from sklearn_clce.data._samplers import count_parts, resolve_sampler
 from small_fits import Recorder, head
 
 few = settings(max_examples=25, deadline=None, derandomize=True, database=None)

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from torch.utils.data import Sampler
 
-from ._checks import to_numpy
+from .._checks import to_numpy
 
 MAX_WITHOUT_POSITIVE = 0.1  # "auto" balances from this share of anchors without a positive on
 
