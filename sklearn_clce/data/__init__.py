@@ -5,14 +5,22 @@ from ._folder import find_unreadable, load_image_folder
 from ._kinds import as_images, is_on_disk
 from ._loading import ImageBatches
 from ._pixels import as_float
-from ._sequences import ArrayImages, Images, ListImages, PartOfImages
-from ._transforms import Augmentation, EvaluationTransform, RandomCrops
+from ._sequences import ArrayImages, Images, ListImages, PartOfImages, as_indices, is_single
+from ._transforms import (
+    Augmentation,
+    EvaluationTransform,
+    RandomCrops,
+    augmented,
+    check_augment,
+)
 
 __all__ = [
     "load_image_folder",
     "find_unreadable",
     "as_images",
     "as_float",
+    "as_indices",
+    "is_single",
     "is_on_disk",
     "Images",
     "ArrayImages",
@@ -26,4 +34,6 @@ __all__ = [
     "Augmentation",
     "EvaluationTransform",
     "RandomCrops",
+    "augmented",
+    "check_augment",
 ]

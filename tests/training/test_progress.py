@@ -3,6 +3,7 @@
 import io
 import pickle
 import re
+import sys
 
 import numpy as np
 import pytest
@@ -104,3 +105,12 @@ def test_history_records_both_terms_of_criterion(weight, clouds):
             expected += weight * row["train_contrastive"]
         assert row["train_loss"] == pytest.approx(expected, rel=1e-5)
     assert ("train_contrastive" in clf.history_[0]) == (weight > 0)
+
+
+def test_verbose_fit_without_standard_output(monkeypatch, tiny_backbone, colour_images):
+    """A program without a console, such as pythonw, has neither stream."""
+    monkeypatch.setattr(sys, "stdout", None)
+    monkeypatch.setattr(sys, "stderr", None)
+    for trainable in ("all", "head"):
+        clf = CLCEClassifier(tiny_backbone, trainable=trainable, verbose=1, max_epochs=1)
+        assert len(clf.fit(colour_images, [0, 1] * 6).predict(colour_images)) == 12
