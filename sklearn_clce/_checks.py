@@ -58,6 +58,16 @@ def check_not_images(X: Any) -> None:
         )
 
 
+def check_not_masked(X: Any) -> None:
+    """Raise a TypeError if values of X are masked, or may be."""
+    of = X if isinstance(X, (list, tuple)) else [X]
+    if any(isinstance(values, np.ma.MaskedArray) for values in of):
+        raise TypeError(
+            "X is a masked array: its values must all be there; fill them, as X.filled(0), or "
+            "leave such samples out"
+        )
+
+
 def _first(items: Any) -> Any:
     """Return the first of some items, or None if it can't be read."""
     if hasattr(items, "iloc"):

@@ -32,6 +32,7 @@ from torch import Tensor, nn
 from ._checks import (
     SuggestingEstimator,
     check_not_images,
+    check_not_masked,
     check_not_swapped,
     suggestion,
     suggests_parameters,
@@ -41,7 +42,7 @@ from ._checks import (
 from ._labels import as_labels, find_labels, known_classes
 from ._network import Network, trainable_of
 from ._system import own_torch
-from ._targets import Target, first_target, known_target
+from ._targets import first_target, known_target
 from ._training import (
     CallbackSupportMixin,
     CLCENet,
@@ -591,8 +592,7 @@ class CLCEClassifier(
                 early_stopping=self.early_stopping,
             )
             self._train(
-                samples,
-                target,
+                LabelledSamples(samples, target, np.arange(len(target)), X),
                 previous=self.net_ if is_continuation else None,
                 validation=validation,
                 fit_task=fit_task,
@@ -654,7 +654,8 @@ class CLCEClassifier(
             self.classes_ = known_classes(classes, getattr(self, "classes_", None))
             target = known_target(samples, y, self.classes_, sample_weight, self.class_weight)
             previous = self.net_ if is_continuation else None
-            self._train(samples, target, previous=previous, is_partial_fit=True)
+            data = LabelledSamples(samples, target, np.arange(len(target)), X)
+            self._train(data, previous=previous, is_partial_fit=True)
         return self
 
     def predict(self, X: Any) -> np.ndarray:
@@ -799,6 +800,7 @@ class CLCEClassifier(
         """
         if self._precomputed:
             check_not_images(X)
+            check_not_masked(X)
             X = validate_data(self, to_numpy(X), dtype=np.float32, reset=reset)
             as_torch_takes_it = np.require(X, requirements=["C", "A", "W"])
             return torch.from_numpy(as_torch_takes_it)
@@ -827,8 +829,7 @@ class CLCEClassifier(
 
     def _train(
         self,
-        samples: Samples,
-        target: Target,
+        data: LabelledSamples,
         *,
         previous: CLCENet | None,
         is_partial_fit: bool = False,
@@ -838,7 +839,7 @@ class CLCEClassifier(
         """Train, and store what the fit gave."""
         fitted = fit_net(
             self,
-            LabelledSamples(samples, target, np.arange(len(target))),
+            data,
             previous=previous,
             is_partial_fit=is_partial_fit,
             validation=validation,
@@ -868,6 +869,10 @@ class CLCEClassifier(
         """Return a copy in training, which answers for X with known outputs."""
         copied = copy.copy(self)
         copied.net_, copied._known_outputs = net, (X, outputs)
+        copied.n_iter_ = len(net.history_)
+        past = net.history_[net.state.epochs_before : -1]  # the last epoch is being scored
+        copied.validation_scores_ = [epoch["valid_score"] for epoch in past]
+        copied.best_validation_score_ = max(copied.validation_scores_, default=None)
         return copied
 
     def _validate_params(self) -> None:

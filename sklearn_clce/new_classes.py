@@ -17,6 +17,7 @@ from ._training import (
     CLCENet,
     Passes,
     Samples,
+    check_class_means,
     continue_state,
     infer,
     plan_passes,
@@ -103,11 +104,7 @@ class NewClassesMixin:
     def _net_with_columns(self, samples: Samples, labels: np.ndarray, order: np.ndarray) -> CLCENet:
         """Return a copy of the net that knows new classes, too; see ``encode_new_labels``."""
         net = self.net_
-        if not net.module_.head.has_class_means:
-            raise ValueError(
-                "add_classes needs the mean of each class, which a fit that was interrupted in its "
-                "last pass does not have: fit again, or partial_fit on some images of all classes"
-            )
+        check_class_means(net, "add_classes")
         inputs, _ = infer(net, samples, self._passes(), net.classifier_inputs)
         assert net.resume is not None  # it has trained
         resume = continue_state(net.resume, remembered(self), net.module_.backbone)

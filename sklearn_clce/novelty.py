@@ -11,7 +11,7 @@ from sklearn.utils.validation import check_is_fitted
 from torch import Tensor
 
 from ._system import own_torch
-from ._training import CLCENet, Passes, Samples, infer
+from ._training import CLCENet, Passes, Samples, check_class_means, infer
 
 
 class NoveltyMixin:
@@ -70,12 +70,7 @@ class NoveltyMixin:
         """
         check_is_fitted(self)
         net, head = self.net_, self.net_.module_.head
-        if not head.has_class_means:
-            raise ValueError(
-                "score_samples needs the mean of each class, which a fit that was interrupted in "
-                "its last pass does not have: fit again, or partial_fit on some images of all "
-                "classes"
-            )
+        check_class_means(net, "score_samples")
 
         def score(batch: Any) -> tuple[Tensor]:
             return (head.novelty_scores(*net.classifier_inputs(batch)),)

@@ -1,6 +1,7 @@
 """Progress of long work: lines that stay, and a bar if the output is a terminal.
 
-All of it goes to standard output: what goes to standard error is red in a notebook.
+All of it goes to standard output: what goes to standard error is red in a notebook. Programs
+without a console, such as pythonw, have no standard output, and show nothing.
 """
 
 from __future__ import annotations
@@ -12,6 +13,8 @@ from typing import Any
 
 def write_line(line: str) -> None:
     """Write a line, above the bar if there is one."""
+    if sys.stdout is None:
+        return
     from tqdm import tqdm
 
     tqdm.write(line, file=sys.stdout)
@@ -22,7 +25,8 @@ def bar(items: Iterable[Any] | None = None, *, total: int, unit: str, shown: boo
     """Return a progress bar that vanishes when it is closed; none without a terminal."""
     from tqdm import tqdm
 
-    nobody = None if shown else True  # None: not where the output is not a terminal
+    is_hidden = not shown or sys.stdout is None
+    nobody = True if is_hidden else None  # None: not where the output is not a terminal
     return tqdm(items, total=total, unit=unit, file=sys.stdout, leave=False, disable=nobody)
 
 

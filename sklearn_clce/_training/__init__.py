@@ -3,7 +3,7 @@
 from .batches import LabelledSamples, Samples
 from .build import restore_net, with_changed_head
 from .fit import fit_net
-from .inference import infer
+from .inference import check_class_means, infer
 from .plan import FitPlan, Passes, plan_passes, plan_without_fit
 from .resume import ResumeState, Split, continue_state, remembered
 from .sklearn_callbacks import CallbackSupportMixin, FitTask, with_callbacks
@@ -12,6 +12,7 @@ from .validation import ValidationSet, read_validation_set
 
 __all__ = [
     "fit_net",
+    "check_class_means",
     "infer",
     "restore_net",
     "with_changed_head",

@@ -34,11 +34,12 @@ Batches = ImageBatches | FeatureBatches | DataLoader
 
 @dataclass(frozen=True)
 class LabelledSamples:
-    """Samples with their target, and their indices (n,) in what ``fit`` was given."""
+    """Samples with their target, and their indices (n,) in the X that ``fit`` was given."""
 
     samples: Samples
     target: Target
     rows: np.ndarray
+    given: Any
 
     def __len__(self) -> int:
         return len(self.target)
@@ -48,7 +49,7 @@ class LabelledSamples:
         if len(indices) == len(self):
             return self
         samples = part_of(self.samples, indices)
-        return LabelledSamples(samples, self.target.take(indices), self.rows[indices])
+        return LabelledSamples(samples, self.target.take(indices), self.rows[indices], self.given)
 
     def with_samples(self, samples: Samples) -> LabelledSamples:
         """Return the same samples in another form, such as features."""

@@ -99,6 +99,8 @@ class Checkpoint:
         if not self.path.exists():
             return None
         try:
+            if not self.path.is_file():  # such as a pipe, which would be waited for
+                raise ValueError("it is a folder, a pipe or a device")
             state = read_state(self.path)
             identity = state["identity"]
         except Exception as error:  # torch.load has many
@@ -170,11 +172,11 @@ class Checkpoint:
             self._write(state)
 
     def _write(self, state: dict[str, Any]) -> None:
-        """Write a state; a full disk does not end the fit."""
+        """Write a state; a full disk, or a folder at its place, does not end the fit."""
         try:
             write_atomically(self.path, lambda file: write_state(state, file))
             self.epochs_kept = state["epochs_done"]
-        except (OSError, RuntimeError) as error:  # torch turns the one into the other
+        except (OSError, ValueError, RuntimeError) as error:  # torch turns OSErrors into the last
             if not self.has_warned:
                 warnings.warn(
                     f"checkpoint={str(self.folder)!r} can't be written ({error}); training "

@@ -236,8 +236,10 @@ def _split(
     assert net.resume is not None
     if net.resume.split is None:
         return inputs, validation and _with_features(net, validation)
-    net.resume = check_content_aside(net.resume, digest_of(data.take(request.aside).samples))
-    return inputs.take(request.train_on), set_aside(inputs.take(request.aside))
+    aside = data.take(request.aside)
+    net.resume = check_content_aside(net.resume, digest_of(aside.samples))
+    of_network = inputs.take(request.aside).samples
+    return inputs.take(request.train_on), set_aside(aside).with_samples(of_network)
 
 
 def _with_features(net: CLCENet, validation: ValidationSet) -> ValidationSet:

@@ -44,6 +44,21 @@ def infer(
     return outputs
 
 
+def check_class_means(net: CLCENet, method: str) -> None:
+    """Raise a ValueError if the means of classes that a method needs are not there, or stale."""
+    needs = f"{method} needs the mean of each class, which a fit"
+    if net.fit_state is not None:
+        raise ValueError(
+            f"{needs} computes at its end: a scorer, which is called in between, may use predict, "
+            "predict_proba, decision_function, transform and score"
+        )
+    if not net.module_.head.has_class_means:
+        raise ValueError(
+            f"{needs} that was interrupted in its last pass does not have: fit again, or "
+            "partial_fit on some images of all classes"
+        )
+
+
 def infer_batches(net: CLCENet, dataset: Dataset, how: Infer) -> tuple[Tensor, ...]:
     """Return the outputs of a dataset's batches in order, each process computing some of them."""
     net.module_.eval()

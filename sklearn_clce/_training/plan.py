@@ -22,7 +22,7 @@ from .._network import (
 )
 from .._system import duration, resolve_device, resolve_precision
 from .._targets import Target
-from ..data import Augmentation, make_batch_sampler, resolve_sampler
+from ..data import Augmentation, check_augment, make_batch_sampler, resolve_sampler
 from ..features import FeatureStore, open_store
 from .batches import Augment, Samples
 from .skorch_arguments import check_skorch_params
@@ -305,6 +305,7 @@ def _decide_augmentation(
             augment = Augmentation(grey=samples.is_grey)
     if augment is not None and isinstance(samples, Tensor):
         raise ValueError("augment: X holds features; only images can be augmented")
+    check_augment(augment)
     if augment is None and estimator.n_views > 1:
         raise ValueError(
             f"n_views={estimator.n_views!r}: without augmentation the views of an image are the "

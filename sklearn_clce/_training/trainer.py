@@ -32,7 +32,13 @@ from .._system import (
     shared,
 )
 from ..backbones import run_in_parts
-from ..data import ClassBalancedBatchSampler, FeatureBatches, LabelledFeatures, ShuffledBatchSampler
+from ..data import (
+    ClassBalancedBatchSampler,
+    FeatureBatches,
+    LabelledFeatures,
+    ShuffledBatchSampler,
+    augmented,
+)
 from .batches import Batches, Views, in_order
 from .plan import FitPlan
 from .resume import ResumeState, mix_seed, pack_history, unpack_history
@@ -262,8 +268,9 @@ class CLCENet(ClassifierMixin, NeuralNet):
         images, targets = batch
         images = images.to(self.device, non_blocking=True)
         if n_views == 1:
-            return augment(images), targets
-        return torch.cat([augment(view) for view in images.chunk(n_views)]), targets
+            return augmented(augment, images), targets
+        views = [augmented(augment, view) for view in images.chunk(n_views)]
+        return torch.cat(views), targets
 
     def validation_step(self, batch: Any, **fit_params: Any) -> dict[str, Any]:
         """Compute the loss of a batch, and record its accuracy and outputs for scores."""

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from numbers import Real
 from typing import Any
 
+import numpy as np
 import torch
 from sklearn.metrics import get_scorer
 from torch import Tensor
@@ -15,6 +16,7 @@ from torch import Tensor
 from .._checks import check_not_swapped, prefix_errors
 from .._system import gather
 from .._targets import Target, known_target
+from ..data import as_indices, is_single
 from .batches import LabelledSamples, Samples
 from .callbacks import ValidationMean
 from .step_metrics import NonFiniteError
@@ -71,14 +73,34 @@ def read_validation_set(
         check_not_swapped(X_val, y_val)
         remedy = "leave their samples out, or let y hold some"
         target = known_target(X_val, y_val, classes, sample_weight_val, None, remedy=remedy)
-        return ValidationSet(X_val, read(X_val), target)
+        is_list = isinstance(X_val, (list, tuple))
+        return ValidationSet(Items(X_val) if is_list else X_val, read(X_val), target)
 
 
 def set_aside(aside: LabelledSamples) -> ValidationSet:
     """Make a validation set of samples that do not train."""
-    samples = aside.samples
-    X = samples.numpy() if isinstance(samples, Tensor) else samples
-    return ValidationSet(X, samples, aside.target)
+    return ValidationSet(_rows_of(aside), aside.samples, aside.target)
+
+
+class Items(list):
+    """A list that takes masks and arrays of indices, as an array does."""
+
+    def __getitem__(self, index: Any) -> Any:
+        if is_single(index):
+            return super().__getitem__(index)
+        return Items(map(super().__getitem__, as_indices(index, len(self))))
+
+
+def _rows_of(aside: LabelledSamples) -> Any:
+    """Take rows of X, of the kind that it has; of a Dataset, read when they are asked for."""
+    X, samples = aside.given, aside.samples
+    if hasattr(X, "iloc"):
+        return X.iloc[aside.rows]
+    if isinstance(X, (np.ndarray, Tensor)):
+        return X[aside.rows]
+    if isinstance(X, (list, tuple)):
+        return Items(X[row] for row in aside.rows)
+    return samples.numpy() if isinstance(samples, Tensor) else samples
 
 
 class ValidationScore:

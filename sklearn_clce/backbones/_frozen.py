@@ -20,8 +20,9 @@ from ._fingerprint import fingerprint
 from ._loading import BackboneConfig, load_backbone
 from ._releases import libraries
 from ._running import (
+    UNSUITABLE,
     Normalize,
-    explain_dtype_error,
+    explain_failure,
     give_lower_blocks,
     run_backbone,
     run_in_parts,
@@ -62,8 +63,8 @@ class FrozenBackbone:
                     features = run_in_parts(
                         lambda part: run_backbone(module, normalize(part)), images.to(device)
                     )
-                except RuntimeError as error:
-                    explain_dtype_error(module, error)
+                except UNSUITABLE as error:
+                    explain_failure(module, images[0], error)
                     raise
             return features.float().cpu()
 

@@ -144,9 +144,32 @@ def load_backbone(
         # so that the module alone gets the same images
         module.pretrained_cfg = {**module.pretrained_cfg, **config.in_timms_form()}
         module.default_cfg = module.pretrained_cfg
+    _check_patches(module, config)
     if prefers_channels_last(module):
         module.to(memory_format=torch.channels_last)
     return module.eval(), config
+
+
+def _check_patches(module: nn.Module, config: BackboneConfig) -> None:
+    """Reject a size whose last pixels no patch covers; one below a patch fails when it runs."""
+    patch, size = _patch_size(module, config.n_channels), config.image_size
+    if patch is None or size is None or size < patch or size % patch == 0:
+        return
+    below = size - size % patch
+    raise ValueError(
+        f"image_size={size!r}: {config.name} cuts an image into patches of {patch} pixels, and "
+        f"would not see the rest; a multiple is required, such as {below} or {below + patch}"
+    )
+
+
+def _patch_size(module: nn.Module, n_channels: int) -> int | None:
+    """Return the side of the patches that a timm model cuts images into, without padding them."""
+    from timm.layers import PatchEmbed
+
+    for layer in module.children():
+        if isinstance(layer, PatchEmbed) and layer.proj.in_channels == n_channels:
+            return None if layer.dynamic_img_pad else layer.patch_size[0]
+    return None
 
 
 def _check_known(backbone: str, name: str) -> None:

@@ -10,6 +10,9 @@ import torch
 from torch import Tensor, nn
 
 PIXELS_AT_ONCE = 8 * 224 * 224  # measured: EfficientNet-Lite0 at 64 and 224 pixels
+# What a backbone raises on an image of another size than it can take, and what it does not mean.
+UNSUITABLE = (RuntimeError, AssertionError, IndexError)
+OF_DEVICE = (torch.OutOfMemoryError, getattr(torch, "AcceleratorError", torch.OutOfMemoryError))
 MAX_BLOCKS = 4  # of twelve of a transformer these are as good as all
 
 Outputs = TypeVar("Outputs", Tensor, tuple[Tensor, Tensor])
@@ -72,16 +75,24 @@ def count_features(module: nn.Module, image: Tensor) -> int:
     try:
         with torch.no_grad():
             features = call_backbone(module, image[None])
-    except (RuntimeError, AssertionError, ValueError) as error:
-        explain_dtype_error(module, error)
-        raise ValueError(
-            f"backbone={type(module).__name__} can't take an image of {tuple(image.shape)}; "
-            f"another image_size is required, None is the backbone's own ({error})"
-        ) from error
+    except (*UNSUITABLE, ValueError) as error:
+        explain_failure(module, image, error)
+        raise
     return check_features(module, features, 1).shape[1]
 
 
-def explain_dtype_error(module: nn.Module, error: Exception) -> None:
+def explain_failure(module: nn.Module, image: Tensor, error: Exception) -> None:
+    """Raise a ValueError if a backbone failed because of an image (C, H, W), not of the device."""
+    if isinstance(error, OF_DEVICE):
+        return
+    _explain_dtype_error(module, error)
+    raise ValueError(
+        f"backbone={type(module).__name__} can't take an image of {tuple(image.shape)}; "
+        f"another image_size is required, None is the backbone's own ({error})"
+    ) from error
+
+
+def _explain_dtype_error(module: nn.Module, error: Exception) -> None:
     """Raise a ValueError if a backbone failed because it is not in float32."""
     dtypes = {p.dtype for p in module.parameters() if p.is_floating_point()} - {torch.float32}
     if dtypes and isinstance(error, RuntimeError) and "type" in str(error):

@@ -12,8 +12,14 @@ from ._samplers import (
     make_batch_sampler,
     resolve_sampler,
 )
-from ._sequences import ArrayImages, Images, ListImages, PartOfImages
-from ._transforms import Augmentation, EvaluationTransform, RandomCrops
+from ._sequences import ArrayImages, Images, ListImages, PartOfImages, as_indices, is_single
+from ._transforms import (
+    Augmentation,
+    EvaluationTransform,
+    RandomCrops,
+    augmented,
+    check_augment,
+)
 
 __all__ = [
     "ClassBalancedBatchSampler",
@@ -25,6 +31,8 @@ __all__ = [
     "find_unreadable",
     "as_images",
     "as_float",
+    "as_indices",
+    "is_single",
     "is_on_disk",
     "Images",
     "ArrayImages",
@@ -38,4 +46,6 @@ __all__ = [
     "Augmentation",
     "EvaluationTransform",
     "RandomCrops",
+    "augmented",
+    "check_augment",
 ]

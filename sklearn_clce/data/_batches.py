@@ -102,18 +102,14 @@ class LabelledImages(Dataset):
         """Return those of the images that must be read, each once."""
         return [index for index in dict.fromkeys(indices) if index not in self._kept]
 
-    def prepare(self, indices: list[int]) -> list[Tensor]:
-        """Read images and transform them."""
-        images = self.images.decode_many(indices, self.transform.at_least)
-        return [_dense(self.transform(image)) for image in images]
-
     def crops(
         self, indices: list[int], numbers: Tensor | None, read: dict[int, Tensor] | None = None
     ) -> list[Tensor]:
         """Return what a batch stacks, of images that are kept, have been or must be read."""
         if read is None:
             missing = self.not_kept(indices)
-            read = dict(zip(missing, self.prepare(missing), strict=True))
+            found = prepare(self.images, self.transform, missing)
+            read = dict(zip(missing, found, strict=True))
         self._keep(read)
         images = [read[index] if index in read else self._kept[index] for index in indices]
         rows: Any = [None] * len(indices) if numbers is None else numbers
@@ -139,6 +135,11 @@ class LabelledImages(Dataset):
             if in_memory or self.budget is None or not self.budget.reserve(image.nbytes):
                 return
             self._kept[index] = image
+
+
+def prepare(images: Images, transform: EvaluationTransform, indices: list[int]) -> list[Tensor]:
+    """Read images and transform them."""
+    return [_dense(transform(image)) for image in images.decode_many(indices, transform.at_least)]
 
 
 def _dense(image: Tensor) -> Tensor:

@@ -18,8 +18,11 @@ from ._kinds import as_images
 
 SPLIT_NAMES = {"train", "training", "val", "valid", "validation", "dev", "test", "testing"}
 NOT_DECODED = {"MPEG"}  # formats that Pillow names and can't decode
-# of files and folders that systems and archives leave
-SYSTEM_NAMES = {"__MACOSX", "@eaDir", "$RECYCLE.BIN", "lost+found", "Thumbs.db", "desktop.ini"}
+# of files and folders that systems and archives leave, in lower case
+SYSTEM_NAMES = {
+    *("__macosx", "@eadir", "$recycle.bin", "#recycle", "system volume information", "lost+found"),
+    *("thumbs.db", "ehthumbs.db", "desktop.ini", "__pycache__"),
+}
 
 
 def load_image_folder(path: str | os.PathLike[str]) -> tuple[np.ndarray, np.ndarray]:
@@ -103,7 +106,7 @@ def load_image_folder(path: str | os.PathLike[str]) -> tuple[np.ndarray, np.ndar
 
 
 def _is_left_out(name: str) -> bool:
-    return name.startswith(".") or name in SYSTEM_NAMES
+    return name.startswith(".") or name.lower() in SYSTEM_NAMES
 
 
 def _images_and_others(
@@ -146,6 +149,8 @@ def _files_below(folder: Path, root: Path) -> list[Path]:
     files: list[Path] = []
     entered: set[Path] = set()
     own, root = folder.resolve(), root.resolve()
+    if own.is_relative_to(root) and own != root / folder.name:  # a link to another class
+        return []
     for parent, names, found in os.walk(folder, followlinks=True, onerror=_raise):
         real = Path(parent).resolve()
         if real in entered or _leaves_class(real, own, root):

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from .._checks import to_numpy
+from .._checks import check_not_masked, to_numpy
 from ._pixels import PixelRules
 from ._reading import is_image, name_of, unwrap_sample
 from ._sequences import ArrayImages, Images, ListImages, StoredImages
@@ -33,6 +33,8 @@ def as_images(
     """
     rules = PixelRules(max_pixel_value, n_channels)
     X = _unwrapped(X)
+    if isinstance(X, Images):  # a part of X, as a scorer gets it
+        return X
     if not isinstance(X, np.ndarray):
         return StoredImages(X, rules) if is_on_disk(X) else ListImages(X, rules, checked=checked)
     if X.dtype.kind not in "OUST":
@@ -52,8 +54,8 @@ def _unwrapped(X: Any) -> Any:
     _reject_single(X)
     if hasattr(X, "iloc"):
         X = _column_of(X)
-    if isinstance(X, np.ma.MaskedArray):
-        raise TypeError("X is a masked array: pixels must all be there; pass X.filled(0)")
+    if not isinstance(X, (list, tuple)):  # whose images are checked one by one
+        check_not_masked(X)
     if isinstance(X, Tensor):
         X = to_numpy(X)
     if not isinstance(X, np.ndarray) and hasattr(X, "__array__") and not is_on_disk(X):

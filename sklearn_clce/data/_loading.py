@@ -7,6 +7,7 @@ import weakref
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -15,11 +16,11 @@ import numpy as np
 import torch
 from threadpoolctl import ThreadpoolController
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
 
 from .._system import loader_processes
 from ._batches import LabelledImages, Targets
 from ._pixels import as_float
+from ._processes import read_in_processes
 
 # Batches that are read before they are asked for, by the type of the device: one of floats takes
 # the memory of four of bytes, which other devices get.
@@ -58,7 +59,11 @@ class ImageBatches:
         if num_workers == "auto":
             num_workers = min(joblib.cpu_count(), MOST_WORKERS) if is_thread_safe else 0
         self.num_workers = int(num_workers)
-        self.in_processes = self.num_workers > 0 and not is_thread_safe
+        self.start_method = ""
+        if not is_thread_safe:
+            options = loader_processes(self.num_workers)
+            self.num_workers = options["num_workers"]
+            self.start_method = options.get("multiprocessing_context", "")
         self.device = torch.device(device)
         self._memory = BatchMemory()
 
@@ -70,7 +75,7 @@ class ImageBatches:
         if self.num_workers == 0:
             for indices in self.batch_sampler:
                 yield self._batch(indices, draw(len(indices)))
-        elif self.in_processes:
+        elif self.start_method:
             yield from self._from_processes(draw)
         else:
             yield from self._from_threads(draw)
@@ -105,17 +110,19 @@ class ImageBatches:
     def _from_processes(self, draw: Any) -> Iterator[Batch]:
         batches = list(self.batch_sampler)
         missing = [self.dataset.not_kept(indices) for indices in batches]
-        loader = DataLoader(
-            _PreparedImages(self.dataset),
-            batch_sampler=missing,
-            **loader_processes(self.num_workers),
-            collate_fn=_unchanged,
-            # the epoch's own, for what a Dataset draws; the global one stays as it is
-            generator=torch.Generator().manual_seed(torch.initial_seed()),
+        # the epoch's own, for what a Dataset draws; the global one stays as it is
+        generator = torch.Generator().manual_seed(torch.initial_seed())
+        found = read_in_processes(
+            self.dataset.images,
+            self.dataset.transform,
+            missing,
+            num_workers=self.num_workers,
+            start_method=self.start_method,
+            seed=int(torch.empty((), dtype=torch.int64).random_(generator=generator)),
         )
-        for indices, read, images in zip(batches, missing, loader, strict=True):
-            found = dict(zip(read, images, strict=True))
-            yield self._batch(indices, draw(len(indices)), found)
+        with closing(found):
+            for indices, read, images in zip(batches, missing, found, strict=True):
+                yield self._batch(indices, draw(len(indices)), dict(zip(read, images, strict=True)))
 
     def _batch(
         self, indices: list[int], numbers: Tensor | None, found: dict[int, Tensor] | None = None
@@ -180,20 +187,6 @@ class BatchMemory:
         others = [kept for kept in self._kept if kept[0] is not memory]
         self._kept = [*others, (memory, weakref.ref(part))][-N_KEPT:]
         return torch.from_numpy(part)
-
-
-class _PreparedImages(Dataset):
-    """Prepared images, for a process that reads."""
-
-    def __init__(self, images: LabelledImages) -> None:
-        self.images = images
-
-    def __getitems__(self, indices: list[int]) -> list[Tensor]:
-        return self.images.prepare(indices)
-
-
-def _unchanged(images: list[Tensor]) -> list[Tensor]:
-    return images
 
 
 def _compute_alone() -> None:

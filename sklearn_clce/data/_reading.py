@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import os
 import threading
@@ -66,6 +67,19 @@ def name_of(item: Any) -> str:
     return type(item).__name__
 
 
+def why_there_is_no_file(path: Any) -> str:
+    """Say what else there is, where a path leads to no file."""
+    if not isinstance(path, (str, os.PathLike)):
+        return ""
+    if os.path.isdir(path):
+        return "; it is a folder"
+    if os.path.exists(path):
+        return "; it is a pipe or a device"
+    if "://" in str(path):
+        return "; addresses are not read: download the image and pass the path of the file"
+    return ""
+
+
 @contextmanager
 def decoding(where: str, item: Any) -> Iterator[None]:
     """Turn any error of a decoder into one that names place and file."""
@@ -74,8 +88,10 @@ def decoding(where: str, item: Any) -> Iterator[None]:
     except MemoryError:
         raise
     except FileNotFoundError as error:
-        name = name_of(error.filename or item)
-        raise FileNotFoundError(f"{where}: there is no file {name}") from error
+        path = error.filename or item
+        raise FileNotFoundError(
+            f"{where}: there is no file {name_of(path)}{why_there_is_no_file(path)}"
+        ) from error
     except Exception as error:  # of any decoder, or of the user's own Dataset
         reason = f"{type(error).__name__}: {error}"
         raise ValueError(
@@ -120,7 +136,7 @@ def _opened(item: Any) -> Iterator[Any]:
     elif hasattr(item, "read"):
         item = io.BytesIO(_content(item))
     elif not os.path.isfile(item):  # such as a pipe, which would be waited for
-        raise FileNotFoundError(item)
+        raise FileNotFoundError(errno.ENOENT, "there is no file", item)
     with Image.open(item) as image:
         yield image
 
@@ -190,6 +206,7 @@ def _decode(
     if at_least is not None and ours:
         image.draft(None, (GAP * at_least, GAP * at_least))
     with nullcontext() if ours else _turn_of(image):
+        _reduce_transparent_colour(image)
         _load(image)
         orientation = _orientation(image)  # only now: some readers have turned it themselves
     if image.mode.startswith("I"):
@@ -201,6 +218,16 @@ def _decode(
         factor = min(image.size) // (GAP * at_least)
         image = image.reduce(factor) if factor > 1 else image
     return np.asarray(_turned(image, orientation)), rules
+
+
+def _reduce_transparent_colour(image: Any) -> None:
+    """Give the transparent colour of a file 8 bits, where Pillow reads 8 of 16 of its pixels."""
+    colour = image.info.get("transparency")
+    is_deep = image.mode == "RGB" and any(
+        tile[3] == "RGB;16B" for tile in getattr(image, "tile", ())
+    )
+    if is_deep and isinstance(colour, tuple):
+        image.info["transparency"] = tuple(value >> 8 for value in colour)
 
 
 def _integers_of(image: Any, white: float) -> np.ndarray:

@@ -13,7 +13,15 @@ from torch import Tensor
 
 from ._peek import PEEK_SIZE, Look, Numbers, highest_of, look_at, sampled_indices, warn_if_all_dark
 from ._pixels import PixelRules, Pixels, as_float, channel_axis, check_pixels, count_channels
-from ._reading import decoding, is_image, may_be_dark, name_of, read_pixels, unwrap_sample
+from ._reading import (
+    decoding,
+    is_image,
+    may_be_dark,
+    name_of,
+    read_pixels,
+    unwrap_sample,
+    why_there_is_no_file,
+)
 
 
 class Images(Sequence[Tensor]):
@@ -28,8 +36,11 @@ class Images(Sequence[Tensor]):
         self.rules = rules
         self._looks: dict[int, Look] = {}
 
-    def __getitem__(self, index: int) -> Tensor:  # type: ignore[override]
-        return as_float(self.decode(index))
+    def __getitem__(self, index: Any) -> Any:
+        """Read an image, or take those of a slice, a mask or an array of indices."""
+        if is_single(index):
+            return as_float(self.decode(int(index)))
+        return PartOfImages(self, as_indices(index, len(self)))
 
     @abstractmethod
     def pixels(self, index: int, at_least: int | None = None) -> Pixels:
@@ -238,6 +249,16 @@ class PartOfImages(Images):
         return self.images.decode_many([self.indices[index] for index in indices], at_least)
 
 
+def is_single(index: Any) -> bool:
+    """Check for one index, of any integer type."""
+    return not isinstance(index, slice) and np.ndim(index) == 0
+
+
+def as_indices(index: Any, n: int) -> list[int]:
+    """Return the indices of a slice, a mask or an array of indices of n samples."""
+    return np.arange(n)[index if isinstance(index, slice) else np.asarray(index)].tolist()
+
+
 def _rules_and_axis(shape: tuple[int, ...], rules: PixelRules) -> tuple[PixelRules, int | None]:
     """Return how images of a shape are read, and their axis of channels."""
     found = PixelRules(rules.max_pixel_value, count_channels(shape, rules.n_channels))
@@ -300,16 +321,8 @@ def _check_present(items: Sequence[Any]) -> None:
         item = unwrap_sample(item)
         if isinstance(item, (str, os.PathLike)) and not os.path.isfile(item):
             raise FileNotFoundError(
-                f"X[{index}]: there is no file {name_of(item)}" + _why_there_is_no_file(item)
+                f"X[{index}]: there is no file {name_of(item)}{why_there_is_no_file(item)}"
             )
-
-
-def _why_there_is_no_file(path: str | os.PathLike[str]) -> str:
-    if os.path.isdir(path):
-        return "; it is a folder"
-    if "://" in os.fspath(path):
-        return "; addresses are not read: download the image and pass the path of the file"
-    return ""
 
 
 def _is_missing(item: Any) -> bool:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ..backbones import BackboneConfig
@@ -18,6 +20,12 @@ TRIES = 10
 BRIGHTNESS, CONTRAST = 0.2, 0.2  # up to this much more or less
 GREY_WEIGHTS = (0.299, 0.587, 0.114)
 DEGREES, SHIFT, SCALE = 10, 0.08, 0.1
+
+_WHAT_AUGMENT_GETS = (
+    "augment gets a batch of images as a float32 tensor (n, C, H, W) in 0..1, already resized, and "
+    "must return another; the backbone's normalisation follows, so leave out ToTensor, Resize and "
+    "Normalize"
+)
 
 
 @dataclass(frozen=True)
@@ -178,6 +186,50 @@ class Augmentation:
     def __call__(self, images: Tensor) -> Tensor:
         """Augment a batch of images (n, C, H, W) in 0..1, each on its own, perhaps in place."""
         return move_a_little(images) if self.grey else change_light(images)
+
+
+def augmented(augment: Callable[[Tensor], Tensor], images: Tensor) -> Tensor:
+    """Augment a batch of images (n, C, H, W), by a callable that may be the user's."""
+    n, n_channels = images.shape[:2]
+    try:
+        changed = augment(images)
+    except (MemoryError, torch.OutOfMemoryError):
+        raise
+    except Exception as error:
+        raise ValueError(
+            f"{_WHAT_AUGMENT_GETS}; it raised {type(error).__name__}: {error}"
+        ) from error
+    if not isinstance(changed, Tensor):
+        raise ValueError(f"{_WHAT_AUGMENT_GETS}; it returned {type(changed).__name__}")
+    if changed.ndim != 4 or changed.shape[:2] != (n, n_channels) or changed.dtype != images.dtype:
+        raise ValueError(
+            f"{_WHAT_AUGMENT_GETS}; it returned {tuple(changed.shape)} of {changed.dtype} for "
+            f"{tuple(images.shape)}"
+        )
+    return changed
+
+
+def check_augment(augment: Any) -> None:
+    """Reject transforms of torchvision that are for images as files hold them, or for a backbone.
+
+    Both come by habit: the first fail, the second would make other images of training than of
+    prediction.
+    """
+    from torchvision.transforms import Normalize, PILToTensor, ToPILImage, ToTensor, v2
+
+    for part in _parts_of(augment):
+        if isinstance(
+            part, (ToTensor, PILToTensor, ToPILImage, v2.ToPILImage, Normalize, v2.Normalize)
+        ):
+            raise ValueError(f"{_WHAT_AUGMENT_GETS}; it holds {type(part).__name__}")
+
+
+def _parts_of(augment: Any) -> Iterator[Any]:
+    """Yield a transform and those that it holds, at any depth."""
+    yield augment
+    held = getattr(augment, "transforms", ())
+    for part in augment if isinstance(augment, nn.Sequential) else held:
+        yield from _parts_of(part)
 
 
 def change_light(images: Tensor) -> Tensor:

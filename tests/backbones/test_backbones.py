@@ -376,3 +376,36 @@ def test_small_beit_learns_over_epochs(tmp_path, colour_images, colour_labels):
     assert clf.n_iter_ == 8
     assert losses[-1] < losses[0]
     assert clf.transform(colour_images).shape == (12, 48)
+
+
+@pytest.mark.parametrize(
+    ("name", "size", "sizes"),
+    [
+        ("test_vit", 33, "32 or 48"),
+        ("vit_tiny_patch16_224", 225, "224 or 240"),
+        ("vit_small_patch14_dinov2", 225, "224 or 238"),
+        ("beit_base_patch16_224", 40, "32 or 48"),
+    ],
+)
+@pytest.mark.parametrize("params", [{"trainable": "head"}, {"trainable": "all"}, None])
+def test_size_that_patches_do_not_cover_is_rejected(name, size, sizes, params, colour_images):
+    if name.startswith("beit") and params:
+        return  # of 86 million parameters, once
+    options = {"pretrained": False, "image_size": size}
+    estimator = BackboneFeatures(name, **options)
+    if params:
+        estimator = CLCEClassifier(name, **options, **params)
+    message = f"image_size={size}: .* patches of 1[46] pixels, .* such as {sizes}$"
+    with pytest.raises(ValueError, match=message):
+        estimator.fit(colour_images, [0, 1] * 6).transform(colour_images)
+
+
+@pytest.mark.parametrize("error", [AssertionError, RuntimeError, IndexError])
+def test_failure_of_a_frozen_backbone_names_the_image(error, colour_images):
+    class Picky(nn.Module):
+        def forward(self, images):
+            raise error("not of this size")
+
+    message = r"backbone=Picky can't take an image of \(3, 16, 20\).*\(not of this size\)"
+    with pytest.raises(ValueError, match=message):
+        BackboneFeatures(Picky()).fit_transform(colour_images)

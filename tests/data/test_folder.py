@@ -119,6 +119,7 @@ def test_pipe_named_like_an_image_is_left_out(tmp_path):
 
 def test_files_of_systems_are_left_out(tmp_path):
     names = ["__MACOSX/a/._1.png", "@eaDir/1.png", "a/@eaDir/1.png", "a/Thumbs.db", ".DS_Store"]
+    names += ["System Volume Information/1.png", "#recycle/1.png", "a/THUMBS.DB", "__pycache__/x"]
     make_folder(tmp_path, ["a/1.png", *names])
     paths, labels = load_image_folder(tmp_path)
     assert names_of(paths, tmp_path) == ["a/1.png"]
@@ -244,3 +245,20 @@ def test_find_unreadable_among_other_kinds(kind, colour_images):
     assert found.keys() == expected.keys()
     for index, message in expected.items():
         assert message in found[index]
+
+
+@pytest.mark.skipif(os.name == "nt", reason="links need rights there")
+def test_link_to_another_class_is_not_a_class(tmp_path):
+    make_folder(tmp_path, ["a/1.png", "b/2.png"])
+    (tmp_path / "c").symlink_to(tmp_path / "a")
+    with pytest.raises(ValueError, match=r"a class has no image .*'c' holds nothing"):
+        load_image_folder(tmp_path)
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="there are no pipes")
+def test_pipe_is_named_as_one(tmp_path):
+    os.mkfifo(tmp_path / "pipe.png")
+    paths = [str(tmp_path / "pipe.png"), os.devnull, str(tmp_path)]
+    reasons = ["pipe or a device", "pipe or a device", "folder"]
+    bad = find_unreadable(paths, verbose=0)
+    assert [reason.rsplit("; it is a ")[1] for reason in bad.values()] == reasons

@@ -2,6 +2,7 @@
 
 import io
 import struct
+import zlib
 
 import numpy as np
 import pytest
@@ -294,3 +295,18 @@ def test_frames_of_animations_and_opened_pages_do_not_warn(tmp_path, small_photo
         opened.seek(1)
         images = as_images([tmp_path / "a.gif", tmp_path / "a.webp", opened])
         assert [image.shape for image in images] == [(3, 48, 64)] * 3
+
+
+def png_chunk(name, content):
+    checksum = struct.pack(">I", zlib.crc32(name + content))
+    return struct.pack(">I", len(content)) + name + content + checksum
+
+
+def test_transparent_colour_of_16_bits_becomes_white():
+    colour = struct.pack(">HHH", 1000, 2000, 3000)
+    rows = b"".join(b"\0" + colour + 7 * struct.pack(">HHH", 0, 0, 65535) for _ in range(8))
+    png = b"\x89PNG\r\n\x1a\n" + png_chunk(b"IHDR", struct.pack(">IIBBBBB", 8, 8, 16, 2, 0, 0, 0))
+    png += png_chunk(b"tRNS", colour) + png_chunk(b"IDAT", zlib.compress(rows))
+    image = as_images([png + png_chunk(b"IEND", b"")])[0]
+    assert image[:, 0, 0].tolist() == [1, 1, 1]
+    assert image[:, 0, 1].tolist() == [0, 0, 1]

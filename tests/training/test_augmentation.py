@@ -6,11 +6,14 @@ import warnings
 import numpy as np
 import pytest
 import torch
+from torchvision import transforms
+from torchvision.transforms import v2
 from torchvision.transforms.v2 import RandomHorizontalFlip
 
 from sklearn_clce import CLCEClassifier
 from sklearn_clce.backbones import BackboneConfig
 from sklearn_clce.data import Augmentation, RandomCrops
+from small_backbones import Counting
 from small_fits import Recorder, head
 
 
@@ -140,3 +143,50 @@ def test_views_without_augmentation_are_rejected(
 def test_augment_of_features_is_rejected(clouds):
     with pytest.raises(ValueError, match="augment: X holds features"):
         head(augment=torch.neg).fit(*clouds)
+
+
+@pytest.mark.parametrize(
+    ("augment", "named"),
+    [
+        (transforms.ToTensor(), "ToTensor"),
+        (
+            transforms.Compose([transforms.RandomHorizontalFlip(), transforms.ToTensor()]),
+            "ToTensor",
+        ),
+        (v2.Compose([v2.RandomApply([transforms.PILToTensor()])]), "PILToTensor"),
+        (torch.nn.Sequential(v2.Normalize([0.5], [0.5])), "Normalize"),
+    ],
+)
+def test_augment_for_files_or_networks_is_rejected_at_once(augment, named, count, colour_images):
+    backbone = Counting()
+    clf = CLCEClassifier(backbone, trainable="head", augment=augment)
+    message = f"augment gets a batch .* leave out ToTensor, .* it holds {named}$"
+    with pytest.raises(ValueError, match=message):
+        clf.fit(colour_images, [0, 1] * 6)
+    assert count() == 0
+
+
+def test_error_of_augment_names_it(tiny_backbone, colour_images, colour_labels):
+    def fails(images):
+        raise KeyError("brightness")
+
+    clf = CLCEClassifier(tiny_backbone, augment=fails)
+    with pytest.raises(ValueError, match=r"augment gets .*; it raised KeyError: 'bri") as caught:
+        clf.fit(colour_images, colour_labels)
+    assert isinstance(caught.value.__cause__, KeyError)
+
+
+@pytest.mark.parametrize(
+    ("augment", "returned"),
+    [
+        (lambda images: None, "NoneType"),
+        (lambda images: images[:2], r"\(2, 3, 16, 20\) of torch.float32 for \(12, 3, 16, 20\)"),
+        (lambda images: images.double(), r"\(12, 3, 16, 20\) of torch.float64"),
+    ],
+)
+def test_result_of_augment_is_checked(
+    augment, returned, tiny_backbone, colour_images, colour_labels
+):
+    clf = CLCEClassifier(tiny_backbone, augment=augment)
+    with pytest.raises(ValueError, match=f"augment gets .*; it returned {returned}"):
+        clf.fit(colour_images, colour_labels)

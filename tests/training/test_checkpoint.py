@@ -180,3 +180,27 @@ def test_write_error_keeps_old_file(tmp_path):
         write_atomically(path, fails)
     assert path.read_bytes() == b"old"
     assert list(tmp_path.iterdir()) == [path]
+
+
+class Replaces(Callback):
+    """Puts something else in the place of the file after the first epoch."""
+
+    def __init__(self, path, put):
+        self.path, self.put = path, put
+
+    def on_epoch_end(self, net, **kwargs):
+        if len(net.history) == 2:
+            self.path.unlink()
+            self.put(self.path)
+
+
+@pytest.mark.skipif(os.name != "posix", reason="there are no pipes")
+@pytest.mark.parametrize("put", [os.mkdir, os.mkfifo])
+def test_checkpoint_file_that_became_something_else_does_not_end_the_fit(put, tmp_path):
+    X, y = data()
+    callback = Replaces(tmp_path / "checkpoint.pt", put)
+    with pytest.warns(UserWarning, match=r"can't be written .* resume from epoch 1"):
+        clf = classifier(tmp_path, callbacks=[callback]).fit(X, y)
+    assert clf.n_iter_ == 5
+    with pytest.raises(ValueError, match="it is a folder, a pipe or a device"):
+        classifier(tmp_path).fit(X, y)

@@ -3,6 +3,7 @@
 import io
 import pickle
 import re
+import sys
 
 import numpy as np
 import pytest
@@ -124,3 +125,12 @@ def test_estimate_follows_the_first_steps(clouds, monkeypatch, capfd):
     lines = capfd.readouterr().out.splitlines()
     assert "training takes about 24 s" in lines[2]
     assert lines[3].startswith("epoch 1/4")
+
+
+def test_verbose_fit_without_standard_output(monkeypatch, tiny_backbone, colour_images):
+    """A program without a console, such as pythonw, has neither stream."""
+    monkeypatch.setattr(sys, "stdout", None)
+    monkeypatch.setattr(sys, "stderr", None)
+    for trainable in ("all", "head"):
+        clf = CLCEClassifier(tiny_backbone, trainable=trainable, verbose=1, max_epochs=1)
+        assert len(clf.fit(colour_images, [0, 1] * 6).predict(colour_images)) == 12

@@ -9,6 +9,7 @@ from sklearn.metrics import accuracy_score, get_scorer, log_loss, make_scorer, s
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
+from image_kinds import KINDS
 from sklearn_clce import CLCEClassifier, TrainingCurveDisplay
 from sklearn_clce._training import CLCENet
 from small_fits import StopAfter, head, same_weights, weights_of
@@ -374,3 +375,80 @@ def test_zero_weight_validation_samples_are_ignored(scoring, clouds, others):
     weighed = clf.validation_scores_
     clf.fit(X_train, NAMES[codes], X_val=X[15:], y_val=y[15:])
     assert_allclose(weighed, clf.validation_scores_, rtol=1e-5)
+
+
+METHODS = ("predict", "predict_proba", "decision_function", "transform")
+
+
+def of_second_class(estimator, X, y):
+    """Score some samples, and compare their outputs with those of all."""
+    chosen = y == np.unique(y)[1]
+    by_index = X.iloc if hasattr(X, "iloc") else X
+    for name in METHODS:
+        method = getattr(estimator, name)
+        whole = method(X)[chosen]
+        for some in (X[chosen], by_index[np.flatnonzero(chosen)]):
+            if whole.dtype.kind == "f":
+                assert_allclose(method(some), whole, rtol=1e-4, atol=1e-5)
+            else:
+                assert_array_equal(method(some), whole)
+    for name in ("score_samples", "calibrate_offset"):
+        with pytest.raises(ValueError, match="which a fit computes at its end"):
+            getattr(estimator, name)(X)
+    return estimator.score(X[chosen], y[chosen])
+
+
+@pytest.mark.parametrize("trainable", ["all", "head"])
+@pytest.mark.parametrize("kind", [kind for kind in KINDS if "datasets" not in kind])
+def test_scorer_may_take_part_of_images_set_aside(
+    kind, trainable, tiny_backbone, colour_images, colour_labels, tmp_path
+):
+    X = KINDS[kind](colour_images, tmp_path)
+    clf = CLCEClassifier(tiny_backbone, trainable=trainable, early_stopping=True, max_epochs=1)
+    clf.set_params(scoring=of_second_class, validation_fraction=0.5, random_state=0)
+    clf.fit(X, colour_labels)
+    assert len(clf.validation_scores_) == 1
+
+
+@pytest.mark.parametrize("kind", ["array", "frame", "list", "tensor"])
+def test_scorer_may_take_part_of_features_set_aside(kind, clouds):
+    X, codes = clouds
+    X = {
+        "array": lambda: X,
+        "frame": lambda: pytest.importorskip("pandas").DataFrame(X).add_prefix("x"),
+        "list": X.tolist,
+        "tensor": lambda: torch.from_numpy(X),
+    }[kind]()
+    clf = watching(scoring=of_second_class).fit(X, NAMES[codes])
+    given = watching(scoring=of_second_class).fit(X, NAMES[codes], X_val=X, y_val=NAMES[codes])
+    assert len(clf.validation_scores_) == len(given.validation_scores_) == 5
+
+
+def test_scorer_may_save_the_estimator(clouds, tmp_path):
+    seen = []
+
+    def scorer(estimator, X, y):
+        path = tmp_path / "model.safetensors"
+        estimator.save(path)
+        loaded = CLCEClassifier.load(path)
+        assert_array_equal(loaded.predict_proba(X), estimator.predict_proba(X))
+        seen.append((loaded.n_iter_, loaded.validation_scores_))
+        with pytest.raises(ValueError, match=r"add_classes needs .* a fit computes at its end"):
+            estimator.add_classes(X, ["new"] * len(X))
+        return 0.1 * len(seen)
+
+    with pytest.warns(UserWarning, match="scoring=.* can't be stored"):
+        watching(scoring=scorer, max_epochs=2).fit(clouds[0], NAMES[clouds[1]])
+    assert seen == [(1, []), (2, [pytest.approx(0.1)])]
+
+
+@pytest.mark.parametrize(
+    "masked", [lambda X: np.ma.masked_less(X, 0), lambda X: list(np.ma.array(X))]
+)
+def test_masked_features_are_rejected(masked, clouds):
+    X, codes = clouds
+    clf = watching(early_stopping=False).fit(X, codes)
+    message = r"X is a masked array: .* X.filled\(0\)"
+    for call in (lambda: head().fit(masked(X), codes), lambda: clf.predict(masked(X))):
+        with pytest.raises(TypeError, match=message):
+            call()
