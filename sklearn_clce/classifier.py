@@ -39,7 +39,7 @@ from ._checks import (
     unchanged_on_error,
 )
 from ._network import Network, trainable_of
-from ._system import own_torch
+from ._system import joint, own_torch
 from ._targets import Target, first_target, known_classes, known_target
 from ._training import (
     CallbackSupportMixin,
@@ -518,6 +518,7 @@ class CLCEClassifier(
         def get_feature_names_out(self, input_features: Any = None) -> np.ndarray: ...
 
     @with_callbacks
+    @joint
     @own_torch()
     def fit(
         self,
@@ -603,6 +604,7 @@ class CLCEClassifier(
             task.call_on_fit_task_end(estimator=self, X=X, y=y)
         return self
 
+    @joint
     @own_torch()
     def partial_fit(
         self,
@@ -660,6 +662,7 @@ class CLCEClassifier(
             self._train(samples, target, previous=previous, is_partial_fit=True)
         return self
 
+    @joint
     @own_torch()
     def predict(self, X: Any) -> np.ndarray:
         """Predict labels.
@@ -677,6 +680,7 @@ class CLCEClassifier(
         logits, _ = self._infer(X)
         return self.classes_[logits.argmax(dim=1).numpy()]
 
+    @joint
     @own_torch()
     def predict_proba(self, X: Any) -> np.ndarray:
         """Predict class probabilities.
@@ -694,6 +698,7 @@ class CLCEClassifier(
         logits, _ = self._infer(X)
         return logits.softmax(dim=1).numpy()
 
+    @joint
     @own_torch()
     def decision_function(self, X: Any) -> np.ndarray:
         """Compute class scores.
@@ -713,6 +718,7 @@ class CLCEClassifier(
         scores = logits[:, 1] - logits[:, 0] if len(self.classes_) == 2 else logits
         return scores.numpy()
 
+    @joint
     @own_torch()
     def transform(self, X: Any) -> np.ndarray:
         """Compute embeddings.

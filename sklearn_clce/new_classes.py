@@ -11,7 +11,7 @@ from sklearn.utils.validation import check_is_fitted
 
 from ._checks import check_not_swapped, unchanged_on_error
 from ._head import add_classes
-from ._system import own_torch
+from ._system import joint, own_torch
 from ._targets import encode_new_labels
 from ._training import (
     CLCENet,
@@ -39,6 +39,7 @@ class NewClassesMixin:
 
         def _validate_params(self) -> None: ...
 
+    @joint
     @own_torch()
     def add_classes(self, X: Any, y: ArrayLike) -> Self:
         """Learn new classes from a few images of them, without images of the old ones.
