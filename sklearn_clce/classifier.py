@@ -41,7 +41,7 @@ from ._checks import (
 )
 from ._labels import as_labels, find_labels, known_classes
 from ._network import Network, trainable_of
-from ._system import own_torch
+from ._system import joint, own_torch
 from ._targets import first_target, known_target
 from ._training import (
     CallbackSupportMixin,
@@ -517,6 +517,7 @@ class CLCEClassifier(
     feature_names_in_: np.ndarray
 
     @with_callbacks
+    @joint
     def fit(
         self,
         X: Any,
@@ -601,6 +602,7 @@ class CLCEClassifier(
             task.call_on_fit_task_end(estimator=self, X=X, y=y)
         return self
 
+    @joint
     def partial_fit(
         self,
         X: Any,
@@ -658,6 +660,7 @@ class CLCEClassifier(
             self._train(data, previous=previous, is_partial_fit=True)
         return self
 
+    @joint
     def predict(self, X: Any) -> np.ndarray:
         """Predict labels.
 
@@ -701,6 +704,7 @@ class CLCEClassifier(
         find_labels(labels, self.classes_)
         return super().score(X, labels, sample_weight)
 
+    @joint
     def predict_proba(self, X: Any) -> np.ndarray:
         """Predict class probabilities.
 
@@ -717,6 +721,7 @@ class CLCEClassifier(
         logits, _ = self._infer(X)
         return logits.softmax(dim=1).numpy()
 
+    @joint
     def decision_function(self, X: Any) -> np.ndarray:
         """Compute class scores.
 
@@ -735,6 +740,7 @@ class CLCEClassifier(
         scores = logits[:, 1] - logits[:, 0] if len(self.classes_) == 2 else logits
         return scores.numpy()
 
+    @joint
     def transform(self, X: Any) -> np.ndarray:
         """Compute embeddings.
 

@@ -12,7 +12,7 @@ from sklearn.utils.validation import check_is_fitted
 from ._checks import check_not_swapped, unchanged_on_error
 from ._head import add_classes
 from ._labels import encode_new_labels
-from ._system import own_torch
+from ._system import joint, own_torch
 from ._training import (
     CLCENet,
     Passes,
@@ -40,6 +40,7 @@ class NewClassesMixin:
 
         def _validate_params(self) -> None: ...
 
+    @joint
     def add_classes(self, X: Any, y: ArrayLike) -> Self:
         """Learn new classes from a few images of them, without images of the old ones.
 

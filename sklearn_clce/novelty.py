@@ -10,7 +10,7 @@ import numpy as np
 from sklearn.utils.validation import check_is_fitted
 from torch import Tensor
 
-from ._system import own_torch
+from ._system import joint, own_torch
 from ._training import CLCENet, Passes, Samples, check_class_means, infer
 
 
@@ -26,6 +26,7 @@ class NoveltyMixin:
 
         def _passes(self) -> Passes: ...
 
+    @joint
     def score_samples(self, X: Any) -> np.ndarray:
         """Compute how much each image is like those that the classifier was trained on.
 

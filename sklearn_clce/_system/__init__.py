@@ -19,6 +19,8 @@ from .files import (
     state_of,
     write_atomically,
 )
+from .joint_calls import agree, joint
+from .locks import ProcessLock
 from .processes import (
     Parallel,
     SharedBatches,
@@ -58,6 +60,9 @@ __all__ = [
     "remove_unfinished",
     "state_of",
     "write_atomically",
+    "agree",
+    "joint",
+    "ProcessLock",
     "Parallel",
     "SharedBatches",
     "broadcast",

@@ -9,11 +9,12 @@ from contextlib import ExitStack, contextmanager
 import torch
 from torch import Tensor
 
+from .locks import ProcessLock
 from .processes import local_gpu
 
 CPU = torch.device("cpu")
 
-_generators = threading.RLock()
+_generators = ProcessLock()
 
 
 @contextmanager
@@ -40,21 +41,29 @@ class _DefaultDtype:
 
     def __init__(self, dtype: torch.dtype) -> None:
         self.dtype = dtype
-        self.lock = threading.Lock()
-        self.n_inside = 0
+        self.lock = ProcessLock(self._forget_other_threads)
+        self.inside: list[int] = []  # threads, each as often as it has entered
 
     def __enter__(self) -> None:
         with self.lock:
-            if self.n_inside == 0:
+            if not self.inside:
                 self.before = torch.get_default_dtype()
                 torch.set_default_dtype(self.dtype)
-            self.n_inside += 1
+            self.inside.append(threading.get_ident())
 
     def __exit__(self, *error: object) -> None:
         with self.lock:
-            self.n_inside -= 1
-            if self.n_inside == 0:
-                torch.set_default_dtype(self.before)
+            self.inside.remove(threading.get_ident())
+            self._restore_if_left()
+
+    def _forget_other_threads(self) -> None:
+        if self.inside:
+            self.inside = [thread for thread in self.inside if thread == threading.get_ident()]
+            self._restore_if_left()
+
+    def _restore_if_left(self) -> None:
+        if not self.inside:
+            torch.set_default_dtype(self.before)
 
 
 _float32 = _DefaultDtype(torch.float32)

@@ -1,4 +1,4 @@
-"""Several processes and threads: the share of each, and turns at what only one may have.
+"""Several processes: the share of each, and turns at what only one may have.
 
 Several processes train one model if the script has called
 ``torch.distributed.init_process_group``; each runs the whole script. In a single process the
@@ -25,7 +25,8 @@ from torch.nn.parallel import DistributedDataParallel
 
 START_METHODS = ("fork", "forkserver", "spawn")
 
-_turns: dict[str, FileLock] = {}  # by GPU
+_turns: dict[tuple[int, str], FileLock] = {}  # by process, as a child may not use those it inherits
+_groups: list[dist.ProcessGroup] = []  # within a joint call, the one that it uses
 
 
 def n_processes() -> int:
@@ -41,6 +42,21 @@ def rank() -> int:
 def is_main() -> bool:
     """Return whether this is the process that writes and prints."""
     return rank() == 0
+
+
+def group() -> dist.ProcessGroup | None:
+    """Return the process group of the joint call that is running; None: torch's own."""
+    return _groups[-1] if _groups else None
+
+
+@contextmanager
+def using(own: dist.ProcessGroup) -> Iterator[None]:
+    """Let processes exchange all in a group."""
+    _groups.append(own)
+    try:
+        yield
+    finally:
+        _groups.pop()
 
 
 def local_gpu() -> int | None:
@@ -65,7 +81,7 @@ def broadcast(value: Any) -> Any:
     if n_processes() == 1:
         return value
     values = [value]
-    dist.broadcast_object_list(values, src=0)
+    dist.broadcast_object_list(values, src=0, group=group())
     return values[0]
 
 
@@ -74,7 +90,7 @@ def gather_objects(value: Any) -> list[Any]:
     if n_processes() == 1:
         return [value]
     values: list[Any] = [None] * n_processes()
-    dist.all_gather_object(values, value)
+    dist.all_gather_object(values, value, group=group())
     return values
 
 
@@ -118,7 +134,7 @@ class Parallel:
     def __init__(self, module: nn.Module) -> None:
         self.run: nn.Module = module
         if n_processes() > 1:
-            self.run = DistributedDataParallel(module)
+            self.run = DistributedDataParallel(module, process_group=group())
 
     def __call__(self, batch: Tensor) -> Any:
         """Run the module."""
@@ -134,7 +150,7 @@ def share_buffers(module: nn.Module) -> None:
     """Give all processes the batch statistics of the main one."""
     if n_processes() > 1:
         for buffer in module.buffers():
-            dist.broadcast(buffer, src=0)
+            dist.broadcast(buffer, src=0, group=group())
 
 
 def gather(rows: Tensor) -> Tensor:
@@ -154,12 +170,12 @@ class _Gather(torch.autograd.Function):
     def forward(ctx: Any, rows: Tensor) -> Tensor:
         own_count = torch.tensor([len(rows)], device=rows.device)
         counts = [torch.empty_like(own_count) for _ in range(dist.get_world_size())]
-        dist.all_gather(counts, own_count)
+        dist.all_gather(counts, own_count, group=group())
         n_rows = torch.cat(counts).tolist()
         padded = rows.new_zeros(max(n_rows), *rows.shape[1:])
         padded[: len(rows)] = rows
         parts = [torch.empty_like(padded) for _ in n_rows]
-        dist.all_gather(parts, padded)
+        dist.all_gather(parts, padded, group=group())
         start = sum(n_rows[: dist.get_rank()])
         ctx.own = slice(start, start + len(rows))
         return torch.cat([part[:n] for part, n in zip(parts, n_rows, strict=True)])
@@ -181,7 +197,9 @@ def gpu_lock(device: torch.device) -> Iterator[None]:
         return
     user = os.getuid() if os.name == "posix" else ""  # others' folders of Windows are apart
     path = Path(tempfile.gettempdir()) / f"sklearn_clce-{user}-gpu-{gpu}.lock"
-    with _turns.setdefault(gpu, FileLock(path, mode=0o600)) as turn:  # within it, taken again
+    with _turns.setdefault(
+        (os.getpid(), gpu), FileLock(path, mode=0o600)
+    ) as turn:  # within it, taken again
         try:
             yield
         finally:

@@ -15,6 +15,7 @@ from torch import Tensor
 from .._checks import prefix_errors
 from .._head import MAX_PER_CLASS, Head, refit_classifier, start_head, start_late_classes
 from .._system import (
+    agree,
     gpu_lock,
     is_main,
     seeded_torch,
@@ -101,6 +102,7 @@ def fit_net(
         "sets_aside": estimator.early_stopping and validation is None,
     }
     request = resolve(estimator, data, **circumstances)
+    agree(request.plan.shared())
     checkpoint = open_checkpoint(
         estimator.checkpoint,
         request.plan,
@@ -370,7 +372,7 @@ def _finish(net: CLCENet, training: LabelledSamples, state: FitState) -> None:
             training = _refit(net, training)
         _add_class_means(net, training)
     except KeyboardInterrupt:
-        if net.plan.is_of_clone:
+        if net.plan.raises_interrupts:
             raise
         warnings.warn(
             "fit was interrupted by the user in the pass that follows training. The estimator can "

@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from .._network import Network
-from .._system import bar, gather_objects, gpu_lock, is_main, own_share
+from .._system import agree, bar, gather_objects, gpu_lock, is_main, own_share
 from ..backbones import FrozenBackbone
 from ..data import FeatureBatches, Images
 from ..features import features_of
@@ -30,6 +30,7 @@ def infer(
 
     ``how`` computes other outputs of a batch.
     """
+    agree(model_of(net))
     with gpu_lock(torch.device(net.device)):
         features = features_for(net.module_, samples, replace(passes, verbose=0))
         dataset = make_dataset(net.module_, samples if features is None else features)
@@ -57,6 +58,17 @@ def check_class_means(net: CLCENet, method: str) -> None:
             f"{needs} that was interrupted in its last pass does not have: fit again, or "
             "partial_fit on some images of all classes"
         )
+
+
+def model_of(net: CLCENet) -> dict[str, Any]:
+    """Return what must be the same in all processes that share the batches of a fitted net."""
+    return {
+        "batch_size of the fit": net.plan.batch_size,
+        "micro_batch_size of the fit": net.plan.micro_batch_size,
+        "number of classes": net.module_.head.n_classes,
+        "number of epochs": len(net.history_),
+        "whether the backbone is frozen": net.module_.frozen,
+    }
 
 
 def infer_batches(net: CLCENet, dataset: Dataset, how: Infer) -> tuple[Tensor, ...]:

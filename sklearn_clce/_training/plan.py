@@ -20,7 +20,7 @@ from .._network import (
     trainable_names,
     trainable_of,
 )
-from .._system import duration, resolve_device, resolve_precision
+from .._system import duration, n_processes, resolve_device, resolve_precision
 from .._targets import Target
 from ..data import Augmentation, check_augment, make_batch_sampler, resolve_sampler
 from ..features import FeatureStore, open_store
@@ -150,6 +150,17 @@ class FitPlan:
         """Return the parameters that the result of a fit depends on, by name."""
         compared = {name: getattr(self, name) for name in COMPARED}
         return compared | asdict(self.head) | {"precision": self.passes.requested_precision}
+
+    def shared(self) -> dict[str, Any]:
+        """Return what must be the same in all processes that train together, by name."""
+        names = ("precision", "n_epochs", "n_steps", "n_samples", "refits_classifier")
+        decided = self.compared() | {name: getattr(self, name) for name in names}
+        return decided | {"random_state": None}  # the seed is that of the main process
+
+    @property
+    def raises_interrupts(self) -> bool:
+        """Whether Ctrl-C is an error: in a search, and where other processes wait."""
+        return self.is_of_clone or n_processes() > 1
 
     @property
     def n_epochs(self) -> int:

@@ -25,7 +25,9 @@ from .._network import Network, backward_in_parts, parameter_groups, stochastic_
 from .._system import (
     Parallel,
     autocast,
+    broadcast,
     gather,
+    gather_objects,
     highest_precision_dtype,
     rank,
     share_buffers,
@@ -336,7 +338,7 @@ class CLCENet(ClassifierMixin, NeuralNet):
             if self.scaling is not None and not self.plan.is_partial_fit:  # a part is not the end
                 self.scaling.check_end()
         except KeyboardInterrupt:
-            if self.plan.is_of_clone or not self._has_trained():
+            if self.plan.raises_interrupts or not self._has_trained():
                 raise  # of a search, or with nothing to keep
             self._keep_interrupted()
         except NonFiniteError as error:
@@ -360,7 +362,8 @@ class CLCENet(ClassifierMixin, NeuralNet):
         if validation is not None:
             self._take_steps(validation, is_training=False)
         if state.score is not None:
-            self.history.record("valid_score", state.score.take(self, epoch=state.epochs_done + 1))
+            score = state.score.take(self, epoch=state.epochs_done + 1)
+            self.history.record("valid_score", broadcast(score))
         state.time.count_tail()
         state.epochs_done += 1
         try:
@@ -369,6 +372,7 @@ class CLCENet(ClassifierMixin, NeuralNet):
             if not self._is_stopped_by_skorch():
                 raise
             state.stopped = True
+        state.stopped = any(gather_objects(state.stopped))  # a callback may be of one process
         if state.checkpoint is not None:  # after all callbacks: one may have stopped the fit
             state.checkpoint.save(self)
         state.time.count_tail()

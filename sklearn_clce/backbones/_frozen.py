@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import os
-import threading
 from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -15,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from .._system import autocast, state_of
+from .._system import ProcessLock, autocast, state_of
 from ._fingerprint import fingerprint
 from ._loading import BackboneConfig, load_backbone
 from ._releases import libraries
@@ -31,7 +30,7 @@ from ._running import (
 MAX_LOADED = 2
 
 _loaded: OrderedDict[tuple, FrozenBackbone] = OrderedDict()
-_loaded_lock = threading.Lock()
+_loaded_lock = ProcessLock()
 
 
 @dataclass(frozen=True, eq=False)

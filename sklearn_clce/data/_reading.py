@@ -5,7 +5,6 @@ from __future__ import annotations
 import errno
 import io
 import os
-import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from dataclasses import replace
@@ -15,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from .._checks import to_numpy
+from .._system import ProcessLock
 from ._pixels import PixelRules, Pixels, channel_axis, check_pixels
 
 # An image is decoded at twice the size that is needed, as Pillow's thumbnails are: the
@@ -26,8 +26,8 @@ ORIENTATION_TAG = 0x0112
 FAILURE = "_sklearn_clce_failure"  # attribute of a PIL image that could not be decoded
 GREY_MODES = ("L", "I", "I;16", "I;16B", "I;16L")  # of Pillow, with integers
 
-_file_lock = threading.Lock()
-_image_locks = tuple(threading.Lock() for _ in range(64))  # each for some of the user's images
+_file_lock = ProcessLock()
+_image_locks = tuple(ProcessLock() for _ in range(64))  # each for some of the user's images
 
 
 def read_pixels(item: Any, where: str, rules: PixelRules, at_least: int | None = None) -> Pixels:
@@ -180,7 +180,7 @@ def _content(file: Any) -> bytes:
         return file.read()
 
 
-def _turn_of(image: Any) -> threading.Lock:
+def _turn_of(image: Any) -> ProcessLock:
     """Return the lock of an image, which decodes itself once and may be in X more than once."""
     return _image_locks[id(image) // 16 % len(_image_locks)]
 

@@ -16,7 +16,7 @@ from sklearn.utils.validation import validate_data
 from torch import nn
 
 from .._checks import SuggestingEstimator, suggests_parameters
-from .._system import gpu_lock, own_torch, resolve_device, resolve_precision, seeded_torch
+from .._system import gpu_lock, joint, own_torch, resolve_device, resolve_precision, seeded_torch
 from ..backbones import FrozenBackbone, count_features, frozen_backbone
 from ..data import Images, as_images
 from ._computing import features_of
@@ -188,6 +188,7 @@ class BackboneFeatures(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Sugges
         self._read(X, reset=True)
         return self
 
+    @joint
     def transform(self, X: Any) -> np.ndarray:
         """Compute features, or take those that are kept.
 

@@ -1,5 +1,6 @@
 """Several processes train the model that one process would, up to rounding."""
 
+import json
 import os
 import subprocess
 import sys
@@ -127,3 +128,89 @@ def test_process_takes_its_local_gpu(monkeypatch):
     monkeypatch.setattr(processes, "rank", lambda: 5)
     monkeypatch.setenv("LOCAL_RANK", "1")
     assert resolve_device("auto") == torch.device("cuda:1")
+
+
+@pytest.fixture(scope="module")
+def errors(tmp_path_factory):
+    """What two processes get from calls that differ, by the name of the call."""
+    if os.name != "posix":
+        pytest.skip("torchrun over gloo")
+    folder = tmp_path_factory.mktemp("errors")
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
+    script = SCRIPT.with_name("distributed_errors.py")
+    done = subprocess.run(
+        [*COMMAND[:-1], script, folder],
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    return [json.loads((folder / f"errors-{rank}.json").read_text()) for rank in range(2)]
+
+
+DIFFERENT = {  # what the message names
+    "predict part": "X is float64 (6, 8, 8, 3) ",
+    "predict fewer": "X is float64 (13, 8, 8, 3) ",
+    "predict none": "X is float64 (0, 8, 8, 3) ",
+    "predict order": "X is ",
+    "predict_proba features": "X is ",
+    "decision_function list": "X is 6 items ",
+    "transform Subset": "X is Subset of 6 [0, 2, 4, 6, 8, 10] in process 0 and Subset of 6 [1, 3,",
+    "score_samples": "X is ",
+    "predict paths": "X is 13 items ",
+    "predict other method": "the method is CLCEClassifier.predict in process 0 and "
+    "CLCEClassifier.predict_proba in process 1",
+    "predict NaN": "X is ",
+    "predict other model": "number of epochs is 1 in process 0 and 2 in process 1",
+    "fit part": "X is ",
+    "fit order": "X is ",
+    "fit labels": "y is ",
+    "fit weights": "sample_weight is ",
+    "fit no weights": "sample_weight is None in process 0 and float64 (13,) ",
+    "fit validation": "X_val is ",
+    "partial_fit": "X is ",
+    "add_classes": "X is ",
+    "features": "X is ",
+    "features of others": "backbone is PlainBackbone ",
+    "max_epochs": "max_epochs is 1 in process 0 and 2 in process 1",
+    "batch_size": "batch_size is 6 in process 0 and 7 in process 1",
+    "wrong value": "max_epochs is 0 in process 0 and 1 in process 1",
+    "early_stopping": "early_stopping is False in process 0 and True in process 1",
+    "checkpoint": "checkpoint is False in process 0 and True in process 1",
+}
+
+
+@pytest.mark.parametrize("call", DIFFERENT)
+def test_calls_that_differ_are_errors_in_all_processes(errors, call):
+    for found in errors:
+        kind, message, seconds = found[call]
+        assert kind == "DisagreementError"
+        assert message.startswith(DIFFERENT[call])
+        assert "Pass all samples to every process" in message
+        assert seconds < 5
+
+
+@pytest.mark.parametrize(
+    ("call", "failing", "error"),
+    [
+        ("predict unfitted", 1, "NotFittedError"),
+        ("raised in 0", 0, "KeyError"),
+        ("interrupted in 0", 0, "KeyboardInterrupt"),
+        ("signal in 1", 1, "KeyboardInterrupt"),
+        ("signal in a head", 1, "KeyboardInterrupt"),
+        ("unreadable in 1", 1, "ValueError"),
+    ],
+)
+def test_error_in_one_process_ends_the_call_in_all(errors, call, failing, error):
+    kind, _, seconds = errors[failing][call]
+    assert kind == error
+    assert seconds < 10
+    kind, message, seconds = errors[1 - failing][call]
+    assert kind == "RuntimeError"
+    assert message.startswith("another of the 2 processes that train together has ended this call")
+    assert seconds < 10
+
+
+def test_processes_train_together_again_after_errors(errors):
+    assert [found["as before"] for found in errors] == [True, True]
