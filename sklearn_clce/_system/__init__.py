@@ -41,10 +41,12 @@ from .processes import (
 from .progress import (
     bar,
     duration,
+    warn,
     write_line,
 )
 
 __all__ = [
+    "warn",
     "CPU",
     "autocast",
     "own_torch",

@@ -11,7 +11,6 @@ import gc
 import multiprocessing
 import os
 import tempfile
-import warnings
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
@@ -22,6 +21,8 @@ import torch.distributed as dist
 from filelock import FileLock
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
+
+from .progress import warn
 
 START_METHODS = ("fork", "forkserver", "spawn")
 
@@ -68,11 +69,9 @@ def warn_if_not_joined() -> None:
     """Warn if a launcher has started several processes that were not joined."""
     launched = int(os.environ.get("WORLD_SIZE", 1))
     if launched > 1 and n_processes() == 1 and os.environ.get("RANK", "0") == "0":
-        warnings.warn(
+        warn(
             f"a launcher started {launched} processes, and each trains a model of its own: call "
-            "torch.distributed.init_process_group() first to train one together",
-            UserWarning,
-            stacklevel=4,
+            "torch.distributed.init_process_group() first to train one together"
         )
 
 

@@ -1,14 +1,26 @@
-"""Progress of long work: lines that stay, and a bar if the output is a terminal.
+"""What users see: warnings at their own line, lines of progress, a bar in a terminal.
 
-All of it goes to standard output: what goes to standard error is red in a notebook. Programs
+Progress goes to standard output: what goes to standard error is red in a notebook. Programs
 without a console, such as pythonw, have no standard output, and show nothing.
 """
 
 from __future__ import annotations
 
 import sys
+import warnings
 from collections.abc import Iterable
 from typing import Any
+
+# Packages whose functions stand between a user's line and a warning of ours.
+INNER = ("sklearn_clce", "sklearn", "skorch", "contextlib")
+
+
+def warn(message: str | Warning, category: type[Warning] = UserWarning) -> None:
+    """Warn, with the line of the user's code from which the package was called."""
+    frame, level = sys._getframe(1), 2
+    while frame.f_back and frame.f_globals.get("__name__", "").split(".")[0] in INNER:
+        frame, level = frame.f_back, level + 1
+    warnings.warn(message, category, stacklevel=level)
 
 
 def write_line(line: str) -> None:

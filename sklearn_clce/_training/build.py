@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
@@ -21,7 +20,7 @@ from .._network import (
     merge,
     set_trainable,
 )
-from .._system import gpu_lock, seeded_torch
+from .._system import gpu_lock, seeded_torch, warn
 from ..backbones import (
     BackboneConfig,
     FrozenBackbone,
@@ -69,9 +68,7 @@ def open_backbone(estimator: Any, images: Images, seed: int) -> LoadedBackbone:
 def warn_if_memory_is_unused(memory: Any, why_not: str) -> None:
     """Warn that a folder for features was given, and none is kept."""
     if memory is not None:
-        warnings.warn(
-            f"memory={memory!r}: nothing is kept, because {why_not}", UserWarning, stacklevel=4
-        )
+        warn(f"memory={memory!r}: nothing is kept, because {why_not}")
 
 
 def build_network(

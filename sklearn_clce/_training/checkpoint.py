@@ -7,7 +7,6 @@ import io
 import json
 import os
 import tempfile
-import warnings
 from pathlib import Path
 from typing import IO, Any, Self
 
@@ -27,6 +26,7 @@ from .._system import (
     rank,
     remove_unfinished,
     set_device_rng_state,
+    warn,
     write_atomically,
 )
 from ..backbones import UndescribableError, fingerprint, libraries
@@ -178,11 +178,9 @@ class Checkpoint:
             self.epochs_kept = state["epochs_done"]
         except (OSError, ValueError, RuntimeError) as error:  # torch turns OSErrors into the last
             if not self.has_warned:
-                warnings.warn(
+                warn(
                     f"checkpoint={str(self.folder)!r} can't be written ({error}); training "
-                    f"continues, and after a crash it would resume from epoch {self.epochs_kept}",
-                    UserWarning,
-                    stacklevel=2,
+                    f"continues, and after a crash it would resume from epoch {self.epochs_kept}"
                 )
             self.has_warned = True
 
@@ -205,11 +203,9 @@ def open_checkpoint(
     try:
         identity = _identity_of(plan, data, previous, validation)
     except UndescribableError as error:
-        warnings.warn(
+        warn(
             f"checkpoint={str(folder)!r}: {error}, so this fit can't be distinguished from "
-            "another one and is not kept; after a crash it starts again",
-            UserWarning,
-            stacklevel=4,
+            "another one and is not kept; after a crash it starts again"
         )
         return None
     path = Path(folder)

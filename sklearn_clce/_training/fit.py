@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from typing import Any
@@ -19,6 +18,7 @@ from .._system import (
     gpu_lock,
     is_main,
     seeded_torch,
+    warn,
     warn_if_not_joined,
     write_line,
 )
@@ -276,12 +276,10 @@ def _start(
         _start_late_classes(net, training)
     no_classifier = net.plan.weight == 1 and not net.plan.refits_classifier
     if no_classifier and features is None and not head.has_classifier and is_main():
-        warnings.warn(
+        warn(
             "weight=1 disables cross-entropy, so the classifier is not trained and predicts a "
             "single class. A smaller weight is required, or fit with early_stopping=False, which "
-            "fits the classifier at the end",
-            UserWarning,
-            stacklevel=4,
+            "fits the classifier at the end"
         )
 
 
@@ -325,19 +323,15 @@ def warn_of_anchors_without_positive(batch_sampler: BatchSampler, labels: np.nda
         n_anchors += len(batch)
     batch_sampler.epoch = epoch
     if np.bincount(labels).max() == 1 and is_main():
-        warnings.warn(
+        warn(
             "each class has only one sample, and the contrastive term compares two of a class: add "
-            "samples, use n_views=2, or weight=0",
-            UserWarning,
-            stacklevel=4,
+            "samples, use n_views=2, or weight=0"
         )
     elif n_paired < n_anchors / 2 and is_main():
-        warnings.warn(
+        warn(
             f"only {n_paired} of {n_anchors} anchors have a positive in their batch, so the "
             "contrastive term does little: use a larger batch_size, sampler='balanced', "
-            "n_views=2, or weight=0",
-            UserWarning,
-            stacklevel=4,
+            "n_views=2, or weight=0"
         )
 
 
@@ -374,12 +368,11 @@ def _finish(net: CLCENet, training: LabelledSamples, state: FitState) -> None:
     except KeyboardInterrupt:
         if net.plan.raises_interrupts:
             raise
-        warnings.warn(
+        warn(
             "fit was interrupted by the user in the pass that follows training. The estimator can "
             "be used and keeps its weights; the end of the pass is missing: the refitted "
             "classifier, or means of the classes for score_samples and add_classes",
             ConvergenceWarning,
-            stacklevel=4,
         )
 
 

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import math
-import warnings
 from time import monotonic
 
 from sklearn.exceptions import ConvergenceWarning
 
-from .._system import broadcast, is_main
+from .._system import broadcast, is_main, warn
 
 
 class TimeLimit:
@@ -75,12 +74,11 @@ class TimeLimit:
         """Warn that there is no time for a step."""
         if is_main():
             before = self.first_step - self.start
-            warnings.warn(
+            warn(
                 f"max_time={self.seconds!r} was over before the first step, {before:.1f} s after "
                 "the fit began: the classifier has not been trained beyond its start. A longer "
                 "max_time is required, or memory=..., which keeps the features of a backbone",
                 ConvergenceWarning,
-                stacklevel=2,
             )
 
     def state(self) -> dict[str, float]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
@@ -32,6 +31,7 @@ from .._system import (
     rank,
     share_buffers,
     shared,
+    warn,
 )
 from ..backbones import run_in_parts
 from ..data import (
@@ -437,11 +437,10 @@ class CLCENet(ClassifierMixin, NeuralNet):
         del self.history_[state.epochs_before + state.epochs_done :]
         if dict(self.callbacks_)["early_stopping"].best_weights_ is not None:
             kept = "the weights of the epoch with the best validation score"
-        warnings.warn(
+        warn(
             f"fit was cut short in epoch {state.epochs_done + 1}: {why}. The estimator can be "
             f"used and keeps {kept}",
             ConvergenceWarning,
-            stacklevel=2,
         )
 
     # the pickle

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from .._checks import suggestion
+from .._system import warn
 from ._running import prefers_channels_last
 from ._weights import (
     BUNDLED,
@@ -319,12 +320,10 @@ def _image_config(
     channels, height, _ = data["input_size"]
     channels = n_channels or channels
     if image_size is not None and image_size < SMALLEST <= height:
-        warnings.warn(
+        warn(
             f"image_size={image_size!r}: {name} was made for {height} pixels, and below {SMALLEST} "
             "little of an image is left; smaller images are enlarged, so leave image_size at "
-            "None or take 64 or more",
-            UserWarning,
-            stacklevel=4,
+            "None or take 64 or more"
         )
     return BackboneConfig(
         name=name,

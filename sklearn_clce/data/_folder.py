@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import warnings
 from collections import Counter
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -13,7 +12,7 @@ from typing import Any
 import joblib
 import numpy as np
 
-from .._system import bar
+from .._system import bar, warn
 from ._kinds import as_images
 
 SPLIT_NAMES = {"train", "training", "val", "valid", "validation", "dev", "test", "testing"}
@@ -198,11 +197,9 @@ def _warn_of_others(root: Path, others: dict[str, Counter]) -> None:
     if not total:
         return
     by_class = "; ".join(f"{name}: {_counts(found)}" for name, found in others.items() if found)
-    warnings.warn(
+    warn(
         f"load_image_folder({str(root)!r}) left out {sum(total.values())} files that are not "
-        f"images: {by_class}",
-        UserWarning,
-        stacklevel=3,
+        f"images: {by_class}"
     )
 
 

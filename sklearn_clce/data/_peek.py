@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Iterable
 from typing import NamedTuple
 
 import numpy as np
 
+from .._system import warn
 from ._pixels import Pixels, has_no_colour
 
 N_SAMPLED = 32
@@ -59,12 +59,10 @@ def warn_if_all_dark(numbers: Iterable[Numbers | None]) -> None:
     darkest = _highest_if_dark(numbers)
     if darkest is not None and darkest.are_dark:
         high, white, dtype = darkest
-        warnings.warn(
+        warn(
             f"X holds integers ({dtype}) up to {high}, which are nearly black where "
             f"{white} is white: is {high} white? Then max_pixel_value={high}, or X / {high} "
-            "where X is an array",
-            UserWarning,
-            stacklevel=4,
+            "where X is an array"
         )
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import warnings
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -11,6 +10,7 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
+from .._system import warn
 from ._peek import PEEK_SIZE, Look, Numbers, highest_of, look_at, sampled_indices, warn_if_all_dark
 from ._pixels import PixelRules, Pixels, as_float, channel_axis, check_pixels, count_channels
 from ._reading import (
@@ -203,11 +203,9 @@ class ListImages(Images):
         """Read an image."""
         pixels = read_pixels(self.item(index), f"X[{index}]", self.rules, at_least)
         if pixels.has_more_pages and not self._has_warned_of_pages:
-            warnings.warn(
+            warn(
                 f"X[{index}] is a file of several pages, of which only the first is read: save "
-                "each page as a file of its own, or pass the pages as arrays",
-                UserWarning,
-                stacklevel=2,
+                "each page as a file of its own, or pass the pages as arrays"
             )
             self._has_warned_of_pages = True
         return pixels

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Sequence
 from numbers import Integral
 from typing import TYPE_CHECKING, Any, Literal, Self
@@ -12,6 +11,7 @@ from numpy.typing import ArrayLike
 from sklearn.utils import check_random_state
 
 from .._labels import as_labels, encode_known_labels
+from .._system import warn
 from ._plotting import (
     Display,
     as_estimator_reads,
@@ -275,11 +275,7 @@ class EmbeddingDisplay(Display):
         points = np.asarray(self.points)[indices]
         n_drawn = show_thumbnails(self.ax_, points, images, frames, self._space)
         if n_drawn < len(indices):
-            warnings.warn(
-                f"thumbnails={thumbnails!r}: there is room for {n_drawn}; pass larger axes as ax",
-                UserWarning,
-                stacklevel=3,
-            )
+            warn(f"thumbnails={thumbnails!r}: there is room for {n_drawn}; pass larger axes as ax")
 
 
 def _draw_rings(ax: Axes, points: np.ndarray, wrong: np.ndarray, size: float) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import os
 import time
-import warnings
 from collections.abc import Iterator, Sequence
 from functools import lru_cache
 from typing import Any
@@ -23,6 +22,7 @@ from .._system import (
     is_main,
     own_share,
     state_of,
+    warn,
     write_line,
 )
 from ..backbones import FrozenBackbone, UndescribableError
@@ -103,11 +103,9 @@ def _run_key(backbone: FrozenBackbone, device: torch.device, precision: str) -> 
     try:
         fingerprint = backbone.fingerprint
     except UndescribableError as error:
-        warnings.warn(
+        warn(
             f"backbone={type(backbone.module).__name__} can't be described, so its features are "
-            f"not kept: {error}",
-            UserWarning,
-            stacklevel=3,
+            f"not kept: {error}"
         )
         return None
     settings = device.type, precision, torch.get_float32_matmul_precision()

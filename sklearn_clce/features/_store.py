@@ -6,7 +6,6 @@ import hashlib
 import os
 import sqlite3
 import time
-import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from pathlib import Path
@@ -14,6 +13,8 @@ from typing import Any
 
 import numpy as np
 from sklearn.utils.validation import check_memory
+
+from .._system import warn
 
 FILE_NAME = "sklearn_clce_features.sqlite"
 APPLICATION_ID = 0x434C4345  # "CLCE"
@@ -220,11 +221,9 @@ class FeatureStore:
                 self._warn(str(error), "features are computed without it")
 
     def _warn(self, reason: str, consequence: str) -> None:
-        warnings.warn(
+        warn(
             f"memory={self.folder!r}: {reason}; {consequence}. "
-            f"FeatureStore({self.folder!r}).clear() starts {FILE_NAME} again",
-            UserWarning,
-            stacklevel=2,
+            f"FeatureStore({self.folder!r}).clear() starts {FILE_NAME} again"
         )
 
 

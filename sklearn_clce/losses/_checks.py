@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import warnings
 from collections.abc import Callable
 from numbers import Real
 from typing import Any
@@ -12,7 +11,7 @@ import torch
 from torch import Tensor
 
 from .._system import gather as all_gather
-from .._system import n_processes
+from .._system import n_processes, warn
 
 CHOICES = {
     "positives": ("each", "mean"),
@@ -81,11 +80,9 @@ def gathered(gather: bool | None, **samples: Any) -> list[Any]:
 def warn_if_apart(gather: bool | None) -> None:
     """Warn if there are several processes and ``gather`` has not been decided."""
     if gather is None and not torch.compiler.is_compiling() and n_processes() > 1:
-        warnings.warn(
+        warn(
             "gather=None: the loss sees only the samples of its own process. gather=True makes "
-            "one batch of those of all, gather=False keeps them apart without this warning",
-            UserWarning,
-            stacklevel=4,
+            "one batch of those of all, gather=False keeps them apart without this warning"
         )
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import warnings
 from pathlib import Path
 from typing import Any, Self
 
@@ -12,7 +11,7 @@ from sklearn.utils.validation import check_is_fitted
 from torch import nn
 
 from .._network import Network
-from .._system import is_main, own_torch
+from .._system import is_main, own_torch, warn
 from ._estimator_state import check_loadable, estimator_state, restore
 from ._file import read_model_file, warn_of_versions, write_model_file
 from ._module_state import restore_module, tensors_of
@@ -74,12 +73,10 @@ class ModelFileMixin:
         check_is_fitted(self)
         self._validate_params()
         if Path(path).suffix.lower() in OTHER_SUFFIXES:
-            warnings.warn(
+            warn(
                 f"path={os.fspath(path)!r}: the file is a safetensors file, which "
                 "CLCEClassifier.load reads and joblib.load does not; a name that ends in "
-                ".safetensors says so",
-                UserWarning,
-                stacklevel=2,
+                ".safetensors says so"
             )
         with own_torch():
             module = self.module_.merged()
@@ -89,11 +86,9 @@ class ModelFileMixin:
             if is_main():
                 write_model_file(path, state, tensors)
         if left_out:
-            warnings.warn(
+            warn(
                 f"{', '.join(left_out)} can't be stored in a model file: after load they are at "
-                "their defaults, and set_params sets them again",
-                UserWarning,
-                stacklevel=2,
+                "their defaults, and set_params sets them again"
             )
 
     @classmethod

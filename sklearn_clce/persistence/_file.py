@@ -10,7 +10,6 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import warnings
 from collections.abc import Mapping
 from importlib.metadata import version
 from pathlib import Path
@@ -22,7 +21,7 @@ from safetensors.torch import load, save
 from sklearn.exceptions import InconsistentVersionWarning
 from torch import Tensor
 
-from .._system import write_atomically
+from .._system import warn, write_atomically
 from ._plain import take
 
 FORMAT_VERSION = 1
@@ -172,7 +171,7 @@ def warn_of_versions(model: dict[str, Any]) -> None:
             original_sklearn_version=saved["scikit-learn"],
         )
         warning.differences = [f"{n} {saved[n]}, here {installed[n]}" for n in different]
-        warnings.warn(warning, stacklevel=3)
+        warn(warning)
 
 
 def _installed_versions() -> dict[str, str]:

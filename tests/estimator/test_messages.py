@@ -413,3 +413,12 @@ def test_file_that_is_no_model_is_reported_without_its_length(tmp_path):
     with pytest.raises(ValueError, match=r"it is not a safetensors file, or was cut off") as caught:
         CLCEClassifier.load(tmp_path / "model")
     assert "length" not in str(caught.value)
+
+
+@pytest.mark.parametrize("method", ["fit", "partial_fit", "fit_transform"])
+def test_warnings_name_the_line_of_the_user(method, clouds, tmp_path):
+    clf = CLCEClassifier("precomputed", memory=tmp_path / "features", max_epochs=1)
+    arguments = {"classes": [0, 1, 2]} if method == "partial_fit" else {}
+    with pytest.warns(UserWarning, match="nothing is kept") as caught:
+        getattr(clf, method)(*clouds, **arguments)
+    assert caught[0].filename == __file__
