@@ -105,7 +105,7 @@ def _check_not_missing(labels: np.ndarray, name: str) -> None:
     """Name the first missing label, before NumPy makes a string of it."""
     if labels.dtype.kind in "mM":
         missing = np.flatnonzero(np.isnat(labels))
-    elif labels.dtype.kind in "fO":
+    elif labels.dtype.kind in ("f", "O"):
         missing = np.flatnonzero([_is_missing(label) for label in labels])
     else:
         return

@@ -111,7 +111,8 @@ def calls(draw, inputs):
     sound = draw(st.booleans())
     X = draw(inputs(sound))
     method = draw(st.sampled_from(["fit", "partial_fit", "predict", "transform"]))
-    n = 1 if np.isscalar(X) or getattr(X, "ndim", 1) == 0 else len(X)
+    is_one = np.isscalar(X) or not hasattr(X, "__len__") or getattr(X, "ndim", 1) == 0
+    n = 1 if is_one else len(X)
     options = {}
     if method in ("fit", "partial_fit"):
         options["y"] = draw(label_arrays(n, sound))
