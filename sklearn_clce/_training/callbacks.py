@@ -50,8 +50,12 @@ class WarmupCosine(Callback):
         net.history.record("lr", net.optimizer_.param_groups[0]["lr"])
 
     def on_train_end(self, net: CLCENet, X: Any = None, y: Any = None, **kwargs: Any) -> None:
-        """Drop the optimizer, which pickles would hold."""
+        """Drop the optimizer."""
         self.scheduler_ = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Pickle without the optimizer, also in the middle of a fit."""
+        return vars(self) | {"scheduler_": None}
 
 
 class ClipGradients(Callback):

@@ -114,10 +114,11 @@ class Checkpoint:
             if self.identity.get(name) != identity.get(name)
         ]
         if different:
-            causes = [name for name in different if name not in DECIDED]
+            causes = [name for name in different if name not in DECIDED] or different
             raise ValueError(
-                f"{where} is of another fit: {', '.join(causes or different)} differ; choose "
-                "another folder, or remove it to start again"
+                f"{where} is of another fit: {', '.join(causes)} "
+                f"{'differs' if len(causes) == 1 else 'differ'}; choose another folder, or remove "
+                "this one to start again"
             )
         return state
 

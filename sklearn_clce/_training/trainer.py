@@ -447,16 +447,12 @@ class CLCENet(ClassifierMixin, NeuralNet):
 
     def __getstate__(self) -> dict[str, Any]:
         """Pickle the module once, no data, and the optimizer's state only if it will be used."""
-        hidden: dict[str, Any] = {"module": self.module, "fit_state": self.fit_state}
-        try:
-            self.__dict__ |= {"module": None, "fit_state": None}
-            if not self.plan.keeps_optimizer and hasattr(self, "optimizer_"):
-                hidden["optimizer_"] = self.optimizer_
-                del self.optimizer_
-            state = super().__getstate__()
-            return state | {"history_": pack_history(state.get("history_", []))}
-        finally:
-            self.__dict__ |= hidden
+        bare = object.__new__(type(self))  # this net may be training: it stays as it is
+        bare.__dict__ |= self.__dict__ | {"module": None, "fit_state": None}
+        if not self.plan.keeps_optimizer and hasattr(self, "optimizer_"):
+            del bare.optimizer_  # with its entries in skorch's lists of names
+        state = super(CLCENet, bare).__getstate__()
+        return state | {"history_": pack_history(state.get("history_", []))}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         """Point both names at the one module again; the device may be another one now."""

@@ -5,6 +5,7 @@ import os
 import pickle
 import subprocess
 import sys
+from copy import deepcopy
 from dataclasses import replace
 from pathlib import Path
 
@@ -42,6 +43,25 @@ def test_pickle_is_hardly_larger_than_parameters(colour_images, colour_labels):
     file.seek(0)
     assert_same_model(joblib.load(file), clf, colour_images)
     assert clf.net_.optimizer_.state  # pickling has not removed it here
+
+
+def score_of_copy(clf, X, y):
+    return pickle.loads(pickle.dumps(deepcopy(clf))).score(X, y)
+
+
+def test_scorer_may_copy_and_pickle_the_estimator(colour_images, colour_labels):
+    def fitted(scoring, **params):
+        params |= {"max_epochs": 3, "early_stopping": True, "validation_fraction": 0.5}
+        return on_features(scoring=scoring, **params).fit(vectors(), np.arange(12) % 2)
+
+    def score(clf, X, y):
+        return clf.score(X, y)
+
+    assert_same_model(fitted(score_of_copy), fitted(score), vectors())
+    clf = CLCEClassifier(
+        image_size=32, trainable=1, max_epochs=2, early_stopping=True, scoring=score_of_copy
+    )
+    assert clf.fit(colour_images, colour_labels).n_iter_ == 2
 
 
 def test_pickle_holds_no_training_data():

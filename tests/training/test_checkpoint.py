@@ -118,7 +118,7 @@ def test_checkpoint_of_another_fit_is_rejected(params, change, named, tmp_path):
     clf = classifier(tmp_path, max_epochs=1, early_stopping=False).fit(X, y)
     before = (tmp_path / "checkpoint.pt").read_bytes()
     clf.set_params(**params)
-    with pytest.raises(ValueError, match=f"is of another fit: {named} differ; choose another"):
+    with pytest.raises(ValueError, match=f"is of another fit: {named} differs?; choose another"):
         clf.fit(*(change(X, y) if change else (X, y)))
     assert (tmp_path / "checkpoint.pt").read_bytes() == before
 
