@@ -9,6 +9,7 @@ from __future__ import annotations
 import sys
 import warnings
 from collections.abc import Iterable
+from contextlib import suppress
 from typing import Any
 
 # Packages whose functions stand between a user's line and a warning of ours.
@@ -29,8 +30,9 @@ def write_line(line: str) -> None:
         return
     from tqdm import tqdm
 
-    tqdm.write(line, file=sys.stdout)
-    sys.stdout.flush()
+    with suppress(OSError, ValueError):  # closed, a broken pipe, or another encoding
+        tqdm.write(line, file=sys.stdout)
+        sys.stdout.flush()
 
 
 def bar(items: Iterable[Any] | None = None, *, total: int, unit: str, shown: bool = True) -> Any:

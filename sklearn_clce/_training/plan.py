@@ -47,16 +47,17 @@ class Passes:
 
     device: torch.device
     precision: str
-    requested_precision: str
+    precision_follows_device: bool
     batch_size: int
-    num_workers: int | str
+    num_workers: int | None  # None: a thread per core, for images that are thread-safe
     store: FeatureStore | None
     verbose: int | bool
 
     def on(self, device: torch.device) -> Passes:
         """Return the same on another device, which may have another precision."""
-        precision = resolve_precision(self.requested_precision, device)
-        return replace(self, device=device, precision=precision)
+        if not self.precision_follows_device:
+            return replace(self, device=device)
+        return replace(self, device=device, precision=resolve_precision("auto", device))
 
 
 def plan_passes(estimator: Any, device: Any = None) -> Passes:
@@ -65,9 +66,9 @@ def plan_passes(estimator: Any, device: Any = None) -> Passes:
     return Passes(
         device=device,
         precision=resolve_precision(estimator.precision, device),
-        requested_precision=estimator.precision,
+        precision_follows_device=estimator.precision == "auto",
         batch_size=estimator.batch_size,
-        num_workers=estimator.num_workers,
+        num_workers=_none_if_auto(estimator.num_workers),
         store=open_store(estimator.memory),
         verbose=estimator.verbose,
     )
@@ -129,7 +130,7 @@ class FitPlan:
     seed: int
     # the machine
     passes: Passes
-    cache_size: int | str
+    cache_size: int | None  # bytes; None: until a quarter of the memory is left
     verbose: int | bool
     # the sizes, for people
     n_samples: int
@@ -142,14 +143,19 @@ class FitPlan:
         return self.n_iter_no_change if self.early_stopping else None
 
     def __getstate__(self) -> dict[str, Any]:
-        """Pickle without the user's module, of which the net has its own copy."""
-        name = self.backbone if isinstance(self.backbone, str) else type(self.backbone).__name__
-        return vars(self) | {"backbone": name}
+        """Pickle names in place of the user's objects, which a later call has again."""
+        objects = {name: getattr(self, name) for name in ("backbone", "scoring")}
+        named = {
+            name: type(value).__name__
+            for name, value in objects.items()
+            if isinstance(value, nn.Module) or callable(value)
+        }
+        return vars(self) | named | {"callbacks": None}
 
     def compared(self) -> dict[str, Any]:
         """Return the parameters that the result of a fit depends on, by name."""
         compared = {name: getattr(self, name) for name in COMPARED}
-        return compared | asdict(self.head) | {"precision": self.passes.requested_precision}
+        return compared | asdict(self.head) | {"precision": self.precision}
 
     def shared(self) -> dict[str, Any]:
         """Return what must be the same in all processes that train together, by name."""
@@ -179,11 +185,11 @@ class FitPlan:
 
     def __str__(self) -> str:
         limit = "up to " if self.early_stopping or self.max_time is not None else ""
-        time = "" if self.max_time is None else f" in {duration(self.max_time)}"
+        time = "" if self.max_time is None else f", for at most {duration(self.max_time)}"
         return (
             f"trains {self._trained_parts()}: {self.n_samples:,} samples, {limit}"
-            f"{_count(self.n_epochs, 'epoch')} of {_count(self.n_steps, 'step')} of "
-            f"{self.batch_size}{time}, {self.precision} on {self.device}"
+            f"{_count(self.n_epochs, 'epoch')} of {_count(self.n_steps, 'step')}, batches of up to "
+            f"{min(self.batch_size, self.n_samples)}{time}, {self.precision} on {self.device}"
         )
 
     def _trained_parts(self) -> str:
@@ -194,7 +200,8 @@ class FitPlan:
             return f"a head and low-rank matrices of {name}"
         if self.trainable == "all":
             return f"all of {name}"
-        return f"the upper {self.trainable} of {self.n_blocks} blocks of {name}"
+        last = "last" if self.trainable == 1 else f"last {self.trainable}"
+        return f"the {last} of {self.n_blocks} blocks of {name}"
 
 
 def make_plan(
@@ -238,9 +245,10 @@ def make_plan(
         "sampler": sampler,
         "augment": _decide_augmentation(estimator, samples, trains_backbone),
         "layer_decay": resolve_layer_decay(backbone, estimator.layer_decay),
-        "skorch_params": estimator.skorch_params or {},
+        "skorch_params": dict(estimator.skorch_params or {}),
         "keeps_optimizer": estimator.warm_start,
         "is_partial_fit": is_partial_fit,
+        "cache_size": _none_if_auto(estimator.cache_size),
         "refits_classifier": is_refit and not (is_partial_fit or estimator.early_stopping),
         "is_of_clone": estimator._is_clone,
         "seed": seed,
@@ -265,6 +273,10 @@ def plan_without_fit(estimator: Any, network: Network, seed: int) -> FitPlan:
         knows_features=False,
         previous=network,
     )
+
+
+def _none_if_auto(value: int | str) -> int | None:
+    return None if isinstance(value, str) else value
 
 
 def _count(n: int, what: str) -> str:

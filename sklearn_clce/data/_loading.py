@@ -25,7 +25,7 @@ from ._processes import read_in_processes
 # Batches that are read before they are asked for, by the type of the device: one of floats takes
 # the memory of four of bytes, which other devices get.
 AHEAD, MOST_AHEAD = {"cpu": 1}, 2
-MOST_WORKERS = 16  # of "auto"
+MOST_WORKERS = 16  # without a number
 N_KEPT = 3  # the batch that is being used, and two that are being read
 
 # Made here, once: looking for libraries in one thread while another imports an extension
@@ -50,13 +50,13 @@ class ImageBatches:
         dataset: LabelledImages,
         batch_sampler: Any,
         *,
-        num_workers: int | str = "auto",
+        num_workers: int | None = None,
         device: torch.device | str = "cpu",
     ) -> None:
         self.dataset = dataset
         self.batch_sampler = batch_sampler
         is_thread_safe = dataset.images.is_thread_safe
-        if num_workers == "auto":
+        if num_workers is None:
             num_workers = min(joblib.cpu_count(), MOST_WORKERS) if is_thread_safe else 0
         self.num_workers = int(num_workers)
         self.start_method = ""

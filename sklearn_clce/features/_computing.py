@@ -49,7 +49,7 @@ def features_of(
     batch_size: int = 32,
     device: torch.device | str = "cpu",
     precision: str = "float32",
-    num_workers: int | str = "auto",
+    num_workers: int | None = None,
     verbose: int | bool = 0,
 ) -> Tensor:
     """Compute features (n, d) of images, float32 on the CPU, or take those that are kept.

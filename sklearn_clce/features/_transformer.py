@@ -223,7 +223,7 @@ class BackboneFeatures(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Sugges
                 batch_size=self.batch_size,
                 device=device,
                 precision=resolve_precision(self.precision, device),
-                num_workers=self.num_workers,
+                num_workers=None if self.num_workers == "auto" else self.num_workers,
                 verbose=self.verbose,
             )
         return features.numpy()

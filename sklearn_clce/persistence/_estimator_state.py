@@ -15,6 +15,7 @@ from .._head import HeadConfig
 from .._network import Network
 from .._system import seeded_torch
 from .._training import ResumeState, Split, plan_without_fit, remembered, restore_net
+from ..backbones import UNSTORED_PATH
 from ._module_state import check_backbone, check_restorable, module_state
 from ._plain import (
     SCALARS,
@@ -28,7 +29,6 @@ from ._plain import (
 )
 
 OF_THE_MACHINE = ("device", "memory", "checkpoint")  # a file must not choose where files go
-UNSTORED_PATH = "path not stored"  # instead of the path in pretrained=
 SKORCH_PREFIXES = ("optimizer__", "callbacks__")
 MAX_WORKERS = 128
 MAX_SEED = 2**31 - 1

@@ -65,7 +65,7 @@ def test_training_continues_without_the_path(
 
 def test_fit_from_scratch_asks_for_the_path(fitted, colour_images, colour_labels, tmp_path):
     loaded = saved_and_loaded(fitted, tmp_path)
-    with pytest.raises(FileNotFoundError, match="pretrained='path not stored': there is no such"):
+    with pytest.raises(ValueError, match="does not store the path of weights; set_params"):
         loaded.fit(colour_images, colour_labels)
     loaded.set_params(pretrained=fitted.pretrained).fit(colour_images, colour_labels)
     assert_same_model(loaded, fitted, colour_images)

@@ -19,11 +19,9 @@ def test_verbose_prints_plan_and_epoch_lines(clouds, capfd):
     clf = head(verbose=1, early_stopping=True, max_epochs=2, batch_size=9).fit(*clouds)
     shown, red = capfd.readouterr()
     first, second, *epochs = shown.splitlines()
-    assert (
-        first
-        == str(clf.plan_)
-        == ("trains a head: 54 samples, up to 2 epochs of 6 steps of 9, float32 on cpu")
-    )
+    assert first == str(clf.plan_)
+    assert first.startswith("trains a head: 54 samples, up to 2 epochs of 6 steps, ")
+    assert first.endswith(", batches of up to 9, float32 on cpu")
     assert second == "training 17,813 of 17,813 parameters"
     assert len(epochs) == 2
     assert re.fullmatch(r"epoch 1/2: .*, [\d.]+ s, [\d.]+ s left", epochs[0])

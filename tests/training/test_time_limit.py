@@ -197,7 +197,7 @@ def test_warm_start_fit_has_full_max_time(clock, clouds):
 def test_verbose_shows_remaining_time(clock, clouds, capsys):
     limited(Takes(clock, step=10.0), max_time=85.0, verbose=1).fit(*clouds)
     shown = capsys.readouterr().out
-    assert "up to 100 epochs of 3 steps of 20 in 85 s" in shown
+    assert "up to 100 epochs of 3 steps, batches of up to 20, for at most 85 s" in shown
     assert shown.rstrip().splitlines()[-1].startswith("epoch   3/100")
     assert "left" not in shown.rstrip().splitlines()[-1]
 
