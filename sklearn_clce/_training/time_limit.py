@@ -71,7 +71,7 @@ class TimeLimit:
         self._look(now)
 
     def warn(self) -> None:
-        """Warn that there is no time for a step."""
+        """Warn that the time was over before the first step."""
         if is_main():
             before = self.first_step - self.start
             warn(

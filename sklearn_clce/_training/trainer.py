@@ -285,7 +285,7 @@ class CLCENet(ClassifierMixin, NeuralNet):
         weights = gather(weights.to(exact))
         total = weights.sum()
         hit = (gather(hits.to(exact)) * weights).sum()
-        # a batch without any weight has no share in the mean of the epoch
+        # a batch whose weights are all zero does not count in the mean of the epoch
         self.history.record_batch("valid_acc", hit / torch.where(total > 0, total, 1))
         self.history.record_batch("valid_weight", total)
         return step

@@ -54,7 +54,7 @@ class EmbeddingDisplay(Display):
     ax_, figure_ : matplotlib Axes, matplotlib Figure
         What the points are drawn on.
     texts_ : list of matplotlib Text
-        Names of the classes, except those for which there is no room.
+        Names of the classes that fit without overlap.
 
     Examples
     --------

@@ -38,7 +38,7 @@ from ..data import (
 from ._store import FeatureStore
 
 MAX_FILES = 200_000  # whose digests are known
-SETTLED_NS = 2_000_000_000  # a younger file may change again within its clock's tick
+SETTLED_NS = 2_000_000_000  # a second write soon after may leave the modification time as it was
 
 
 def features_of(

@@ -228,7 +228,7 @@ class FeatureStore:
 
 
 class _NothingKeptError(Exception):
-    """There is no store to read."""
+    """No store was found."""
 
 
 def open_store(memory: Any) -> FeatureStore | None:

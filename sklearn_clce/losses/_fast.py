@@ -267,7 +267,7 @@ def _losses_and_factors(
 
     The derivative of its loss by s is, of a positive, the first factor plus the second
     times ``exp(s)``; of a negative, ``exp(h s)`` times the third plus the fourth times
-    ``exp(s)``. Where there is no positive the loss is finite and without meaning.
+    ``exp(s)``. A sample without positives gets a finite loss, which the caller must ignore.
     """
     n_positives, positive_score, positive, weight_total, weighted = sums
     # An empty sum is 0 and is divided by nowhere else; every other one is far above.

@@ -31,7 +31,7 @@ def plain_anchor_losses(
     """Return the loss of each anchor, (n,), and whether it has a positive, as 0 or 1.
 
     Columns are of shape (N, n_dims) and length ``temperature ** -0.5``: their products are
-    similarities over the temperature. The loss is finite where there is no positive.
+    similarities over the temperature. A sample without positives gets a finite loss.
     """
     traced = torch.compiler.is_compiling() or is_transformed(columns)
     product = torch.matmul if traced else _Product.apply
