@@ -21,12 +21,13 @@ from benchmarks.accuracy.beit_script import EPOCHS, LEAST_RATE, RATE, WARM_UP, B
 from benchmarks.accuracy.configuration import FROZEN, OURS, VOTE, configure, from_record, product
 from benchmarks.accuracy.fastai_learner import FastaiLearner
 from benchmarks.accuracy.groups import GROUPS, SETS, Group
-from benchmarks.accuracy.measure import Surroundings, make_model, measure
+from benchmarks.accuracy.measure import measure
 from benchmarks.accuracy.metrics import (
     calibration_error,
     classification_metrics,
     embedding_metrics,
 )
+from benchmarks.accuracy.models import Surroundings, make_model
 from benchmarks.accuracy.pictures import COLLECTIONS, Collection, draw, resize_once
 from benchmarks.accuracy.results import append, failed, finished, read_lines
 from benchmarks.accuracy.sources import CALTECH_TEST, CALTECH_TRAIN, CIFAR_FS, FC100, VARIABLE
