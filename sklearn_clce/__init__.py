@@ -2,7 +2,7 @@
 
 from .backbones import backbone_aliases
 from .classifier import CLCEClassifier
-from .data import ClassBalancedBatchSampler, find_unreadable, load_image_folder
+from .data import ClassBalancedBatchSampler, find_unreadable, list_images, load_image_folder
 from .displays import (
     AttributionDisplay,
     EmbeddingDisplay,
@@ -39,5 +39,6 @@ __all__ = [
     "label_aware_contrastive_loss",
     "label_set_pairs",
     "backbone_aliases",
+    "list_images",
     "load_image_folder",
 ]
