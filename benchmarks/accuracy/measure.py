@@ -10,6 +10,7 @@ from functools import cache, lru_cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
+import joblib
 import numpy as np
 import torch
 from sklearn.linear_model import LogisticRegression
@@ -159,7 +160,8 @@ def _kept_features(configuration, surroundings, is_ours):
     if is_ours:
         model = make_head(replace(configuration, method="ce"), surroundings)
         few, _ = first_of_each(y_train, 2)
-        run = model.set_params(memory=None).fit(x_train[few], y_train[few]).predict
+        nothing_kept = joblib.Memory(None)
+        run = model.set_params(memory=nothing_kept).fit(x_train[few], y_train[few]).predict
     else:
         model = BackboneFeatures(
             configuration.backbone, **settings_of(configuration, surroundings)

@@ -6,6 +6,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+import joblib
 import numpy as np
 import torch
 from sklearn.base import clone
@@ -83,6 +84,7 @@ def settings_of(configuration, surroundings):
         "pretrained": pretrained(configuration, surroundings),
         "image_size": configuration.image_size,
         "device": surroundings.device,
+        "memory": joblib.Memory(None),  # or a later run would find the pass of an earlier one
     }
 
 

@@ -290,7 +290,7 @@ def _start_late_classes(net: CLCENet, training: LabelledSamples) -> None:
     if not head.has_class_means or not len(late):
         return
     dataset = make_dataset(net.module_, part_of(training.samples, late))
-    inputs, _ = infer_batches(net, dataset, net.classifier_inputs)
+    inputs, _ = infer_batches(net, dataset, net.classifier_inputs, verbose=net.verbose)
     start_late_classes(head, inputs, torch.from_numpy(training.target.labels[late]))
 
 
@@ -391,6 +391,6 @@ def _add_class_means(net: CLCENet, training: LabelledSamples) -> None:
     if not isinstance(training.samples, Tensor):
         training = training.take(training.target.evenly_per_class(MAX_PER_CLASS))
     dataset = make_dataset(net.module_, training.samples)
-    inputs, _ = infer_batches(net, dataset, net.classifier_inputs)
+    inputs, _ = infer_batches(net, dataset, net.classifier_inputs, verbose=net.verbose)
     keep_earlier = net.plan.is_partial_fit
     head.add_class_means(inputs, *training.target.tensors(), keep_earlier=keep_earlier)
