@@ -39,10 +39,9 @@ from ._checks import (
     to_numpy,
     unchanged_on_error,
 )
-from ._labels import as_labels, find_labels, known_classes
 from ._network import Network, trainable_of
 from ._system import joint, own_torch
-from ._targets import first_target, known_target
+from ._targets import Outputs, outputs_for
 from ._training import (
     CallbackSupportMixin,
     CLCENet,
@@ -576,7 +575,8 @@ class CLCEClassifier(
                 self._forget_columns()
             check_not_swapped(X, y)
             samples = self._read(X, reset=not is_continuation)
-            target = first_target(samples, y, sample_weight, self.class_weight)
+            outputs = self._outputs if is_continuation else outputs_for(y)
+            target = outputs.first_target(samples, y, sample_weight, self.class_weight)
             if is_continuation and not np.array_equal(target.classes, self.classes_):
                 raise ValueError(
                     f"warm_start=True: y holds the classes {target.classes.tolist()}, the fit "
@@ -589,6 +589,7 @@ class CLCEClassifier(
                 y_val,
                 sample_weight_val,
                 read=lambda X: self._read(X, reset=False, like=samples),
+                outputs=outputs,
                 classes=target.classes,
                 early_stopping=self.early_stopping,
             )
@@ -653,8 +654,11 @@ class CLCEClassifier(
             is_continuation = hasattr(self, "classes_")
             check_not_swapped(X, y)
             samples = self._read(X, reset=not is_continuation)
-            self.classes_ = known_classes(classes, getattr(self, "classes_", None))
-            target = known_target(samples, y, self.classes_, sample_weight, self.class_weight)
+            outputs = self._outputs if is_continuation else outputs_for(y)
+            self.classes_ = outputs.known_classes(y, classes, getattr(self, "classes_", None))
+            target = outputs.known_target(
+                samples, y, self.classes_, sample_weight, self.class_weight
+            )
             previous = self.net_ if is_continuation else None
             data = LabelledSamples(samples, target, np.arange(len(target)), X)
             self._train(data, previous=previous, is_partial_fit=True)
@@ -675,7 +679,7 @@ class CLCEClassifier(
             Labels, of the dtype of ``classes_``.
         """
         logits, _ = self._infer(X)
-        return self.classes_[logits.argmax(dim=1).numpy()]
+        return self._outputs.labels(logits, self.classes_)
 
     def score(self, X: Any, y: ArrayLike, sample_weight: ArrayLike | None = None) -> float:
         """Compute the accuracy.
@@ -700,9 +704,8 @@ class CLCEClassifier(
             If y holds labels of another kind than ``classes_``.
         """
         check_is_fitted(self)
-        labels = as_labels(y)
-        find_labels(labels, self.classes_)
-        return super().score(X, labels, sample_weight)
+        truth = self._outputs.truth(y, self.classes_)
+        return self._outputs.accuracy(truth, self.predict(X), sample_weight)
 
     @joint
     def predict_proba(self, X: Any) -> np.ndarray:
@@ -719,7 +722,7 @@ class CLCEClassifier(
             Probabilities in the order of ``classes_``.
         """
         logits, _ = self._infer(X)
-        return logits.softmax(dim=1).numpy()
+        return self._outputs.probabilities(logits).numpy()
 
     @joint
     def decision_function(self, X: Any) -> np.ndarray:
@@ -737,8 +740,7 @@ class CLCEClassifier(
             second minus that of the first.
         """
         logits, _ = self._infer(X)
-        scores = logits[:, 1] - logits[:, 0] if len(self.classes_) == 2 else logits
-        return scores.numpy()
+        return self._outputs.decisions(logits).numpy()
 
     @joint
     def transform(self, X: Any) -> np.ndarray:
@@ -792,8 +794,13 @@ class CLCEClassifier(
     def __sklearn_tags__(self) -> Tags:
         tags = super().__sklearn_tags__()
         tags.input_tags.three_d_array = not self._precomputed
+        tags.classifier_tags.multi_label = True
         tags.transformer_tags.preserves_dtype = ["float32"]
         return tags
+
+    @property
+    def _outputs(self) -> Outputs:
+        return self.module_.outputs
 
     @property
     def _precomputed(self) -> bool:

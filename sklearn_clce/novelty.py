@@ -74,7 +74,8 @@ class NoveltyMixin:
         check_class_means(net, "score_samples")
 
         def score(batch: Any) -> tuple[Tensor]:
-            return (head.novelty_scores(*net.classifier_inputs(batch)),)
+            inputs, logits = net.classifier_inputs(batch)
+            return (head.novelty_scores(inputs, logits, net.module_.outputs.energy),)
 
         with own_torch():
             (scores,) = infer(net, self._read(X, reset=False), self._passes(), score)
