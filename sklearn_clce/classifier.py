@@ -61,6 +61,7 @@ from .backbones import BackboneConfig
 from .data import as_images
 from .export import OnnxMixin
 from .features import FeatureStore
+from .frames import FrameMixin
 from .losses import l2_normalise
 from .new_classes import NewClassesMixin
 from .novelty import NoveltyMixin
@@ -76,6 +77,7 @@ class CLCEClassifier(
     TransformerMixin,
     NewClassesMixin,
     NoveltyMixin,
+    FrameMixin,
     ModelFileMixin,
     OnnxMixin,
     SuggestingEstimator,
@@ -806,10 +808,10 @@ class CLCEClassifier(
     def _precomputed(self) -> bool:
         return isinstance(self.backbone, str) and self.backbone == "precomputed"
 
-    def _read(self, X: Any, *, reset: bool, like: Any = None) -> Samples:
+    def _read(self, X: Any, *, reset: bool, like: Any = None, checked: bool = True) -> Samples:
         """Return X as a tensor of features, or as a sequence of images.
 
-        ``like``: samples of this fit, for others that come with them.
+        ``like``: samples of this fit, for others that come with them. ``checked``: files exist.
         """
         if self._precomputed:
             check_not_images(X)
@@ -829,6 +831,7 @@ class CLCEClassifier(
             max_pixel_value=self.max_pixel_value,
             n_channels=n_channels,
             colour=colour,
+            checked=checked,
         )
         if reset:
             self._saw_colour = not images.has_one_channel

@@ -170,6 +170,11 @@ class Target(ABC):
         """Whether samples have different weights."""
         return not bool((self.sample_weights == self.sample_weights[0]).all())
 
+    @property
+    def has_unknown(self) -> bool:
+        """Whether some label of a sample is not known to be there or not."""
+        return False
+
     def take(self, indices: np.ndarray) -> Self:
         """Take some samples."""
         return replace(self, labels=self.labels[indices], weights=self.weights[indices])

@@ -184,12 +184,16 @@ class MultilabelTarget(Target):
         return self.weights > 0
 
     @property
+    def has_unknown(self) -> bool:
+        return not bool(self.is_known.all())
+
+    @property
     def sample_weights(self) -> np.ndarray:
         return _mean_of_known(torch.from_numpy(self.weights)).numpy()
 
     @property
     def names(self) -> np.ndarray:
-        return self.labels if self.is_known.all() else np.where(self.is_known, self.labels, np.nan)
+        return np.where(self.is_known, self.labels, np.nan) if self.has_unknown else self.labels
 
     @property
     def groups(self) -> np.ndarray:

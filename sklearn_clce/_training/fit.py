@@ -289,7 +289,7 @@ def _start_late_classes(net: CLCENet, training: LabelledSamples) -> None:
 
     def read(indices: np.ndarray) -> Tensor:
         dataset = make_dataset(net.module_, part_of(training.samples, indices))
-        return infer_batches(net, dataset, net.classifier_inputs)[0]
+        return infer_batches(net, dataset, net.classifier_inputs, verbose=net.verbose)[0]
 
     if head.has_class_means:
         training.target.start_late_classes(head, read)
@@ -395,6 +395,6 @@ def _add_class_means(net: CLCENet, training: LabelledSamples) -> None:
     if not len(labels):
         return
     dataset = make_dataset(net.module_, training.samples)
-    inputs, _ = infer_batches(net, dataset, net.classifier_inputs)
+    inputs, _ = infer_batches(net, dataset, net.classifier_inputs, verbose=net.verbose)
     keep_earlier = net.plan.is_partial_fit
     head.add_class_means(inputs[members], labels, weights, keep_earlier=keep_earlier)

@@ -34,7 +34,7 @@ def infer(
     with gpu_lock(torch.device(net.device)):
         features = features_for(net.module_, samples, replace(passes, verbose=0))
         dataset = make_dataset(net.module_, samples if features is None else features)
-        outputs = infer_batches(net, dataset, how or net.infer)
+        outputs = infer_batches(net, dataset, how or net.infer, verbose=passes.verbose)
     rows = [output.reshape(len(output), -1) for output in outputs]
     finite = torch.cat(rows, dim=1).isfinite().all(dim=1)  # (n,)
     if not finite.all():
@@ -71,12 +71,14 @@ def model_of(net: CLCENet) -> dict[str, Any]:
     }
 
 
-def infer_batches(net: CLCENet, dataset: Dataset, how: Infer) -> tuple[Tensor, ...]:
+def infer_batches(
+    net: CLCENet, dataset: Dataset, how: Infer, *, verbose: int | bool = False
+) -> tuple[Tensor, ...]:
     """Return the outputs of a dataset's batches in order, each process computing some of them."""
     net.module_.eval()
     outputs = []
     batches: Any = net.load(dataset, own_share(net.in_order(dataset)))
-    shown = bool(net.verbose) and is_main() and not isinstance(batches, FeatureBatches)
+    shown = bool(verbose) and is_main() and not isinstance(batches, FeatureBatches)
     for batch, _ in bar(batches, total=len(batches), unit="batch", shown=shown):
         with torch.inference_mode():
             outputs.append([output.float().cpu() for output in how(batch)])

@@ -126,6 +126,11 @@ class ValidationScore:
         self.outputs: list[list[Tensor]] = []
         if self.of_batches is None:
             self.scorer = get_scorer(scoring)
+            if isinstance(scoring, str) and validation.target.has_unknown:
+                raise ValueError(
+                    f"scoring={scoring!r}: y holds labels that are not known, and scikit-learn's "
+                    "scores need all; 'accuracy' or 'loss' is required, or a callable of your own"
+                )
 
     def add(self, outputs: Sequence[Tensor]) -> None:
         """Keep the outputs of a batch; batches come in order."""
