@@ -83,6 +83,8 @@ def _not_one_column(given: Any, array: np.ndarray, name: str) -> ValueError:
     """Return the error for labels in several columns, which may be an indicator of classes."""
     problem = f"{name} should be a 1d array, got an array of shape {array.shape} instead"
     is_one_hot = array.ndim == 2 and array.dtype.kind in "biufO" and _has_one_label(array)
+    if not is_one_hot and isinstance(given, (list, tuple)):
+        return _several_labels(given[0], name)
     if not is_one_hot:
         return ValueError(f"{problem}: one label for each sample is required")
     of_list = f"np.argmax({name}, axis=1)"
@@ -90,6 +92,14 @@ def _not_one_column(given: Any, array: np.ndarray, name: str) -> ValueError:
     return ValueError(
         f"{problem}: one label for each sample is required; for one-hot labels: "
         f"{next(methods, of_list)}"
+    )
+
+
+def _several_labels(label: Any, name: str) -> ValueError:
+    return ValueError(
+        f"{name} holds labels such as {label!r}: several labels for one sample are given as an "
+        "indicator, a column of 0 and 1 for each label, which scikit-learn's "
+        f"MultiLabelBinarizer().fit_transform({name}) makes of them"
     )
 
 
@@ -144,11 +154,7 @@ def _kind_of(label: Any) -> str | type:
 
 def _unsupported(label: Any, name: str) -> Exception:
     if isinstance(label, CONTAINERS):
-        return ValueError(
-            f"{name} holds labels such as {label!r}: several labels for one sample are given as an "
-            "indicator, a column of 0 and 1 for each label, which scikit-learn's "
-            f"MultiLabelBinarizer().fit_transform({name}) makes of them"
-        )
+        return _several_labels(label, name)
     decoded = "label.decode()" if isinstance(label, bytes) else "str(label)"
     return TypeError(
         f"{name} holds labels such as {label!r}, of type {type(label).__name__}: strings, "

@@ -213,6 +213,11 @@ class Target(ABC):
         ``read`` gives the classifier's inputs of samples by index.
         """
 
+    @property
+    def are_anchors(self) -> np.ndarray:
+        """Whether samples are of any class, so that there may be positives of them, (n,)."""
+        return np.ones(len(self), dtype=bool)
+
     @abstractmethod
     def paired(self, indices: Any) -> np.ndarray:
         """Return whether each of some samples has another of its class among them."""

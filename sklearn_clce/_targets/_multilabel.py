@@ -213,13 +213,17 @@ class MultilabelTarget(Target):
             )
         return split_by_labels(self.labels, n_aside, seed)
 
+    @property
+    def are_anchors(self) -> np.ndarray:
+        return self.labels.any(axis=1)
+
     def paired(self, indices: Any) -> np.ndarray:
         labels = self.labels[indices].astype(np.float32)
         return labels @ labels.sum(axis=0) > labels.sum(axis=1)
 
     def n_partners(self) -> np.ndarray:
         labels = self.labels.astype(np.float32)
-        anchors = labels[labels.any(axis=1)]
+        anchors = labels[self.are_anchors]
         places = np.linspace(0, len(anchors) - 1, min(len(anchors), MAX_COMPARED)).astype(int)
         return (anchors[places] @ labels.T > 0).sum(axis=1)
 

@@ -320,8 +320,10 @@ def warn_of_anchors_without_positive(batch_sampler: BatchSampler, target: Target
     epoch, n_paired, n_anchors = batch_sampler.epoch, 0, 0
     for batch in batch_sampler:
         n_paired += target.paired(batch).sum()
-        n_anchors += len(batch)
+        n_anchors += target.are_anchors[batch].sum()
     batch_sampler.epoch = epoch
+    if not n_anchors:
+        return
     if not target.paired(slice(None)).any() and is_main():
         warn(
             "each class has only one sample, and the contrastive term compares two of a class: add "
