@@ -41,7 +41,7 @@ from ._checks import (
 )
 from ._network import Network, trainable_of
 from ._system import joint, own_torch
-from ._targets import Outputs, outputs_for
+from ._targets import Labels, Outputs, outputs_for
 from ._training import (
     CallbackSupportMixin,
     CLCENet,
@@ -157,10 +157,12 @@ class CLCEClassifier(
         logarithm of the mean over its positives, as the authors' code of their preceding paper
         has it, with ``weight=0.9``; see :func:`label_aware_contrastive_loss`.
     label_smoothing : float, default=0.0
-        Share of the target spread over all classes in the cross-entropy.
+        Share of the target spread over all classes in the cross-entropy; of several labels an
+        image, over the yes and no of each.
     class_weight : dict, "balanced" or None, default=None
         Weights of the classes, as in scikit-learn. "balanced" balances the samples of
-        each call of ``partial_fit``.
+        each call of ``partial_fit``. Of several labels an image, a weight is that of the images
+        with the label, and "balanced" balances those with and without.
 
     Data
 
@@ -227,7 +229,8 @@ class CLCEClassifier(
     scoring : str, callable or None, default="accuracy"
         Score of the validation samples for ``early_stopping``: a name of
         :func:`sklearn.metrics.get_scorer_names`, a scorer ``(estimator, X, y)``, or "loss",
-        for the negative criterion. None: the accuracy.
+        for the negative criterion. None: the accuracy. "average_precision" suits several labels
+        an image, of which the accuracy wants all right.
     validation_fraction : float, default=0.1
         Share of the samples to set aside, in (0, 1), with the same share of each class.
         No effect if :meth:`fit` gets ``X_val``.
@@ -285,7 +288,8 @@ class CLCEClassifier(
     Attributes
     ----------
     classes_ : ndarray of shape (n_classes,)
-        The labels, sorted; the order of the columns of every output.
+        The labels, sorted; the order of the columns of every output. Of several labels an image,
+        the names of the columns of y in their order, or 0, 1, ...
     plan_ : FitPlan
         The decisions of the last fit, which ``print(clf.plan_)`` shows as ``verbose=1`` does: what
         trains, in how many steps, in which precision, on which device. Not after :meth:`load`.
@@ -522,11 +526,11 @@ class CLCEClassifier(
     def fit(
         self,
         X: Any,
-        y: ArrayLike | None = None,
+        y: Labels | None = None,
         sample_weight: ArrayLike | None = None,
         *,
         X_val: Any = None,
-        y_val: ArrayLike | None = None,
+        y_val: Labels | None = None,
         sample_weight_val: ArrayLike | None = None,
     ) -> Self:
         """Fine-tune on labelled images.
@@ -536,16 +540,18 @@ class CLCEClassifier(
         X : array-like of images, or of shape (n_samples, n_features)
             Images of any kind listed in the notes of the class; feature vectors for
             ``backbone="precomputed"``.
-        y : array-like of shape (n_samples,)
+        y : array-like of shape (n_samples,) or (n_samples, n_classes), or sparse matrix
             Labels: strings, integers, bools or NumPy's dates, all of one kind. Required, for a
-            Dataset too.
+            Dataset too. Of several labels an image, a column of 0 and 1 for each label; a data
+            frame names them. NaN, or a masked entry, means that a label is not annotated: it
+            counts nowhere.
         sample_weight : array-like of shape (n_samples,), default=None
             Non-negative weight of each sample in both terms of the criterion. Only their
             ratios count; a sample of weight 0 is left out.
         X_val : array-like of images, or of shape (n_validation, n_features), default=None
             Samples for ``early_stopping=True`` to watch, of the same kinds as X; none of X
             is set aside then.
-        y_val : array-like of shape (n_validation,), default=None
+        y_val : array-like of shape (n_validation,) or (n_validation, n_classes), default=None
             Their labels, all of them in y.
         sample_weight_val : array-like of shape (n_validation,), default=None
             Non-negative weight of each in the score; ``class_weight`` does not count there.
@@ -609,7 +615,7 @@ class CLCEClassifier(
     def partial_fit(
         self,
         X: Any,
-        y: ArrayLike,
+        y: Labels,
         classes: ArrayLike | None = None,
         sample_weight: ArrayLike | None = None,
     ) -> Self:
@@ -624,11 +630,12 @@ class CLCEClassifier(
         ----------
         X : array-like of images, or of shape (n_samples, n_features)
             Images of any kind, or feature vectors, as in :meth:`fit`.
-        y : array-like of shape (n_samples,)
-            Labels, all of them in ``classes``.
+        y : array-like of shape (n_samples,) or (n_samples, n_classes), or sparse matrix
+            Labels, all of them in ``classes``; of several an image, as in :meth:`fit`.
         classes : array-like of shape (n_classes,), default=None
             All labels that will ever come, in any order: the first samples of a class give
-            it a start. Required in the first call, unless :meth:`fit` came before.
+            it a start. Required in the first call, unless :meth:`fit` came before, or y has a
+            column for each, whose names they then are.
         sample_weight : array-like of shape (n_samples,), default=None
             Non-negative weight of each sample in both terms of the criterion. Only their
             ratios count; a sample of weight 0 is left out.
@@ -677,21 +684,23 @@ class CLCEClassifier(
 
         Returns
         -------
-        ndarray of shape (n_samples,)
-            Labels, of the dtype of ``classes_``.
+        ndarray of shape (n_samples,) or (n_samples, n_classes)
+            Labels, of the dtype of ``classes_``; of several an image, 1 for each with a
+            probability above 0.5, else 0.
         """
         logits, _ = self._infer(X)
         return self._outputs.labels(logits, self.classes_)
 
-    def score(self, X: Any, y: ArrayLike, sample_weight: ArrayLike | None = None) -> float:
-        """Compute the accuracy.
+    def score(self, X: Any, y: Labels, sample_weight: ArrayLike | None = None) -> float:
+        """Compute the accuracy; of several labels an image, the share of images with all right.
 
         Parameters
         ----------
         X : array-like of images, or of shape (n_samples, n_features)
             Images of any kind, or feature vectors, as in :meth:`fit`.
-        y : array-like of shape (n_samples,)
-            True labels. One that is not in ``classes_`` counts as a miss.
+        y : array-like of shape (n_samples,) or (n_samples, n_classes), or sparse matrix
+            True labels. One that is not in ``classes_`` counts as a miss, and one that is not
+            annotated as right.
         sample_weight : array-like of shape (n_samples,), default=None
             Weight of each sample.
 
@@ -721,7 +730,8 @@ class CLCEClassifier(
         Returns
         -------
         ndarray of shape (n_samples, n_classes), float32
-            Probabilities in the order of ``classes_``.
+            Probabilities in the order of ``classes_``; of several labels an image, each is
+            that of its label alone.
         """
         logits, _ = self._infer(X)
         return self._outputs.probabilities(logits).numpy()
@@ -738,8 +748,8 @@ class CLCEClassifier(
         Returns
         -------
         ndarray of shape (n_samples, n_classes) or (n_samples,), float32
-            Logits in the order of ``classes_``; for two classes the logit of the
-            second minus that of the first.
+            Logits in the order of ``classes_``; for two classes that exclude each other the logit
+            of the second minus that of the first.
         """
         logits, _ = self._infer(X)
         return self._outputs.decisions(logits).numpy()

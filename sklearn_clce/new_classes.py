@@ -6,13 +6,13 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
-from numpy.typing import ArrayLike
 from sklearn.utils.validation import check_is_fitted
 from torch import Tensor
 
 from ._checks import check_not_swapped, unchanged_on_error
 from ._head import Head
 from ._system import joint, own_torch
+from ._targets import Labels
 from ._training import (
     CLCENet,
     Passes,
@@ -41,19 +41,21 @@ class NewClassesMixin:
         def _validate_params(self) -> None: ...
 
     @joint
-    def add_classes(self, X: Any, y: ArrayLike) -> Self:
+    def add_classes(self, X: Any, y: Labels) -> Self:
         """Learn new classes from a few images of them, without images of the old ones.
 
         The classifier gets a column for each new class, fitted to the new images. The columns of
         the old classes and the backbone do not change. ``classes_`` and the columns of every output
-        are sorted again.
+        are sorted again; of several labels an image, the new ones come last.
 
         Parameters
         ----------
         X : array-like of images, or of shape (n_samples, n_features)
             Images of any kind, or feature vectors, as in :meth:`fit`.
-        y : array-like of shape (n_samples,)
-            Labels, none of them in ``classes_``, of the same kind as those.
+        y : array-like of shape (n_samples,) or (n_samples, n_new)
+            Labels, none of them in ``classes_``, of the same kind as those. Of several labels an
+            image, a column of 0 and 1 for each new label alone, with images of both kinds; a data
+            frame or a Series names them, and what is not annotated is NaN.
 
         Returns
         -------

@@ -52,6 +52,7 @@ class NoveltyMixin:
         -----
         The score is the energy of the logits [1]_, ``logsumexp(logits - mean(logits))``, less a
         quarter of the squared distance, in standardised features, to the nearest mean of a class.
+        Of several labels an image, the energy is the sum of ``log(1 + exp(logit))``.
         :doc:`/novelty` compares other scores.
 
         References

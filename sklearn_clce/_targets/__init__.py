@@ -8,12 +8,12 @@ from __future__ import annotations
 
 from typing import Any
 
-from ._base import Outputs, Target
+from ._base import Labels, Outputs, Target
 from ._indicator import is_indicator
 from ._multilabel import Multilabel
 from ._single import SingleLabel
 
-__all__ = ["Outputs", "Target", "SINGLE_LABEL", "outputs_for", "outputs_named"]
+__all__ = ["Labels", "Outputs", "Target", "SINGLE_LABEL", "outputs_for", "outputs_named"]
 
 SINGLE_LABEL = SingleLabel()
 _ALL: dict[str, Outputs] = {outputs.name: outputs for outputs in (SINGLE_LABEL, Multilabel())}

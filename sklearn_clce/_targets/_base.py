@@ -9,11 +9,14 @@ from typing import Any, ClassVar, NamedTuple, Self
 
 import numpy as np
 import torch
+from numpy.typing import ArrayLike
+from scipy.sparse import sparray, spmatrix
 from torch import Tensor
 
 from .._head import Head
 from ..losses import CLCELoss
 
+Labels = ArrayLike | sparray | spmatrix
 Indices = np.ndarray | slice
 
 
