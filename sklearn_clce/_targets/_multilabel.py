@@ -219,7 +219,7 @@ class MultilabelTarget(Target):
 
     def paired(self, indices: Any) -> np.ndarray:
         labels = self.labels[indices].astype(np.float32)
-        return np.asarray(labels @ labels.sum(axis=0) > labels.sum(axis=1))
+        return np.greater(labels @ labels.sum(axis=0), labels.sum(axis=1))
 
     def n_partners(self) -> np.ndarray:
         labels = self.labels.astype(np.float32)
