@@ -98,15 +98,17 @@ def best_threshold(truth, score):
     return thresholds[f1[:-1].argmax()]
 
 
-thresholds = np.array([best_threshold(Y_train[name], held_out[:, i]) for i, name in enumerate(names)])
+thresholds = np.array(
+    [best_threshold(Y_train[name], held_out[:, i]) for i, name in enumerate(names)]
+)
 for title, limits in {"0.5": 0.5, "of each label": thresholds}.items():
     print(f"threshold {title}: F1 {f1_score(Y_test, probability >= limits, average='macro'):.3f}")
 
 # %%
 # Wrong labels
 # ------------
-# Eight entries of the table are turned around. ``TopLossesDisplay`` shows for each picture the label
-# that the classifier is most wrong about, or, with ``label="grass"``, those of one label.
+# Eight entries of the table are turned around. ``TopLossesDisplay`` shows for each picture the
+# label that the classifier is most wrong about, or, with ``label="grass"``, those of one label.
 wrong = Y_train.to_numpy(copy=True)
 turned = rng.choice(len(wrong), 8, replace=False), rng.integers(len(names), size=8)
 wrong[turned] = 1 - wrong[turned]
@@ -115,12 +117,11 @@ TopLossesDisplay.from_predictions(wrong, held_out, X=X_train, classes=names, n_i
 plt.show()
 
 # %%
-# `cleanlab <https://docs.cleanlab.ai>`_ decides how many labels to look at. It takes lists of labels.
+# `cleanlab <https://docs.cleanlab.ai>`_ decides how many pictures to look at. It takes lists of
+# labels.
 from cleanlab.multilabel_classification.filter import find_label_issues
 
 lists = [np.flatnonzero(row).tolist() for row in wrong]
-suspects = find_label_issues(
-    lists, held_out, return_indices_ranked_by="self_confidence", n_jobs=1
-)
+suspects = find_label_issues(lists, held_out, return_indices_ranked_by="self_confidence", n_jobs=1)
 found = np.isin(turned[0], suspects).sum()
 print(f"cleanlab names {len(suspects)} pictures, {found} of the 8 with a wrong label among them")

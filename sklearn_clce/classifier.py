@@ -89,7 +89,7 @@ class CLCEClassifier(
 
     - ``CLCEClassifier(trainable="head")`` trains in seconds, on features of the frozen backbone.
     - ``CLCEClassifier()`` fine-tunes the backbone: minutes on a CPU, usually more accurate.
-    - ``memory="folder"`` keeps features, so that a search or a second fit does not compute them.
+    - ``memory="folder"`` keeps features, so that another process does not compute them again.
     - ``verbose=1`` prints the plan of a fit and its progress.
 
     X is a list of paths, an array or tensor of images, a list of PIL images or arrays, a torch
@@ -122,8 +122,10 @@ class CLCEClassifier(
         faster.
     memory : path, joblib.Memory, FeatureStore or None, default=None
         Folder in which the features of a frozen backbone are kept, per image, so
-        that a grid search or another process does not compute them again. A head starts
-        from them also if a pretrained backbone trains.
+        that another process does not compute them again. None: the process keeps up to 256 MiB
+        of them, so that a search or cross-validation runs the backbone once for each image;
+        ``joblib.Memory(None)`` keeps none. A head starts from them also if a pretrained backbone
+        trains.
     random_state : int, RandomState instance or None, default=None
         Seed of new weights, order of samples, augmentation and dropout. torch's global
         generators are left as they were found.

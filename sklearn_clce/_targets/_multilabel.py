@@ -219,7 +219,8 @@ class MultilabelTarget(Target):
 
     def paired(self, indices: Any) -> np.ndarray:
         labels = self.labels[indices].astype(np.float32)
-        return np.greater(labels @ labels.sum(axis=0), labels.sum(axis=1))
+        with_label: np.ndarray = labels @ labels.sum(axis=0)
+        return with_label > labels.sum(axis=1)
 
     def n_partners(self) -> np.ndarray:
         labels = self.labels.astype(np.float32)

@@ -8,9 +8,12 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from ._checks import check_settings, gathered, warn_if_apart
-from ._contrastive import at_least_float32, label_aware_contrastive_loss
+from ._checks import at_least_float32, check_settings, gathered, warn_if_apart
+from ._contrastive import label_aware_contrastive_loss
 from ._criterion import CLCELoss
+from ._label_sets import label_set_pairs
+
+SIMILARITY = "jaccard"  # of sets of labels
 
 
 class MultilabelCLCELoss(CLCELoss):
@@ -42,13 +45,13 @@ class MultilabelCLCELoss(CLCELoss):
         return terms
 
     def _contrastive(self, embeddings: Tensor, labels: Tensor, weights: Tensor) -> Tensor:
-        shared = labels.float() @ labels.float().T
+        is_known = weights > 0
+        targets = torch.where(is_known, labels.to(weights.dtype), torch.nan)
         return label_aware_contrastive_loss(
             embeddings,
-            None,
-            positive_mask=shared > 0,
-            sample_weight=weights.sum(dim=1) / (weights > 0).sum(dim=1).clamp(min=1),
+            sample_weight=weights.sum(dim=1) / is_known.sum(dim=1).clamp(min=1),
             gather=False,
+            **label_set_pairs(targets, similarity=SIMILARITY),
             **self._settings(),
         )
 
