@@ -87,7 +87,8 @@ print(f"{int(gaps.isna().sum().sum())} of {gaps.size} labels hidden: {precision:
 # A threshold for each label
 # --------------------------
 # ``predict`` says yes above 0.5. Which threshold gives the best F1 is a question to pictures that
-# the classifier was not trained on, which cross-validation has.
+# the classifier was not trained on, which cross-validation has. Of eighty pictures such thresholds
+# are noisy, so both are compared on test pictures before one is chosen.
 folds = KFold(5, shuffle=True, random_state=0)
 held_out = cross_val_predict(clf, X_train, Y_train, cv=folds, method="predict_proba")
 

@@ -215,7 +215,7 @@ class MultilabelTarget(Target):
 
     @property
     def are_anchors(self) -> np.ndarray:
-        return self.labels.any(axis=1)
+        return self.labels.sum(axis=1) > 0
 
     def paired(self, indices: Any) -> np.ndarray:
         labels = self.labels[indices].astype(np.float32)

@@ -150,6 +150,11 @@ def test_rows_and_columns_without_or_with_all_labels():
         nothing.score_samples(X)
 
 
+def test_missing_file_is_named_next_to_an_indicator():
+    with pytest.raises(FileNotFoundError, match=r"gone\.jpg"):
+        CLCEClassifier(trainable="head").fit(["gone.jpg", "gone.png"], [[0, 1], [1, 0]])
+
+
 # labels that are not known
 
 
