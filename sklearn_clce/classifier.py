@@ -41,7 +41,7 @@ from ._checks import (
 )
 from ._labels import as_labels, find_labels, known_classes
 from ._network import Network, trainable_of
-from ._system import joint, own_torch
+from ._system import bar, is_main, joint, own_torch
 from ._targets import first_target, known_target
 from ._training import (
     CallbackSupportMixin,
@@ -127,8 +127,9 @@ class CLCEClassifier(
         Seed of new weights, order of samples, augmentation and dropout. torch's global
         generators are left as they were found.
     verbose : int, default=0
-        0 prints nothing. 1 prints the plan of the fit, and a line for each epoch with
-        its losses, its time and the time that is left.
+        0 prints nothing, but in a terminal or a notebook one hint after ten seconds. 1 prints
+        the plan of the fit, and shows in a line that moves how far it is, the losses and the
+        time that is left; in a file, a line for each epoch. 2 leaves that line everywhere.
 
     Model
 
@@ -843,14 +844,15 @@ class CLCEClassifier(
         fit_task: FitTask | None = None,
     ) -> None:
         """Train, and store what the fit gave."""
-        fitted = fit_net(
-            self,
-            data,
-            previous=previous,
-            is_partial_fit=is_partial_fit,
-            validation=validation,
-            fit_task=fit_task,
-        )
+        with bar(what="preparing", shown=bool(self.verbose) and is_main()):
+            fitted = fit_net(
+                self,
+                data,
+                previous=previous,
+                is_partial_fit=is_partial_fit,
+                validation=validation,
+                fit_task=fit_task,
+            )
         if not is_partial_fit:
             self._forget_offset()
         self.net_ = fitted.net

@@ -21,6 +21,7 @@ from .files import (
 )
 from .joint_calls import agree, joint
 from .locks import ProcessLock
+from .places import is_interactive
 from .processes import (
     Parallel,
     SharedBatches,
@@ -38,12 +39,8 @@ from .processes import (
     shared,
     warn_if_not_joined,
 )
-from .progress import (
-    bar,
-    duration,
-    warn,
-    write_line,
-)
+from .progress import count, duration, time_left, warn, write_line
+from .status import bar, expect, note
 
 __all__ = [
     "warn",
@@ -81,6 +78,11 @@ __all__ = [
     "shared",
     "warn_if_not_joined",
     "bar",
+    "count",
     "duration",
+    "expect",
+    "is_interactive",
+    "note",
+    "time_left",
     "write_line",
 ]

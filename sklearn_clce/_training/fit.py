@@ -15,12 +15,14 @@ from .._checks import prefix_errors
 from .._head import MAX_PER_CLASS, Head, refit_classifier, start_head, start_late_classes
 from .._system import (
     agree,
+    bar,
+    expect,
     gpu_lock,
     is_main,
+    note,
     seeded_torch,
     warn,
     warn_if_not_joined,
-    write_line,
 )
 from .._targets import Target
 from ..data import MemoryBudget, make_batch_sampler
@@ -116,7 +118,8 @@ def fit_net(
     with checkpoint or nullcontext(), gpu_lock(device), seeded_torch(plan.seed, device):
         time = TimeLimit(plan.max_time)  # waiting for the lock does not count
         if plan.verbose and is_main():
-            write_line(str(plan))
+            note(str(plan))
+        expect(later=plan.n_images_later, n_fits=fit_task and fit_task.n_of_search)
         net, features = _build(request, data)
         if plan.refits_classifier:
             time.expect_pass(-(-len(data) // plan.batch_size))
@@ -133,7 +136,8 @@ def fit_net(
         _train(net, training, validation, state)
         if net.module_.frozen and features is not None:
             training = training.with_samples(features[request.train_on])
-        _finish(net, training, state)
+        with bar(what="last pass", shown=False):
+            _finish(net, training, state)
     epochs = net.history_[state.epochs_before :]
     scores = [epoch["valid_score"] for epoch in epochs] if plan.early_stopping else None
     return FittedNet(net, scores)

@@ -12,7 +12,7 @@ from typing import Any
 import joblib
 import numpy as np
 
-from .._system import bar, warn
+from .._system import bar, count, warn
 from ._kinds import as_images
 
 SPLIT_NAMES = {"train", "training", "val", "valid", "validation", "dev", "test", "testing"}
@@ -198,8 +198,8 @@ def _warn_of_others(root: Path, others: dict[str, Counter]) -> None:
         return
     by_class = "; ".join(f"{name}: {_counts(found)}" for name, found in others.items() if found)
     warn(
-        f"load_image_folder({str(root)!r}) left out {sum(total.values())} files that are not "
-        f"images: {by_class}"
+        f"load_image_folder({str(root)!r}) left out {count(total.total(), 'file')} that "
+        f"{'is not an image' if total.total() == 1 else 'are not images'}: {by_class}"
     )
 
 
@@ -231,7 +231,7 @@ def find_unreadable(
     n_channels : int, default=None
         Channels of each image, all of which are kept; as in :class:`CLCEClassifier`.
     verbose : int, default=1
-        0 prints nothing, 1 draws a progress bar.
+        0 prints nothing, 1 shows a line that moves.
 
     Returns
     -------
@@ -279,5 +279,7 @@ def find_unreadable(
     n_threads = joblib.cpu_count() if images.is_thread_safe else 1
     with ThreadPoolExecutor(n_threads) as pool:
         complaints = pool.map(complaint, range(len(images)))
-        progress = bar(complaints, total=len(images), unit="image", shown=bool(verbose))
+        progress = bar(
+            complaints, total=len(images), unit="image", what="reading", shown=bool(verbose)
+        )
         return {index: found for index, found in enumerate(progress) if found is not None}

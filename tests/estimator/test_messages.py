@@ -399,9 +399,9 @@ def test_resumed_checkpoint_is_reported(clouds, tmp_path, capsys):
     params = {"checkpoint": tmp_path / "ck", "max_epochs": 8, "verbose": 1}
     with pytest.warns(ConvergenceWarning):
         head(**params, callbacks=[StopAfter(3)]).fit(*clouds)
-    assert "resuming" not in capsys.readouterr().out
+    assert "continuing" not in capsys.readouterr().out
     head(**params).fit(*clouds)
-    assert f"checkpoint={str(tmp_path / 'ck')!r}: resuming after epoch 3 of 8" in (
+    assert f"checkpoint={str(tmp_path / 'ck')!r}: continuing after epoch 3 of 8" in (
         capsys.readouterr().out
     )
     head(**params).fit(*clouds)
