@@ -2,7 +2,7 @@
 
 from .backbones import backbone_aliases
 from .classifier import CLCEClassifier
-from .data import ClassBalancedBatchSampler, find_unreadable, load_image_folder
+from .data import ClassBalancedBatchSampler, find_unreadable, list_images, load_image_folder
 from .displays import (
     AttributionDisplay,
     EmbeddingDisplay,
@@ -37,5 +37,6 @@ __all__ = [
     "find_unreadable",
     "label_aware_contrastive_loss",
     "backbone_aliases",
+    "list_images",
     "load_image_folder",
 ]

@@ -62,6 +62,7 @@ from .backbones import BackboneConfig
 from .data import as_images
 from .export import OnnxMixin
 from .features import FeatureStore
+from .frames import FrameMixin
 from .losses import l2_normalise
 from .new_classes import NewClassesMixin
 from .novelty import NoveltyMixin
@@ -77,6 +78,7 @@ class CLCEClassifier(
     TransformerMixin,
     NewClassesMixin,
     NoveltyMixin,
+    FrameMixin,
     ModelFileMixin,
     OnnxMixin,
     SuggestingEstimator,
@@ -88,7 +90,7 @@ class CLCEClassifier(
 
     - ``CLCEClassifier(trainable="head")`` trains in seconds, on features of the frozen backbone.
     - ``CLCEClassifier()`` fine-tunes the backbone: minutes on a CPU, usually more accurate.
-    - ``memory="folder"`` keeps features, so that a search or a second fit does not compute them.
+    - ``memory="folder"`` keeps features, so that another process does not compute them again.
     - ``verbose=1`` prints the plan of a fit and its progress.
 
     X is a list of paths, an array or tensor of images, a list of PIL images or arrays, a torch
@@ -121,8 +123,10 @@ class CLCEClassifier(
         faster.
     memory : path, joblib.Memory, FeatureStore or None, default=None
         Folder in which the features of a frozen backbone are kept, per image, so
-        that a grid search or another process does not compute them again. A head starts
-        from them also if a pretrained backbone trains.
+        that another process does not compute them again. None: the process keeps up to 256 MiB
+        of them, so that a search or cross-validation runs the backbone once for each image;
+        ``joblib.Memory(None)`` keeps none. A head starts from them also if a pretrained backbone
+        trains.
     random_state : int, RandomState instance or None, default=None
         Seed of new weights, order of samples, augmentation and dropout. torch's global
         generators are left as they were found.
@@ -800,10 +804,10 @@ class CLCEClassifier(
     def _precomputed(self) -> bool:
         return isinstance(self.backbone, str) and self.backbone == "precomputed"
 
-    def _read(self, X: Any, *, reset: bool, like: Any = None) -> Samples:
+    def _read(self, X: Any, *, reset: bool, like: Any = None, checked: bool = True) -> Samples:
         """Return X as a tensor of features, or as a sequence of images.
 
-        ``like``: samples of this fit, for others that come with them.
+        ``like``: samples of this fit, for others that come with them. ``checked``: files exist.
         """
         if self._precomputed:
             check_not_images(X)
@@ -823,6 +827,7 @@ class CLCEClassifier(
             max_pixel_value=self.max_pixel_value,
             n_channels=n_channels,
             colour=colour,
+            checked=checked,
         )
         if reset:
             self._saw_colour = not images.has_one_channel

@@ -10,6 +10,7 @@ from functools import cache, lru_cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
+import joblib
 import numpy as np
 import torch
 from sklearn.base import clone
@@ -200,6 +201,7 @@ def _common(configuration, surroundings):
         "pretrained": pretrained(configuration, surroundings),
         "image_size": configuration.image_size,
         "device": surroundings.device,
+        "memory": joblib.Memory(None),  # or a later run would find the pass of an earlier one
     }
 
 
@@ -257,7 +259,8 @@ def _kept_features(configuration, surroundings, is_ours):
     if is_ours:
         model = _head(replace(configuration, method="ce"), surroundings)
         few, _ = first_of_each(y_train, 2)
-        run = model.set_params(memory=None).fit(x_train[few], y_train[few]).predict
+        nothing_kept = joblib.Memory(None)
+        run = model.set_params(memory=nothing_kept).fit(x_train[few], y_train[few]).predict
     else:
         model = BackboneFeatures(
             configuration.backbone, **_common(configuration, surroundings)

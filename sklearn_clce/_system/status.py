@@ -30,7 +30,8 @@ class Stage:
     """Something that is computed, and how far it is.
 
     ``total`` is None if the number of steps is unknown, and ``deadline`` the moment, of
-    :func:`time.monotonic`, at which the stage ends anyhow. ``first``: steps done before.
+    :func:`time.monotonic`, at which the stage ends anyhow. ``first``: steps done before. A stage
+    that counts the same things as the one around it is a part of that.
     """
 
     def __init__(
@@ -45,6 +46,8 @@ class Stage:
     ) -> None:
         self.items, self.total, self.unit, self.what = items, total, unit, what
         self.first, self.n, self.deadline = first, first, deadline
+        self.n_of_part = 0
+        self.whole: Stage | None = None
         self.figures = ""
         self.start = self.updated = monotonic()
 
@@ -52,11 +55,18 @@ class Stage:
         """Count steps."""
         self.n += n
         self.updated = monotonic()
+        if self.whole is not None:
+            self.whole.n_of_part, self.whole.updated = self.n, self.updated
+
+    @property
+    def n_done(self) -> int:
+        """Steps that are done, those of a part included."""
+        return self.n + self.n_of_part
 
     @property
     def per_step(self) -> float | None:
         """Seconds that a step takes; None: none is done."""
-        done = self.n - self.first
+        done = self.n_done - self.first
         return (self.updated - self.start) / done if done else None
 
     @property
@@ -64,14 +74,14 @@ class Stage:
         """Seconds that are left; None: unknown."""
         if self.total is None or self.per_step is None:
             return None
-        over = self.updated + self.per_step * (self.total - self.n)
+        over = self.updated + self.per_step * (self.total - self.n_done)
         return max(min(over, self.deadline) - monotonic(), 0)
 
     def text(self) -> str:
         """Return how far it is."""
         if self.total is None:
             return self.figures or duration(math.floor(monotonic() - self.start) or 1)
-        done = self.figures or f"{self.n:,}/{count(self.total, self.unit)}"
+        done = self.figures or f"{self.n_done:,}/{count(self.total, self.unit)}"
         return done if self.left is None else f"{done}, {time_left(self.left)}"
 
     def __iter__(self) -> Iterator[Any]:
@@ -141,6 +151,8 @@ class Line:
                 self.stages.append(stage)
                 self._begin(shown)
             elif self.owner == threading.get_ident():
+                if self.stages[-1].total is not None and self.stages[-1].unit == stage.unit:
+                    stage.whole = self.stages[-1]
                 self.stages.append(stage)
 
     def close(self, stage: Stage) -> None:
@@ -148,6 +160,8 @@ class Line:
         with self.lock:
             if stage in self.stages:
                 del self.stages[self.stages.index(stage) :]
+                if stage.whole is not None:
+                    stage.whole.n_of_part = 0
                 if not self.stages:
                     self._over.set()
                     self._end()
@@ -173,17 +187,20 @@ class Line:
         """Draw the line at its place."""
         with self.lock:
             if self._place is not None and self.stages:
-                stage = self.stages[-1]
-                self._place.draw(*self._parts(), stage.n, stage.total)
+                self._place.draw(*self._parts(), self._shown.n_done, self._shown.total)
 
     def text(self) -> str:
         """Return the line without its bar; empty if nothing in it is counted."""
         with self.lock:
-            is_counted = self.stages and self.stages[-1].total is not None
+            is_counted = self.stages and self._shown.total is not None
             return ": ".join(self._parts()) if is_counted else ""
 
+    @property
+    def _shown(self) -> Stage:
+        return self.stages[-1].whole or self.stages[-1]
+
     def _parts(self) -> tuple[str, str]:
-        stage = self.stages[-1]
+        stage = self._shown
         named = next((each.what for each in reversed(self.stages) if each.what), "reading")
         if self.search is None:
             return named, stage.text()
@@ -202,10 +219,9 @@ class Line:
         with self.lock:
             if self.search is not None and self.search.n_fits is not None:
                 return self.search.left
-            if not self.stages or self.stages[-1].left is None:
+            if not self.stages or self._shown.left is None:
                 return None
-            stage = self.stages[-1]
-            left = (stage.left or 0) + self.later * (stage.per_step or 0)
+            left = self._shown.left + self.later * (self._shown.per_step or 0)
             return min(left, *(max(each.deadline - monotonic(), 0) for each in self.stages))
 
 

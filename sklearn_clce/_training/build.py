@@ -29,6 +29,7 @@ from ..backbones import (
     load_backbone,
 )
 from ..data import EvaluationTransform, ImageBatches, Images
+from ..features import FeatureStore, open_store
 from ..losses import CLCELoss
 from .batches import Samples
 from .callbacks import default_callbacks
@@ -67,7 +68,7 @@ def open_backbone(estimator: Any, images: Images, seed: int) -> LoadedBackbone:
 
 def warn_if_memory_is_unused(memory: Any, why_not: str) -> None:
     """Warn that a folder for features was given, and none is kept."""
-    if memory is not None:
+    if isinstance(open_store(memory), FeatureStore):
         warn(f"memory={memory!r}: nothing is kept, because {why_not}")
 
 

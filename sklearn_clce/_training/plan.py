@@ -23,7 +23,7 @@ from .._network import (
 from .._system import count, duration, n_processes, resolve_device, resolve_precision
 from .._targets import Target
 from ..data import Augmentation, check_augment, make_batch_sampler, resolve_sampler
-from ..features import FeatureStore, open_store
+from ..features import FeatureStore, ProcessStore, open_store
 from .batches import Augment, Samples
 from .skorch_arguments import check_skorch_params
 
@@ -51,7 +51,7 @@ class Passes:
     precision_follows_device: bool
     batch_size: int
     num_workers: int | None  # None: a thread per core, for images that are thread-safe
-    store: FeatureStore | None
+    store: FeatureStore | ProcessStore | None
     verbose: int | bool
 
     def on(self, device: torch.device) -> Passes:
@@ -62,7 +62,8 @@ class Passes:
 
 
 def plan_passes(estimator: Any, device: Any = None) -> Passes:
-    """Decide how to run over samples; ``device`` is where a network already is."""
+    """Decide how to run over samples; ``device`` is where a fitted network already is."""
+    store = _decide_store(estimator, is_fit=device is None)
     device = resolve_device(estimator.device) if device is None else torch.device(device)
     return Passes(
         device=device,
@@ -70,9 +71,19 @@ def plan_passes(estimator: Any, device: Any = None) -> Passes:
         precision_follows_device=estimator.precision == "auto",
         batch_size=estimator.batch_size,
         num_workers=_none_if_auto(estimator.num_workers),
-        store=open_store(estimator.memory),
+        store=store,
         verbose=estimator.verbose,
     )
+
+
+def _decide_store(estimator: Any, *, is_fit: bool) -> FeatureStore | ProcessStore | None:
+    """Return where features are kept.
+
+    In the process those of fits, and of predictions in searches and cross-validation, whose samples
+    other fits need; of other predictions the samples seldom come again.
+    """
+    is_wanted = is_fit or estimator._is_clone or estimator.memory is not None
+    return open_store(estimator.memory) if is_wanted else None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,7 +1,7 @@
 """Anything that a user calls images, as batches for a backbone."""
 
 from ._batches import FeatureBatches, LabelledFeatures, LabelledImages, MemoryBudget
-from ._folder import find_unreadable, load_image_folder
+from ._folder import find_unreadable, list_images, load_image_folder, read_errors
 from ._kinds import as_images, is_on_disk
 from ._loading import ImageBatches
 from ._pixels import as_float
@@ -28,7 +28,9 @@ __all__ = [
     "make_batch_sampler",
     "resolve_sampler",
     "load_image_folder",
+    "list_images",
     "find_unreadable",
+    "read_errors",
     "as_images",
     "as_float",
     "as_indices",

@@ -14,6 +14,7 @@ import numpy as np
 
 from .._system import bar, count, warn
 from ._kinds import as_images
+from ._sequences import Images
 
 SPLIT_NAMES = {"train", "training", "val", "valid", "validation", "dev", "test", "testing"}
 NOT_DECODED = {"MPEG"}  # formats that Pillow names and can't decode
@@ -62,6 +63,7 @@ def load_image_folder(path: str | os.PathLike[str]) -> tuple[np.ndarray, np.ndar
 
     See Also
     --------
+    list_images : Paths without labels, from any folder.
     find_unreadable : Find the files that can't be read.
 
     Examples
@@ -78,18 +80,16 @@ def load_image_folder(path: str | os.PathLike[str]) -> tuple[np.ndarray, np.ndar
     >>> labels.tolist()
     ['cat', 'cat', 'dog']
     """
-    root = Path(path)
-    if not root.is_dir():
-        raise FileNotFoundError(f"path={str(path)!r}: there is no such folder")
+    root = _existing_folder(path)
     entries = sorted(entry for entry in root.iterdir() if not _is_left_out(entry.name))
     classes = [entry for entry in entries if entry.is_dir()]
     if not classes:
         raise ValueError(
             f"path={str(path)!r} holds no images by class: a folder for each class, with its "
-            "images in it, is required"
+            "images in it, is required; list_images(path) lists images without labels, for predict"
         )
     _reject_parts(root, classes)
-    files = {folder.name: _files_below(folder, root) for folder in classes}
+    files = {folder.name: _files_of_class(folder, root) for folder in classes}
     images, others = _images_and_others(files)
     if empty := [name for name, found in images.items() if not found]:
         held = "; ".join(f"{name!r} holds {_counts(others[name])}" for name in empty)
@@ -98,10 +98,77 @@ def load_image_folder(path: str | os.PathLike[str]) -> tuple[np.ndarray, np.ndar
             "files, install the Pillow plugin of their format, or move the folder away"
         )
     files_of_root = Counter(_suffix_of(entry) for entry in entries if not entry.is_dir())
-    _warn_of_others(root, {**others, f"{root.name} itself, next to the classes": files_of_root})
+    others |= {f"{root.name} itself, next to the classes": files_of_root}
+    _warn_of_others(f"load_image_folder({str(root)!r})", others)
     paths = [str(file) for found in images.values() for file in found]
     labels = [name for name, found in images.items() for _ in found]
     return np.array(paths), np.array(labels)
+
+
+def list_images(path: str | os.PathLike[str]) -> np.ndarray:
+    """List all images of a folder and of the folders in it, without labels.
+
+    The same files are images as for :func:`load_image_folder`, which finds labels too. Linked
+    folders are searched, each once, but for those that hold this one.
+
+    Parameters
+    ----------
+    path : path
+        The folder, flat or nested.
+
+    Returns
+    -------
+    ndarray of shape (n_images,), str
+        Paths of the images, sorted.
+
+    Raises
+    ------
+    FileNotFoundError
+        If there is no such folder.
+    ValueError
+        If it holds no image.
+    OSError
+        If a folder can't be listed.
+
+    Warns
+    -----
+    UserWarning
+        If other files were left out: how many, of which suffix.
+
+    See Also
+    --------
+    CLCEClassifier.predict_frame : Predict all of them, into a data frame.
+    load_image_folder : Paths and labels from a folder for each class.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> from pathlib import Path
+    >>> from PIL import Image
+    >>> from sklearn_clce import list_images
+    >>> folder = Path(tempfile.mkdtemp())
+    >>> (folder / "march").mkdir()
+    >>> for name in ["2.png", "march/1.png"]:
+    ...     Image.new("RGB", (8, 8)).save(folder / name)
+    >>> [Path(path).name for path in list_images(folder)]
+    ['2.png', '1.png']
+    """
+    root = _existing_folder(path)
+    images, others = _images_and_others({root.name: _files_below(root, root)})
+    if not images[root.name]:
+        raise ValueError(
+            f"path={str(path)!r} holds no image that Pillow reads ({_counts(others[root.name])}); "
+            "convert its files, or install the Pillow plugin of their format"
+        )
+    _warn_of_others(f"list_images({str(root)!r})", others)
+    return np.array([str(file) for file in images[root.name]])
+
+
+def _existing_folder(path: str | os.PathLike[str]) -> Path:
+    root = Path(path)
+    if not root.is_dir():
+        raise FileNotFoundError(f"path={str(path)!r}: there is no such folder")
+    return root
 
 
 def _is_left_out(name: str) -> bool:
@@ -143,16 +210,23 @@ def _readable_suffixes() -> set[str]:
     return suffixes
 
 
+def _files_of_class(folder: Path, root: Path) -> list[Path]:
+    """List visible files of a class; none where it is a link to another class, or to all."""
+    own, root = folder.resolve(), root.resolve()
+    is_inside = own.is_relative_to(root)
+    if root.is_relative_to(own) or (is_inside and own != root / folder.name):
+        return []
+    return _files_below(folder, root)
+
+
 def _files_below(folder: Path, root: Path) -> list[Path]:
-    """List visible files of a class, entering each real folder once."""
+    """List visible files of a folder, entering each real folder once."""
     files: list[Path] = []
     entered: set[Path] = set()
     own, root = folder.resolve(), root.resolve()
-    if own.is_relative_to(root) and own != root / folder.name:  # a link to another class
-        return []
     for parent, names, found in os.walk(folder, followlinks=True, onerror=_raise):
         real = Path(parent).resolve()
-        if real in entered or _leaves_class(real, own, root):
+        if real in entered or (real != own and _is_outside(real, own, root)):
             names.clear()
             continue
         entered.add(real)
@@ -161,9 +235,9 @@ def _files_below(folder: Path, root: Path) -> list[Path]:
     return sorted(files)
 
 
-def _leaves_class(real: Path, own: Path, root: Path) -> bool:
-    """Check for a folder that holds the class or all classes, or belongs to another class."""
-    holds = real in own.parents or root.is_relative_to(real)
+def _is_outside(real: Path, own: Path, root: Path) -> bool:
+    """Check for a folder that holds the own one or all classes, or belongs to another class."""
+    holds = own.is_relative_to(real) or root.is_relative_to(real)
     return holds or (real.is_relative_to(root) and not real.is_relative_to(own))
 
 
@@ -192,15 +266,14 @@ def _reject_parts(root: Path, folders: list[Path]) -> None:
     )
 
 
-def _warn_of_others(root: Path, others: dict[str, Counter]) -> None:
+def _warn_of_others(call: str, others: dict[str, Counter]) -> None:
     total = sum((counter for counter in others.values()), Counter())
     if not total:
         return
     by_class = "; ".join(f"{name}: {_counts(found)}" for name, found in others.items() if found)
-    warn(
-        f"load_image_folder({str(root)!r}) left out {count(total.total(), 'file')} that "
-        f"{'is not an image' if total.total() == 1 else 'are not images'}: {by_class}"
-    )
+    n = total.total()
+    are_no_images = "that is not an image" if n == 1 else "that are not images"
+    warn(f"{call} left out {count(n, 'file')} {are_no_images}: {by_class}")
 
 
 def _counts(suffixes: Counter) -> str:
@@ -268,6 +341,11 @@ def find_unreadable(
         n_channels=n_channels,
         checked=False,
     )
+    return read_errors(images, range(len(images)), verbose=verbose)
+
+
+def read_errors(images: Images, indices: Sequence[int], *, verbose: int = 0) -> dict[int, str]:
+    """Say, by index, what is wrong with each of some images that can't be read."""
 
     def complaint(index: int) -> str | None:
         try:
@@ -278,8 +356,8 @@ def find_unreadable(
 
     n_threads = joblib.cpu_count() if images.is_thread_safe else 1
     with ThreadPoolExecutor(n_threads) as pool:
-        complaints = pool.map(complaint, range(len(images)))
-        progress = bar(
-            complaints, total=len(images), unit="image", what="reading", shown=bool(verbose)
-        )
-        return {index: found for index, found in enumerate(progress) if found is not None}
+        complaints = pool.map(complaint, indices)
+        shown = bool(verbose)
+        progress = bar(complaints, total=len(indices), unit="image", what="reading", shown=shown)
+        found = zip(indices, progress, strict=True)
+        return {index: message for index, message in found if message is not None}

@@ -30,8 +30,8 @@ class BackboneFeatures(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Sugges
 
     Use it in a pipeline before any classifier, or before
     ``CLCEClassifier(backbone="precomputed")``. It is stateless: :meth:`transform` works
-    without :meth:`fit`. With ``memory`` the backbone runs once for each image, regardless of
-    the number of fits, folds and processes that follow.
+    without :meth:`fit`. The backbone runs once for each image, regardless of the number of fits
+    and folds that follow; with ``memory`` also of processes.
 
     Start with ``backbone``, ``image_size`` and ``memory``. The parameters choose the backbone
     (up to ``image_size``), say what X holds (up to ``n_channels``), how to compute (up to
@@ -70,7 +70,8 @@ class BackboneFeatures(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Sugges
     num_workers : int or "auto", default="auto"
         Threads that read images while the backbone runs; see :class:`CLCEClassifier`.
     memory : path, joblib.Memory, FeatureStore or None, default=None
-        Folder in which features are kept, up to 2 GiB; None keeps none. See Notes.
+        Folder in which features are kept, up to 2 GiB. None keeps up to 256 MiB of them in the
+        process; ``joblib.Memory(None)`` keeps none. See Notes.
     verbose : int, default=0
         0 prints nothing; 1 prints on how many images the backbone runs, and how long it took.
 
@@ -97,6 +98,10 @@ class BackboneFeatures(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Sugges
     folder, also on a network file system whose locks work. A feature that can't be read or
     kept is computed again, with a warning. ``FeatureStore(folder, size_limit=...)`` as
     ``memory`` sets another limit, and its ``clear()`` empties the folder.
+
+    Without ``memory`` features are not kept of a Dataset or an array on disk, of more than 50,000
+    images at a time, and of fewer than 8 images (1,024 on a GPU) if the backbone was not described
+    before.
 
     Rounding may depend on the number of images in a batch, so that a feature computed in a
     last, smaller batch may differ in its last bits. A kept feature is returned bit for bit.

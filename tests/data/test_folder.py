@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from image_kinds import DictDataset
-from sklearn_clce import CLCEClassifier, find_unreadable, load_image_folder
+from sklearn_clce import CLCEClassifier, find_unreadable, list_images, load_image_folder
 
 
 def make_folder(root, names):
@@ -148,8 +148,50 @@ def test_load_image_folder_errors(tmp_path):
     with pytest.raises(FileNotFoundError, match="there is no such folder"):
         load_image_folder(tmp_path / "nowhere")
     make_folder(tmp_path, ["1.png"])
-    with pytest.raises(ValueError, match="holds no images by class: a folder for each class"):
+    message = r"holds no images by class: a folder for each class.*list_images\(path\) lists"
+    with pytest.raises(ValueError, match=message):
         load_image_folder(tmp_path)
+
+
+def test_list_images_takes_any_folder(tmp_path):
+    files = ["b/2.JPG", "1.png", "b/deep/3.webp", "__MACOSX/b/._2.JPG", ".git/4.png", "b/.5.png"]
+    make_folder(tmp_path, files)
+    assert names_of(list_images(tmp_path), tmp_path) == ["1.png", "b/2.JPG", "b/deep/3.webp"]
+    assert list_images(str(tmp_path / "b")).dtype.kind == "U"
+
+
+def test_list_images_finds_what_load_image_folder_finds(tmp_path):
+    make_folder(tmp_path, ["a/1.png", "a/deep/2.png", "b/1.tif", "train/1.png"])
+    assert list_images(tmp_path).tolist() == load_image_folder(tmp_path)[0].tolist()
+
+
+def test_list_images_counts_what_it_leaves_out(tmp_path):
+    make_folder(tmp_path, ["1.png", "a/2.heic", "a/3.heic", "notes.txt"])
+    message = r"^list_images\('.*'\) left out 3 files that are not images: .*: 2 \.heic, 1 \.txt$"
+    with pytest.warns(UserWarning, match=message):
+        assert names_of(list_images(tmp_path), tmp_path) == ["1.png"]
+
+
+def test_list_images_errors(tmp_path):
+    with pytest.raises(FileNotFoundError, match="there is no such folder"):
+        list_images(tmp_path / "nowhere")
+    with pytest.raises(ValueError, match=r"holds no image that Pillow reads \(nothing\)"):
+        list_images(tmp_path)
+    make_folder(tmp_path, ["a/2.heic"])
+    with pytest.raises(ValueError, match=r"\(1 \.heic\); convert its files"):
+        list_images(tmp_path)
+
+
+@pytest.mark.skipif(os.name == "nt", reason="links need rights there")
+def test_list_images_follows_links_once_and_never_up(tmp_path):
+    make_folder(tmp_path, ["data/a/1.png", "elsewhere/2.png", "3.png"])
+    (tmp_path / "data/linked").symlink_to(tmp_path / "elsewhere")
+    (tmp_path / "data/a/up").symlink_to(tmp_path)
+    (tmp_path / "data/a/self").symlink_to(tmp_path / "data")
+    found = list_images(tmp_path / "data")
+    assert names_of(found, tmp_path / "data") == ["a/1.png", "linked/2.png"]
+    (tmp_path / "door").symlink_to(tmp_path / "data")
+    assert len(list_images(tmp_path / "door")) == 2
 
 
 def test_folder_that_cannot_be_listed_is_an_error(tmp_path, monkeypatch):

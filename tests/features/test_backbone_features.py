@@ -334,7 +334,7 @@ def test_search_over_a_pipeline_runs_each_image_once(backbone, passed, tmp_path,
     assert passed() == len(X) == 90
     again = GridSearchCV(pipeline, grid, cv=3).fit(X, y)
     assert passed() == 0
-    pipeline.set_params(backbonefeatures__memory=None)
+    pipeline.set_params(backbonefeatures__memory=joblib.Memory(None))
     plain = GridSearchCV(pipeline, grid, cv=5).fit(X, y)
     assert passed() > 1000
     np.testing.assert_array_equal(

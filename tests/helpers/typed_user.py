@@ -19,6 +19,7 @@ from sklearn_clce import (
     clce_loss,
     few_shot_score,
     label_aware_contrastive_loss,
+    list_images,
     load_image_folder,
 )
 
@@ -100,3 +101,4 @@ def others(X: NDArray[np.float64], y: list[str]) -> None:
     low, high = few_shot_score(CLCEClassifier(), X, y, k_shot=5).interval
     paths, names = load_image_folder("pictures")
     print(low < high, backbone_aliases()["beit"], paths[0], names[0])
+    CLCEClassifier().fit(paths, names).predict_frame(list_images(Path("new"))).to_csv("table.csv")

@@ -185,6 +185,16 @@ def test_hint_counts_what_follows_the_first_pass(monkeypatch):
             assert status._line.left() == 100
 
 
+def test_part_of_a_stage_counts_for_the_whole():
+    with bar(total=40, unit="image", what="predicting", shown=False) as whole:
+        with bar(total=20, unit="image", shown=False) as part:
+            part.update(8)
+            assert status._line.text().startswith("predicting: 8/40 images")
+        assert whole.n_done == 0
+        whole.update(20)
+        assert status._line.text().startswith("predicting: 20/40 images")
+
+
 def test_search_counts_down(monkeypatch):
     search = searches.Search(start=0.0, n_fits=4, n_done=2, updated=20.0)
     monkeypatch.setattr(searches, "monotonic", lambda: 25.0)
