@@ -26,7 +26,6 @@ from sklearn.utils._param_validation import (
     StrOptions,
 )
 from sklearn.utils.validation import check_is_fitted, validate_data
-from skorch.history import History
 from torch import Tensor, nn
 
 from ._checks import (
@@ -51,6 +50,7 @@ from ._training import (
     LabelledSamples,
     Passes,
     Samples,
+    TrainingHistory,
     ValidationSet,
     fit_net,
     infer,
@@ -133,7 +133,7 @@ class CLCEClassifier(
     verbose : int, default=0
         0 prints nothing, but in a terminal or a notebook one hint after ten seconds. 1 prints
         the plan of the fit, and shows in a line that moves how far it is, the losses and the
-        time that is left; in a file, a line for each epoch. 2 leaves that line everywhere.
+        time that is left; in a file, a line now and then. 2 leaves a line for each epoch.
 
     Model
 
@@ -294,7 +294,8 @@ class CLCEClassifier(
         The decisions of the last fit, which ``print(clf.plan_)`` shows as ``verbose=1`` does: what
         trains, in how many steps, in which precision, on which device. Not after :meth:`load`.
     history_ : skorch.history.History
-        Losses and durations of the epochs.
+        Losses and durations of the epochs: a row for each, and ``history_.to_frame()`` as a data
+        frame.
     n_iter_ : int
         Number of epochs run, of which ``max_time`` may cut the last one short.
     validation_scores_ : list of float or None
@@ -567,7 +568,7 @@ class CLCEClassifier(
         TypeError
             If X does not hold images.
         FileNotFoundError
-            If there is no file at a path in X.
+            If a path in X leads to no file.
         OSError
             If pretrained weights can't be reached.
         """
@@ -781,7 +782,7 @@ class CLCEClassifier(
         return plan
 
     @property
-    def history_(self) -> History:
+    def history_(self) -> TrainingHistory:
         """Losses and durations of the epochs."""
         return self.net_.history_
 

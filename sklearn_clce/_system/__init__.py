@@ -40,7 +40,8 @@ from .processes import (
     warn_if_not_joined,
 )
 from .progress import count, duration, time_left, warn, write_line
-from .status import bar, expect, note
+from .searches import own_search
+from .status import bar, expect, is_due, note
 
 __all__ = [
     "warn",
@@ -81,8 +82,10 @@ __all__ = [
     "count",
     "duration",
     "expect",
+    "is_due",
     "is_interactive",
     "note",
+    "own_search",
     "time_left",
     "write_line",
 ]

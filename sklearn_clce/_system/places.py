@@ -77,9 +77,8 @@ class Cell:
     """One output below a cell, empty when nothing is shown."""
 
     def __init__(self) -> None:
-        from IPython.display import display
-
-        self.handle: Any = display({"text/plain": ""}, raw=True, display_id=True)
+        display: Any = import_module("IPython.display").display
+        self.handle = display({"text/plain": ""}, raw=True, display_id=True)
 
     def draw(self, before: str, after: str, n: int, total: int | None) -> None:
         """Show the line in place of what was there."""

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import sys
 import weakref
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from time import monotonic
 
@@ -14,33 +16,50 @@ from .progress import time_left
 
 @dataclass
 class Search:
-    """A call of joblib, in this thread, that fits estimators one after another."""
+    """Fits of estimators one after another, such as those of a call of joblib."""
 
     start: float = field(default_factory=monotonic)
-    n_fits: int | None = None  # of all; None: nobody has said
+    costs: Sequence[float] = ()  # of all fits, as against each other; empty: nobody has said
     n_done: int = 0
     updated: float = 0.0  # when the last one was over
 
     @property
     def left(self) -> float | None:
         """Seconds until the last fit is over; None: unknown."""
-        if self.n_fits is None or not self.n_done:
+        if not self.costs or not self.n_done:
             return None
-        of_a_fit = (self.updated - self.start) / self.n_done
-        over = self.updated + of_a_fit * (self.n_fits - self.n_done)
+        done, to_come = sum(self.costs[: self.n_done]), sum(self.costs[self.n_done :])
+        over = self.updated + (self.updated - self.start) * to_come / done
         return max(over - monotonic(), 0.0)
 
     def __str__(self) -> str:
-        total = "" if self.n_fits is None else f" of {self.n_fits}"
+        total = f" of {len(self.costs)}" if self.costs else ""
         left = "" if self.left is None else f", {time_left(self.left)}"
         return f"fit {self.n_done + 1}{total}{left}"
 
+    def advance(self) -> None:
+        """Count a fit that is over."""
+        self.n_done, self.updated = self.n_done + 1, monotonic()
 
+
+_own: list[Search] = []  # the searches of this package, the outermost first
 _searches: weakref.WeakKeyDictionary[joblib.Parallel, Search] = weakref.WeakKeyDictionary()
+
+
+@contextmanager
+def own_search(costs: Sequence[float]) -> Iterator[Search]:
+    """Show the fits of the block as those of a search, which counts them by ``advance``."""
+    _own.append(Search(costs=costs))
+    try:
+        yield _own[-1]
+    finally:
+        _own.pop()
 
 
 def running_search() -> Search | None:
     """Return the search that calls this, the outermost if there are several."""
+    if _own:
+        return _own[0]
     frame, call = sys._getframe(1), None
     while frame is not None:
         code = frame.f_code

@@ -125,7 +125,12 @@ def expect(later: float = 0.0, n_fits: int | None = None) -> None:
     """
     _line.later = later
     if _line.search is not None and n_fits is not None:
-        _line.search.n_fits = n_fits
+        _line.search.costs = [1.0] * n_fits
+
+
+def is_due() -> bool:
+    """Return whether no line was written for a while."""
+    return monotonic() - last_write() > WRITTEN_EVERY
 
 
 class Line:
@@ -217,7 +222,7 @@ class Line:
     def left(self) -> float | None:
         """Return the seconds that are left in all; None: unknown."""
         with self.lock:
-            if self.search is not None and self.search.n_fits is not None:
+            if self.search is not None and self.search.costs:
                 return self.search.left
             if not self.stages or self._shown.left is None:
                 return None

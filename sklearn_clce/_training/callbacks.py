@@ -17,6 +17,7 @@ from .._system import (
     broadcast,
     duration,
     expect,
+    is_due,
     is_interactive,
     is_main,
     time_left,
@@ -160,9 +161,7 @@ class Progress(Callback):
     def on_train_begin(self, net: CLCENet, X: Any = None, y: Any = None, **kwargs: Any) -> None:
         """Open a stage, and say where a checkpoint resumes."""
         state, n_steps = net.state, net.plan.n_steps
-        shown = bool(net.verbose) and is_main()
-        self.leaves_lines_ = shown and _leaves_lines(net)
-        if shown:
+        if net.verbose and is_main():
             self._say_what_trains(net)
         expect()
         self.stage_ = bar(
@@ -200,7 +199,7 @@ class Progress(Callback):
         figures = _figures(net)
         if self.stage_ is not None:
             self.stage_.figures = ", ".join([f"epoch {self._number(net)}", *figures])
-        if self.leaves_lines_:
+        if is_main() and _leaves_line(net):
             n_epochs, done = net.plan.n_epochs, net.state.epochs_done
             figures.append(duration(net.history[-1]["dur"]))
             if not net.state.is_over:
@@ -214,9 +213,11 @@ class Progress(Callback):
         self.stage_ = None
 
 
-def _leaves_lines(net: CLCENet) -> bool:
-    """Return whether each epoch leaves a line: on request, or where none can move."""
-    return net.verbose > 1 or not (net.plan.is_of_clone or is_interactive())
+def _leaves_line(net: CLCENet) -> bool:
+    """Return whether an epoch leaves a line: on request, or now and then where none can move."""
+    if net.plan.is_of_clone or is_interactive():
+        return net.verbose > 1
+    return net.verbose > 1 or (net.verbose > 0 and (net.state.is_over or is_due()))
 
 
 def _figures(net: CLCENet) -> list[str]:

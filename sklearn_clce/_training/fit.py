@@ -119,7 +119,7 @@ def fit_net(
         time = TimeLimit(plan.max_time)  # waiting for the lock does not count
         if plan.verbose and is_main():
             note(str(plan))
-        expect(later=plan.n_images_later, n_fits=fit_task and fit_task.n_of_search)
+        expect(later=plan.n_images_later, n_fits=None if fit_task is None else fit_task.n_of_search)
         net, features = _build(request, data)
         if plan.refits_classifier:
             time.expect_pass(-(-len(data) // plan.batch_size))

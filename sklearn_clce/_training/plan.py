@@ -190,8 +190,8 @@ class FitPlan:
         """What follows the first pass, in images that the backbone runs on."""
         if not self.trains_backbone:
             return 0.0 if self.augment is None else self.n_samples * self.n_epochs
-        cost = STEP_OF_ALL if self.trainable == "all" else STEP_OF_LAST
-        return self.n_samples * (cost * self.n_epochs * self.n_views + self.refits_classifier)
+        passes = _passes_of_training(self.trainable, self.n_epochs * self.n_views)
+        return self.n_samples * (passes + self.refits_classifier)
 
     @property
     def precision(self) -> str:
@@ -293,6 +293,18 @@ def plan_without_fit(estimator: Any, network: Network, seed: int) -> FitPlan:
         knows_features=False,
         previous=network,
     )
+
+
+def passes_of_fit(estimator: Any) -> float:
+    """Estimate what a fit costs in passes over its images, before any of them is read."""
+    trainable = getattr(estimator, "trainable", "head")
+    if trainable == "head":
+        return 1.0
+    return 2.0 + _passes_of_training(trainable, estimator.max_epochs * estimator.n_views)
+
+
+def _passes_of_training(trainable: str | int, n_epochs: int) -> float:
+    return n_epochs * (STEP_OF_ALL if trainable == "all" else STEP_OF_LAST)
 
 
 def _none_if_auto(value: int | str) -> int | None:

@@ -49,7 +49,7 @@ def load_image_folder(path: str | os.PathLike[str]) -> tuple[np.ndarray, np.ndar
     Raises
     ------
     FileNotFoundError
-        If there is no such folder.
+        If this folder does not exist.
     ValueError
         If it holds no class folder, one without an image, or parts such as ``train``
         and ``test`` that hold the classes.
@@ -124,7 +124,7 @@ def list_images(path: str | os.PathLike[str]) -> np.ndarray:
     Raises
     ------
     FileNotFoundError
-        If there is no such folder.
+        If this folder does not exist.
     ValueError
         If it holds no image.
     OSError
@@ -167,7 +167,7 @@ def list_images(path: str | os.PathLike[str]) -> np.ndarray:
 def _existing_folder(path: str | os.PathLike[str]) -> Path:
     root = Path(path)
     if not root.is_dir():
-        raise FileNotFoundError(f"path={str(path)!r}: there is no such folder")
+        raise FileNotFoundError(f"path={str(path)!r}: this folder does not exist")
     return root
 
 

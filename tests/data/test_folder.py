@@ -145,7 +145,7 @@ def test_class_may_be_called_train(tmp_path):
 
 
 def test_load_image_folder_errors(tmp_path):
-    with pytest.raises(FileNotFoundError, match="there is no such folder"):
+    with pytest.raises(FileNotFoundError, match="this folder does not exist"):
         load_image_folder(tmp_path / "nowhere")
     make_folder(tmp_path, ["1.png"])
     message = r"holds no images by class: a folder for each class.*list_images\(path\) lists"
@@ -173,7 +173,7 @@ def test_list_images_counts_what_it_leaves_out(tmp_path):
 
 
 def test_list_images_errors(tmp_path):
-    with pytest.raises(FileNotFoundError, match="there is no such folder"):
+    with pytest.raises(FileNotFoundError, match="this folder does not exist"):
         list_images(tmp_path / "nowhere")
     with pytest.raises(ValueError, match=r"holds no image that Pillow reads \(nothing\)"):
         list_images(tmp_path)

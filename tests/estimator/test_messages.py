@@ -130,7 +130,7 @@ def test_suggestion_breaks_ties_by_known_order():
     ],
 )
 def test_unknown_parameter_gets_suggestion(estimator, name, meant):
-    message = rf"{estimator.__name__}\({name}=\.\.\.\): .* Did you mean .*'{meant}'"
+    message = rf"^{estimator.__name__} has no parameter '{name}'\. Did you mean .*'{meant}'"
     with pytest.raises(TypeError, match=message):
         estimator(**{name: 3})
 
@@ -139,7 +139,7 @@ def test_unknown_parameter_message_names_subclass():
     class Mine(CLCEClassifier):
         pass
 
-    with pytest.raises(TypeError, match=r"^Mine\(epochs=\.\.\.\)"):
+    with pytest.raises(TypeError, match=r"^Mine has no parameter 'epochs'"):
         Mine(epochs=3)
 
 

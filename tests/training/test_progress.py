@@ -1,5 +1,6 @@
 """What a fit prints and records."""
 
+import copy
 import io
 import pickle
 import re
@@ -17,6 +18,7 @@ from skorch.callbacks import Callback
 from sklearn_clce import CLCEClassifier
 from sklearn_clce._system import bar, duration, expect, searches, status
 from small_fits import head
+from terminal_session import screen_of
 
 
 class Terminal(io.StringIO):
@@ -28,14 +30,7 @@ class Terminal(io.StringIO):
         return True
 
     def screen(self):
-        """Return the lines that are left in the end, without trailing blanks."""
-        lines = []
-        for line in self.getvalue().split("\n"):
-            shown = ""
-            for part in line.split("\r"):
-                shown = part + shown[len(part) :]
-            lines.append(shown.rstrip())
-        return lines
+        return screen_of(self.getvalue())
 
 
 @pytest.fixture
@@ -61,12 +56,13 @@ class Pause(Callback):
 
 
 def test_verbose_prints_plan_and_epoch_lines(clouds, capfd):
-    clf = head(verbose=1, early_stopping=True, max_epochs=2, batch_size=9).fit(*clouds)
+    clf = head(verbose=2, early_stopping=True, max_epochs=2, batch_size=9).fit(*clouds)
     shown, red = capfd.readouterr()
-    first, *epochs = shown.splitlines()
+    first, second, *epochs = [line for line in shown.splitlines() if line[:9] != "training:"]
     assert first == str(clf.plan_)
     assert first.startswith("trains a head: 54 samples, up to 2 epochs of 6 steps, ")
     assert first.endswith(", batches of up to 9, float32 on cpu")
+    assert second == "training 17,813 of 17,813 parameters"
     assert len(epochs) == 2
     assert re.fullmatch(r"epoch 1/2: .*, [\d.]+ s, \d+ s left", epochs[0])
     assert re.fullmatch(r"epoch 2/2: .*, [\d.]+ s", epochs[1])
@@ -75,6 +71,13 @@ def test_verbose_prints_plan_and_epoch_lines(clouds, capfd):
         assert f"validation loss {epoch['valid_loss']:.3f}" in line
         assert f"validation accuracy {epoch['valid_acc']:.3f}" in line
     assert red == ""
+
+
+def test_file_gets_the_plan_and_the_last_epoch(clouds, capfd):
+    clf = head(verbose=1, max_epochs=9).fit(*clouds)
+    plan, *_, last = capfd.readouterr().out.splitlines()
+    assert plan == str(clf.plan_)
+    assert last.startswith("epoch 9/9: loss")
 
 
 def test_terminal_shows_one_line_that_moves_and_leaves_the_plan(clouds, terminal):
@@ -140,7 +143,8 @@ def test_cross_validation_counts_its_fits(clouds, terminal):
 
 def test_search_in_a_file_writes_few_lines(clouds, capfd):
     cross_val_score(head(verbose=1, max_epochs=3), *clouds, cv=3)
-    assert len(capfd.readouterr().out.splitlines()) == 1
+    lines = capfd.readouterr().out.splitlines()
+    assert [line[:6] for line in lines if not line.startswith("fit ")] == ["trains"]
 
 
 def test_processes_of_a_search_show_nothing(clouds, capfd, monkeypatch):
@@ -156,10 +160,8 @@ def test_file_gets_lines_ever_more_rarely(capfd, monkeypatch):
     for _ in bar(range(40), total=40, unit="image", what="reading"):
         time.sleep(0.02)
     lines = capfd.readouterr().out.splitlines()
-    assert all(re.fullmatch(r"reading: \d+/40 images, 1 s left", line) for line in lines)
-    counts = [int(re.search(r"\d+", line)[0]) for line in lines]
-    assert 3 <= len(counts) <= 9
-    assert counts[1] - counts[0] < counts[-1] - counts[-2]
+    assert all(re.fullmatch(r"reading: \d+/40 images(, \d+ s left)?", line) for line in lines)
+    assert 2 <= len(lines) <= 12  # of sixteen or more, if each pause were as long as the first
 
 
 def test_silence_ends_with_one_hint(clouds, terminal, monkeypatch):
@@ -196,9 +198,11 @@ def test_part_of_a_stage_counts_for_the_whole():
 
 
 def test_search_counts_down(monkeypatch):
-    search = searches.Search(start=0.0, n_fits=4, n_done=2, updated=20.0)
+    search = searches.Search(start=0.0, costs=[1, 1, 1, 1], n_done=2, updated=20.0)
     monkeypatch.setattr(searches, "monotonic", lambda: 25.0)
     assert str(search) == "fit 3 of 4, 15 s left"
+    search.costs = [1, 1, 4, 4]
+    assert str(search) == "fit 3 of 4, 75 s left"
     assert str(searches.Search(n_done=1)) == "fit 2"
 
 
@@ -311,3 +315,26 @@ def test_verbose_fit_without_standard_output(monkeypatch, tiny_backbone, colour_
     for trainable in ("all", "head"):
         clf = CLCEClassifier(tiny_backbone, trainable=trainable, verbose=1, max_epochs=1)
         assert len(clf.fit(colour_images, [0, 1] * 6).predict(colour_images)) == 12
+
+
+def test_history_prints_a_small_table(clouds, tmp_path):
+    pd = pytest.importorskip("pandas")
+    clf = head(max_epochs=12, early_stopping=True, n_iter_no_change=99).fit(*clouds)
+    first, *rows = repr(clf.history_).splitlines()
+    names = first.split()
+    assert names[0] == "epoch"
+    assert {"train_loss", "train_contrastive", "valid_loss", "valid_acc", "lr", "dur"} <= set(names)
+    assert [row.split()[0] for row in rows] == [*"12345", "...", *"89", "10", "11", "12"]
+    assert len({len(row) for row in rows}) == 1
+    assert rows[-1].split()[names.index("valid_acc")] == f"{clf.history_[-1]['valid_acc']:.4g}"
+    frame = clf.history_.to_frame()
+    assert frame.index.tolist() == list(range(1, 13))
+    assert frame["train_loss"].tolist() == [epoch["train_loss"] for epoch in clf.history_]
+    assert not [name for name in frame if "batch" in name or name.endswith("_best")]
+    clf.save(tmp_path / "model.safetensors")
+    for other in (
+        CLCEClassifier.load(tmp_path / "model.safetensors"),
+        pickle.loads(pickle.dumps(clf)),
+        copy.deepcopy(clf).set_params(early_stopping=False).partial_fit(*clouds),
+    ):
+        pd.testing.assert_frame_equal(other.history_.to_frame()[:12][list(frame)], frame)
