@@ -121,7 +121,7 @@ class FrameMixin:
         outputs: list[tuple[Tensor, Tensor]] = []
         errors: dict[int, str] = {}
         shown = bool(self.verbose) and is_main()
-        with bar(total=len(files), unit="image", shown=shown) as progress:
+        with bar(total=len(files), unit="image", what="predicting", shown=shown) as progress:
             for start in range(0, len(files), BLOCK):
                 block = range(start, min(start + BLOCK, len(files)))
                 found, unreadable = self._score_block(images, block)
