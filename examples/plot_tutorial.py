@@ -30,7 +30,7 @@ photographs = {
     "cat": data.cat(),
     "coffee": data.coffee(),
     "coins": data.coins(),
-    "flower": load_sample_image("flower.jpg"),
+    "flower": load_sample_image("flower.jpg")[60:400, 100:520],
     "gravel": data.gravel(),
     "temple": load_sample_image("china.jpg")[180:],  # without most of the sky
     "tissue": data.immunohistochemistry(),
@@ -43,7 +43,7 @@ def save_pictures(photograph, folder, n=12):
     folder.mkdir(parents=True)
     pictures = extract_patches_2d(photograph, (96, 96), max_patches=200, random_state=0)
     contrast = pictures.reshape(len(pictures), -1).std(axis=1)
-    for number, picture in enumerate(pictures[contrast > 40][:n]):
+    for number, picture in enumerate(pictures[contrast > 25][:n]):
         Image.fromarray(picture).save(folder / f"{number:02}.png")
 
 
