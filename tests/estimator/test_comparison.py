@@ -9,7 +9,7 @@ from sklearn.linear_model import LogisticRegression
 
 import sklearn_clce.comparison
 from sklearn_clce import BackboneFeatures, CLCEClassifier, Comparison, compare
-from sklearn_clce.comparison import usual_classifiers
+from sklearn_clce.comparison import passes_of_fit, usual_classifiers
 
 
 @pytest.fixture(scope="module")
@@ -72,6 +72,20 @@ def test_max_time_takes_some_images_of_each_class(images, tiny, capsys, monkeypa
     result = compare(*images, tiny, max_time=1e6, verbose=0)
     assert len(result.correct["head"]) == 60
     assert capsys.readouterr().out == ""
+
+
+@pytest.mark.parametrize(
+    ("params", "n_passes"),
+    [
+        ({}, 2 + 2 * 20),
+        ({"trainable": "head"}, 1),
+        ({"trainable": "all", "max_epochs": 4}, 2 + 3.5 * 4),
+        ({"trainable": 2, "max_epochs": 4, "n_views": 2}, 2 + 2 * 4 * 2),
+    ],
+)
+def test_cost_of_a_fit_is_counted_in_passes(params, n_passes):
+    assert passes_of_fit(CLCEClassifier(**params)) == n_passes
+    assert passes_of_fit(LogisticRegression()) == 1
 
 
 def test_comparison_shows_which_fit_is_running(images, tiny, monkeypatch):

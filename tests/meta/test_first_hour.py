@@ -32,9 +32,9 @@ def run(code, folder):
 
 @pytest.fixture
 def pictures(tmp_path):
-    """A folder with 24 pictures of two classes, and one with 8 new ones."""
+    """A folder with 40 pictures of two classes, and one with 8 new ones."""
     rng = np.random.default_rng(0)
-    folders = {"pictures/warm": 12, "pictures/cold": 12, "new": 8}
+    folders = {"pictures/warm": 20, "pictures/cold": 20, "new": 8}
     for folder, n in folders.items():
         (tmp_path / folder).mkdir(parents=True)
         for number in range(1, n + 1):
@@ -49,8 +49,8 @@ def test_first_code_of_readme_runs_the_backbone_once_and_is_never_silent(picture
     code = re.search(r"```python\n(from .*?)```", (ROOT / "README.md").read_text(), re.S)[1]
     n_passed, screen, silence = run(code, pictures)
     assert "verbose=1" in code
-    assert n_passed <= 24 + 8 + 1  # the one that is predicted alone
-    assert screen[0].startswith("trains a head on features of efficientnet_lite0: 24 samples")
+    assert n_passed <= 40 + 8 + 1  # the one that is predicted alone
+    assert screen[0].startswith("trains a head on features of efficientnet_lite0: 40 samples")
     assert re.fullmatch(r"accuracy on pictures it has not seen: [\d.]+%", screen[-3])
     assert screen[-2:] == ["new/1.jpg is a cold", ""]
     assert (pictures / "model.safetensors").exists()

@@ -170,7 +170,9 @@ def test_silence_ends_with_one_hint(clouds, terminal, monkeypatch):
     monkeypatch.setattr(status._line, "has_hinted", False)
     for _ in range(2):
         head(max_epochs=3, batch_size=10, callbacks=[Pause()]).fit(*clouds)
-    assert terminal.screen() == ["about 1 s left; verbose=1 shows the progress", ""]
+    hint, end = terminal.screen()
+    assert re.fullmatch(r"about \d+ s left; verbose=1 shows the progress", hint)
+    assert end == ""
 
 
 def test_hint_counts_what_follows_the_first_pass(monkeypatch):
@@ -262,7 +264,7 @@ def test_fit_says_which_images_were_in_memory(capfd, tmp_path, colour_images, co
     ):
         clf.fit(colour_images[:n], colour_labels[:n])
         shown, red = capfd.readouterr()
-        assert shown.splitlines()[1:-1] == line
+        assert [each for each in shown.splitlines()[1:-1] if "memory" in each] == line
         assert red == ""
     clf.predict(colour_images)
     assert capfd.readouterr() == ("", "")
