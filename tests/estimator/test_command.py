@@ -160,6 +160,7 @@ def test_help_names_operands_and_exit_codes(command, capsys):
 
 
 def test_wrong_arguments_exit_with_2(monkeypatch, capsys):
+    monkeypatch.delitem(sys.modules, "sklearn_clce.__main__")
     monkeypatch.setattr(sys, "argv", ["sklearn_clce", "fit", ".", "-o", "m", "--epochs", "3"])
     with pytest.raises(SystemExit) as caught:
         runpy.run_module("sklearn_clce", run_name="__main__")  # as python -m does
