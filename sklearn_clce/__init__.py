@@ -11,6 +11,7 @@ from .displays import (
 )
 from .features import BackboneFeatures, FeatureStore
 from .few_shot import EpisodeSplit, few_shot_score
+from .hub import model_card
 from .losses import (
     CLCELoss,
     LabelAwareContrastiveLoss,
@@ -38,5 +39,6 @@ __all__ = [
     "label_aware_contrastive_loss",
     "backbone_aliases",
     "list_images",
+    "model_card",
     "load_image_folder",
 ]

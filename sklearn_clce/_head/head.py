@@ -127,8 +127,17 @@ class Head(nn.Module):
             part.detach().float().cpu().double()  # in float32 the sums would depend on the batch
             for part in (logits, inputs, self.class_means, self.class_counts)
         )
-        features, means = inputs[:, : self.n_features], means[counts > 0, : self.n_features]
-        squares = features.square().sum(dim=1)[:, None] + means.square().sum(dim=1)
-        distances = squares - 2 * features @ means.T  # (n, n_known)
-        centred = logits - logits.mean(dim=1, keepdim=True)  # an offset of all says nothing
-        return centred.logsumexp(dim=1) - PER_DISTANCE * distances.amin(dim=1)
+        return energy_less_distance(
+            inputs[:, : self.n_features], logits, means[counts > 0, : self.n_features]
+        )
+
+
+def energy_less_distance(features: Tensor, logits: Tensor, means: Tensor) -> Tensor:
+    """Return the novelty score, in the dtype of its arguments.
+
+    Shapes: features (n, n_features), logits (n, n_classes), means (n_known, n_features) -> (n,).
+    """
+    squares = features.square().sum(dim=1)[:, None] + means.square().sum(dim=1)
+    distances = squares - 2 * features @ means.T  # (n, n_known)
+    centred = logits - logits.mean(dim=1, keepdim=True)  # an offset of all says nothing
+    return centred.logsumexp(dim=1) - PER_DISTANCE * distances.amin(dim=1)
