@@ -62,6 +62,7 @@ from .data import as_images
 from .export import OnnxMixin
 from .features import FeatureStore
 from .frames import FrameMixin
+from .hub import HubMixin
 from .losses import l2_normalise
 from .new_classes import NewClassesMixin
 from .novelty import NoveltyMixin
@@ -80,6 +81,7 @@ class CLCEClassifier(
     FrameMixin,
     ModelFileMixin,
     OnnxMixin,
+    HubMixin,
     SuggestingEstimator,
 ):
     """Image classifier: a pretrained backbone, fine-tuned with the CLCE criterion.
