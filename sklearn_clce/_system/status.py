@@ -17,6 +17,7 @@ from typing import Any, Self
 
 from .locks import ProcessLock
 from .places import Place, is_interactive, place_of_line
+from .processes import is_main
 from .progress import count, duration, in_worker, last_write, time_left, write_line
 from .searches import Search, running_search
 
@@ -172,7 +173,7 @@ class Line:
                     self._end()
 
     def _begin(self, shown: bool) -> None:
-        watched = is_interactive()
+        watched = is_interactive() and is_main()
         self.search, self.later = running_search(), 0.0
         self._over = threading.Event()
         self._place: Place | None = None
