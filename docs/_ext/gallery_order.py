@@ -5,6 +5,7 @@ ORDER = [
     "tutorial",
     "does_it_help",
     "wrong_labels",
+    "multilabel",
     "none_of_these",
     "why",
     "embeddings",
