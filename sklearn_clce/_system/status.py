@@ -49,7 +49,7 @@ class Stage:
         self.first, self.n, self.deadline = first, first, deadline
         self.n_of_part = 0
         self.whole: Stage | None = None
-        self.figures = ""
+        self.place, self.figures = "", ""  # in words, such as an epoch and its losses
         self.start = self.updated = monotonic()
 
     def update(self, n: int = 1) -> None:
@@ -81,9 +81,10 @@ class Stage:
     def text(self) -> str:
         """Return how far it is."""
         if self.total is None:
-            return self.figures or duration(math.floor(monotonic() - self.start) or 1)
-        done = self.figures or f"{self.n_done:,}/{count(self.total, self.unit)}"
-        return done if self.left is None else f"{done}, {time_left(self.left)}"
+            return duration(math.floor(monotonic() - self.start) or 1)
+        place = self.place or f"{self.n_done:,}/{count(self.total, self.unit)}"
+        left = "" if self.left is None else time_left(self.left)
+        return ", ".join(part for part in (place, left, self.figures) if part)
 
     def __iter__(self) -> Iterator[Any]:
         with self:
