@@ -2,7 +2,7 @@
 
 from .backbones import backbone_aliases
 from .classifier import CLCEClassifier
-from .comparison import Comparison, compare
+from .comparison import compare
 from .data import ClassBalancedBatchSampler, find_unreadable, list_images, load_image_folder
 from .displays import (
     AttributionDisplay,
@@ -29,7 +29,6 @@ __all__ = [
     "BackboneFeatures",
     "CLCELoss",
     "ClassBalancedBatchSampler",
-    "Comparison",
     "EmbeddingDisplay",
     "EpisodeSplit",
     "FeatureStore",
