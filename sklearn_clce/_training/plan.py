@@ -28,9 +28,13 @@ from .batches import Augment, Samples
 from .skorch_arguments import check_skorch_params
 
 PROJECTION_DIM = 128
+MAX_EPOCHS = 20  # of what "auto" decides
+# A head starts from a closed form. After so many samples, the same ones again if there are few,
+# more changed neither accuracy nor log-loss (``benchmarks/head_epochs.py``).
+HEAD_SAMPLES = 1280
 
 # Parameters of one value that "auto" decides; they follow from data and other parameters.
-DECIDED = ("augment", "layer_decay", "projection_dim", "sampler", "trainable")
+DECIDED = ("augment", "layer_decay", "max_epochs", "projection_dim", "sampler", "trainable")
 COMPARED = (
     *("augment", "layer_decay", "sampler", "trainable"),
     *("backbone", "pretrained", "image_size", "lora_rank", "gradient_checkpointing", "compile"),
@@ -246,6 +250,8 @@ def make_plan(
     )
     batches = make_batch_sampler(sampler, labels, estimator.batch_size, random_state=seed)
     head = _decide_head(estimator, knows_features) if previous is None else previous.head.config
+    augment = _decide_augmentation(estimator, samples, trains_backbone)
+    is_start_enough = not trains_backbone and augment is None and not _wants_epochs(estimator)
     is_refit = trains_backbone and (pretrained or estimator.weight == 1)
     decided: dict[str, Any] = {
         "is_pretrained": pretrained,
@@ -254,7 +260,8 @@ def make_plan(
         "changes_trainable": changes_trainable,
         "head": head,
         "sampler": sampler,
-        "augment": _decide_augmentation(estimator, samples, trains_backbone),
+        "augment": augment,
+        "max_epochs": _decide_epochs(estimator.max_epochs, len(labels), is_start_enough),
         "layer_decay": resolve_layer_decay(backbone, estimator.layer_decay),
         "skorch_params": dict(estimator.skorch_params or {}),
         "keeps_optimizer": estimator.warm_start,
@@ -325,6 +332,24 @@ def _decide_head(estimator: Any, knows_features: bool) -> HeadConfig:
     elif values["projection_dim"] is not None:
         values["projection_dim"] = int(values["projection_dim"])  # from NumPy
     return HeadConfig(**values)
+
+
+def _wants_epochs(estimator: Any) -> bool:
+    """Return whether a head is trained for more than its probabilities.
+
+    That is a projection whose width is given, or that alone learns, and a choice of the best epoch.
+    """
+    has_width = not isinstance(estimator.projection_dim, str | None)
+    return has_width or estimator.weight == 1 or estimator.early_stopping
+
+
+def _decide_epochs(max_epochs: int | str, n_samples: int, is_start_enough: bool) -> int:
+    """Decide "auto": few epochs for a head that is nearly there, but of a few samples."""
+    if not isinstance(max_epochs, str):
+        return max_epochs
+    if not is_start_enough or n_samples == 0:
+        return MAX_EPOCHS
+    return min(MAX_EPOCHS, -(-HEAD_SAMPLES // n_samples))
 
 
 def _decide_augmentation(
