@@ -16,6 +16,7 @@ from .losses import (
     LabelAwareContrastiveLoss,
     clce_loss,
     label_aware_contrastive_loss,
+    label_set_pairs,
 )
 
 __version__ = "0.1.0"
@@ -36,6 +37,7 @@ __all__ = [
     "few_shot_score",
     "find_unreadable",
     "label_aware_contrastive_loss",
+    "label_set_pairs",
     "backbone_aliases",
     "list_images",
     "load_image_folder",

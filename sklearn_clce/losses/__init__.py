@@ -2,12 +2,15 @@
 
 from ._contrastive import LabelAwareContrastiveLoss, label_aware_contrastive_loss
 from ._criterion import CLCELoss, clce_loss
+from ._label_sets import LabelSetPairs, label_set_pairs
 from ._plain import l2_normalise
 
 __all__ = [
     "CLCELoss",
     "LabelAwareContrastiveLoss",
+    "LabelSetPairs",
     "clce_loss",
     "label_aware_contrastive_loss",
+    "label_set_pairs",
     "l2_normalise",
 ]
