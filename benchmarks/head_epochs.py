@@ -38,8 +38,9 @@ from sklearn_clce.features import features_of, process_store
 from .accuracy.configuration import Configuration, configure
 from .accuracy.frames import estimate
 from .accuracy.groups import LITE0, SETS, VIT_TINY
-from .accuracy.measure import Surroundings, machine, pretrained, versions
+from .accuracy.measure import machine, versions
 from .accuracy.metrics import classification_metrics, embedding_metrics
+from .accuracy.models import Surroundings, pretrained
 from .accuracy.pictures import COLLECTIONS, draw, resize_once
 from .accuracy.results import append, read_lines
 from .accuracy.sources import first_of_each

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields, replace
 from typing import Any
@@ -10,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from .._head import HeadConfig
+from .._head import MAX_REGRESSED, HeadConfig
 from .._network import (
     Network,
     blocks_of,
@@ -29,9 +30,10 @@ from .skorch_arguments import check_skorch_params
 
 PROJECTION_DIM = 128
 MAX_EPOCHS = 20  # of what "auto" decides
-# A head starts from a closed form. After so many samples, the same ones again if there are few,
-# more changed neither accuracy nor log-loss (``benchmarks/head_epochs.py``).
-HEAD_SAMPLES = 1280
+# A head starts from a closed form of up to MAX_REGRESSED samples. If these are all, more than so
+# many samples of each class, the same ones again if there are few, changed neither accuracy nor
+# log-loss (``benchmarks/head_epochs.py``).
+HEAD_SAMPLES = 200
 
 # Parameters of one value that "auto" decides; they follow from data and other parameters.
 DECIDED = ("augment", "layer_decay", "max_epochs", "projection_dim", "sampler", "trainable")
@@ -261,7 +263,7 @@ def make_plan(
         "head": head,
         "sampler": sampler,
         "augment": augment,
-        "max_epochs": _decide_epochs(estimator.max_epochs, len(labels), is_start_enough),
+        "max_epochs": _decide_epochs(estimator.max_epochs, labels, is_start_enough),
         "layer_decay": resolve_layer_decay(backbone, estimator.layer_decay),
         "skorch_params": dict(estimator.skorch_params or {}),
         "keeps_optimizer": estimator.warm_start,
@@ -343,13 +345,13 @@ def _wants_epochs(estimator: Any) -> bool:
     return has_width or estimator.weight == 1 or estimator.early_stopping
 
 
-def _decide_epochs(max_epochs: int | str, n_samples: int, is_start_enough: bool) -> int:
-    """Decide "auto": few epochs for a head that is nearly there, but of a few samples."""
+def _decide_epochs(max_epochs: int | str, labels: np.ndarray, is_start_enough: bool) -> int:
+    """Decide "auto": few epochs for a head that starts from many samples of each class, and all."""
     if not isinstance(max_epochs, str):
         return max_epochs
-    if not is_start_enough or n_samples == 0:
+    if not is_start_enough or not 0 < len(labels) <= MAX_REGRESSED:
         return MAX_EPOCHS
-    return min(MAX_EPOCHS, -(-HEAD_SAMPLES // n_samples))
+    return min(MAX_EPOCHS, math.ceil(HEAD_SAMPLES * len(np.unique(labels)) / len(labels)))
 
 
 def _decide_augmentation(
