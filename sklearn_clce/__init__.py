@@ -12,6 +12,7 @@ from .displays import (
 )
 from .features import BackboneFeatures, FeatureStore
 from .few_shot import EpisodeSplit, few_shot_score
+from .hub import model_card
 from .losses import (
     CLCELoss,
     LabelAwareContrastiveLoss,
@@ -42,5 +43,6 @@ __all__ = [
     "label_set_pairs",
     "backbone_aliases",
     "list_images",
+    "model_card",
     "load_image_folder",
 ]
