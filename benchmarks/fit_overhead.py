@@ -16,6 +16,7 @@ import time
 from dataclasses import dataclass, replace
 from typing import Any
 
+import joblib
 import numpy as np
 import torch
 from skorch.callbacks import Callback
@@ -155,6 +156,7 @@ def estimator(X, y, task):
         device=device,
         precision=task.precision,
         num_workers=task.workers,
+        memory=joblib.Memory(None),  # or later fits would find the first pass
         callbacks=[("epochs", epochs)],
     ).fit(X, y)
     return [start, *epochs.times]

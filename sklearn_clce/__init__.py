@@ -2,6 +2,7 @@
 
 from .backbones import backbone_aliases
 from .classifier import CLCEClassifier
+from .comparison import compare
 from .data import ClassBalancedBatchSampler, find_unreadable, list_images, load_image_folder
 from .displays import (
     AttributionDisplay,
@@ -17,6 +18,7 @@ from .losses import (
     LabelAwareContrastiveLoss,
     clce_loss,
     label_aware_contrastive_loss,
+    label_set_pairs,
 )
 
 __version__ = "0.1.0"
@@ -34,9 +36,11 @@ __all__ = [
     "TopLossesDisplay",
     "TrainingCurveDisplay",
     "clce_loss",
+    "compare",
     "few_shot_score",
     "find_unreadable",
     "label_aware_contrastive_loss",
+    "label_set_pairs",
     "backbone_aliases",
     "list_images",
     "model_card",

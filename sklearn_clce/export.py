@@ -16,7 +16,7 @@ import torch
 from sklearn.utils.validation import check_is_fitted
 from torch import Tensor, nn
 
-from ._head import energy_less_distance
+from ._head import less_distance
 from ._int8 import labels_of, quantized
 from ._network import Network
 from ._system import is_main, own_torch, write_atomically, write_line
@@ -31,7 +31,7 @@ FREE_SIDE = 64  # of the traced images where the network takes images of any siz
 N_EXAMPLES = 2  # with one, torch would fix the size of the batch
 MAX_CALIBRATION, MAX_HELD_OUT = 200, 500  # images
 AXES = ("n", "height", "width")
-INDICES = "indices"  # of classes, an output that labels replace
+INDICES, LABELS = "indices", "labels"  # the second replaces the first where codes are indices
 OF_THE_EXPORTER = ("metadata_props", "doc_string")  # source lines, files and folders are in them
 
 
@@ -57,7 +57,8 @@ class OnnxMixin:
         Its input is ``"images"``, of shape (n, height, width, channels), or ``"features"``, of
         shape (n, n_features) and float32, for ``backbone="precomputed"``. Its outputs are
         ``"labels"`` (n,), of the kind of ``classes_``, where characters that UTF-8 can't
-        encode become escapes such as ``\\udce9``; ``"probabilities"`` (n, n_classes);
+        encode become escapes such as ``\\udce9``, or, of several labels an image, (n, n_classes) of
+        0 and 1; ``"probabilities"`` (n, n_classes);
         ``"embeddings"`` (n, n_embedding), as :meth:`transform` gives them; ``"scores"`` (n,), as
         :meth:`score_samples` gives them; and after :meth:`calibrate_offset`
         ``"none_of_these"`` (n,), whether a score is below ``offset_``. Its metadata
@@ -204,6 +205,11 @@ class DeployedNetwork(nn.Module):
         return self.module.config is not None
 
     @property
+    def codes(self) -> str:
+        """Name what is predicted: indices, which labels replace, or an indicator of these."""
+        return INDICES if self.module.outputs.codes_are_indices else LABELS
+
+    @property
     def has_free_size(self) -> bool:
         """Check whether images keep their own size."""
         return self.module.config is not None and self.module.config.image_size is None
@@ -233,14 +239,14 @@ class DeployedNetwork(nn.Module):
             batch = batch.permute(0, 3, 1, 2)
             if self.max_pixel_value is not None:
                 batch = batch.float() / self.max_pixel_value
-        head = self.module.head
+        head, outputs = self.module.head, self.module.outputs
         inputs, embeddings = self.module.classifier_inputs(batch)
         logits = head.classifier(inputs)
-        found = {INDICES: logits.argmax(dim=1), "probabilities": logits.softmax(dim=1)}
+        found = {self.codes: outputs.codes(logits), "probabilities": outputs.probabilities(logits)}
         found["embeddings"] = l2_normalise(embeddings)
         if len(self.means):
             features = inputs[:, : head.n_features]
-            found["scores"] = energy_less_distance(features, logits, self.means)
+            found["scores"] = less_distance(outputs.energy(logits), features, self.means)
             if self.offset is not None:
                 found["none_of_these"] = found["scores"] < self.offset
         return found
@@ -263,7 +269,8 @@ def as_onnx(network: DeployedNetwork, classes: np.ndarray) -> Any:
     _remove_traces(model)
     _name_axes(model.graph)
     names = _names(classes)
-    _name_classes(model.graph, names)
+    if network.module.outputs.codes_are_indices:
+        _name_classes(model.graph, names)
     about = {"sklearn_clce": version("sklearn-clce"), "classes": names.tolist()}
     if network.offset is not None:
         about["offset"] = network.offset
@@ -309,7 +316,7 @@ def _in_8_bits(
     small.metadata_props.extend(model.metadata_props)
     held_out = [network.batch_of(images, index) for index in _held_out(images)]
     labels = labels_of(small.SerializeToString(), held_out)
-    agreement = float(np.mean(labels == expected))
+    agreement = float((labels == expected).reshape(len(labels), -1).all(axis=1).mean())
     share = small.ByteSize() / model.ByteSize()
     write_line(
         f"int8: {agreement:.1%} of {len(held_out)} held-out images keep their label; "
@@ -388,9 +395,9 @@ def _name_classes(graph: Any, names: np.ndarray) -> None:
 
     table = numpy_helper.from_array(names, name="classes")
     graph.initializer.append(table)
-    graph.node.append(helper.make_node("Gather", ["classes", INDICES], ["labels"], name="labels"))
+    graph.node.append(helper.make_node("Gather", ["classes", INDICES], [LABELS], name=LABELS))
     indices = graph.output.pop(0)
-    labels = helper.make_tensor_value_info("labels", table.data_type, None)
+    labels = helper.make_tensor_value_info(LABELS, table.data_type, None)
     labels.type.tensor_type.shape.CopyFrom(indices.type.tensor_type.shape)
     graph.output.insert(0, labels)
 

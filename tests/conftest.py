@@ -14,6 +14,7 @@ import torch
 from sklearn.datasets import load_digits, load_sample_images
 
 from sklearn_clce import CLCEClassifier
+from sklearn_clce.features import process_store
 from small_backbones import TinyBackbone, counting_images
 
 
@@ -23,6 +24,12 @@ def _seed_global_generators():
     random.seed(0)
     np.random.seed(0)  # noqa: NPY002 - what random_state=None draws from
     torch.manual_seed(0)
+
+
+@pytest.fixture(autouse=True)
+def _no_features_of_other_tests():
+    """Forget the features that the process keeps, so that a test runs its backbone."""
+    process_store.clear()
 
 
 @pytest.fixture

@@ -13,7 +13,7 @@ from pytorch_metric_learning.losses import SupConLoss
 from torch._dynamo.exc import TorchDynamoException
 
 from sklearn_clce import label_aware_contrastive_loss
-from sklearn_clce.losses._contrastive import TILES_FROM
+from sklearn_clce.losses._forms import TILES_FROM
 
 from ..loss_speed import bare_products, median_ratio, peak_bytes, time_in_turns
 from .plan import Plan

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import joblib
 import numpy as np
 from sklearn.datasets import load_digits
 from sklearn.model_selection import GridSearchCV
@@ -38,6 +39,7 @@ def measure_two_processes(plan: Plan) -> dict:
         image_size=plan.image_size,
         max_epochs=plan.grid_epochs,
         device=str(plan.device),
+        memory=joblib.Memory(None),
         random_state=0,
     )
     alone, one = timed(lambda: GridSearchCV(clf, GRID, cv=3, n_jobs=1).fit(X, y))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -25,6 +25,12 @@ class HeadConfig:
         width = self.projection_dim
         if width is not None and (type(width) is not int or not 1 <= width <= MAX_WIDTH):
             raise ValueError(f"projection_dim is not in 1..{MAX_WIDTH}")
+
+
+def energy_of_classes(logits: Tensor) -> Tensor:
+    """Return the energy of logits (n, n_classes) of classes that exclude each other: (n,)."""
+    centred = logits - logits.mean(dim=1, keepdim=True)  # an offset of all says nothing
+    return centred.logsumexp(dim=1)
 
 
 class Head(nn.Module):
@@ -113,11 +119,16 @@ class Head(nn.Module):
         counts = self.class_counts[trained]
         self.class_counts[trained] = torch.where(counts == 0, -1, counts)
 
-    def novelty_scores(self, inputs: Tensor, logits: Tensor) -> Tensor:
+    def novelty_scores(
+        self,
+        inputs: Tensor,
+        logits: Tensor,
+        energy: Callable[[Tensor], Tensor] = energy_of_classes,
+    ) -> Tensor:
         """Return how much samples are like the training samples; higher is more like them.
 
-        The energy of the logits, less the squared distance to the nearest class mean: a sample far
-        from all classes may have large logits for that alone. The sum is the logarithm of a
+        The ``energy`` of the logits, less the squared distance to the nearest class mean: a sample
+        far from all classes may have large logits for that alone. The sum is the logarithm of a
         density if classes are clouds of one shape. Distances are those of features, whose scale is
         fixed, and an embedding may not have been trained.
 
@@ -127,17 +138,15 @@ class Head(nn.Module):
             part.detach().float().cpu().double()  # in float32 the sums would depend on the batch
             for part in (logits, inputs, self.class_means, self.class_counts)
         )
-        return energy_less_distance(
-            inputs[:, : self.n_features], logits, means[counts > 0, : self.n_features]
-        )
+        features, means = inputs[:, : self.n_features], means[counts > 0, : self.n_features]
+        return less_distance(energy(logits), features, means)
 
 
-def energy_less_distance(features: Tensor, logits: Tensor, means: Tensor) -> Tensor:
-    """Return the novelty score, in the dtype of its arguments.
+def less_distance(energy: Tensor, features: Tensor, means: Tensor) -> Tensor:
+    """Subtract the squared distance to the nearest mean from the energy of logits.
 
-    Shapes: features (n, n_features), logits (n, n_classes), means (n_known, n_features) -> (n,).
+    Shapes: energy (n,), features (n, n_features), means (n_known, n_features) -> (n,).
     """
     squares = features.square().sum(dim=1)[:, None] + means.square().sum(dim=1)
     distances = squares - 2 * features @ means.T  # (n, n_known)
-    centred = logits - logits.mean(dim=1, keepdim=True)  # an offset of all says nothing
-    return centred.logsumexp(dim=1) - PER_DISTANCE * distances.amin(dim=1)
+    return energy - PER_DISTANCE * distances.amin(dim=1)

@@ -51,6 +51,11 @@ class FrozenBackbone:
         """
         return fingerprint((libraries(), self.config, self.module))
 
+    @property
+    def is_new(self) -> bool:
+        """Whether nobody has asked for the fingerprint."""
+        return "fingerprint" not in vars(self)
+
     def runner(self, device: torch.device, precision: str) -> Callable[[Tensor], Tensor]:
         """Return the function from images (n, C, H, W) in 0..1 to features (n, d) on the CPU."""
         module = _on_device(self.module, device)

@@ -16,14 +16,15 @@ from torch import Tensor
 from .._system import (
     FileState,
     bar,
+    count,
     digest_file,
-    duration,
     gather_objects,
     is_main,
+    n_processes,
+    note,
     own_share,
     state_of,
     warn,
-    write_line,
 )
 from ..backbones import FrozenBackbone, UndescribableError
 from ..data import (
@@ -35,9 +36,14 @@ from ..data import (
     ListImages,
     PartOfImages,
 )
+from ._process_store import ProcessStore
 from ._store import FeatureStore
 
+Store = FeatureStore | ProcessStore
 MAX_FILES = 200_000  # whose digests are known
+MAX_IMAGES = 50_000  # at a time; the store of the process would drop them before they come again
+# Images whose passes take several times as long as describing a backbone, by type of the device.
+MIN_IMAGES, MIN_ON_DEVICE = {"cpu": 8}, 1024
 SETTLED_NS = 2_000_000_000  # a second write soon after may leave the modification time as it was
 
 
@@ -45,7 +51,7 @@ def features_of(
     images: Images,
     backbone: FrozenBackbone,
     *,
-    store: FeatureStore | None = None,
+    store: Store | None = None,
     batch_size: int = 32,
     device: torch.device | str = "cpu",
     precision: str = "float32",
@@ -62,7 +68,9 @@ def features_of(
     """
     device = torch.device(device)
     data = LabelledImages(images, EvaluationTransform(backbone.config))
-    run_key = b"" if store is None else _run_key(backbone, device, precision)
+    if isinstance(store, ProcessStore) and not _pays(images, backbone, device):
+        store = None
+    run_key = b"" if store is None else _run_key(backbone, device, precision, store)
     if run_key is None:
         store = None
     keys = _keys(images, range(len(images)), store, run_key)
@@ -70,39 +78,48 @@ def features_of(
     missing = {key: index for index, key in reversed(list(enumerate(keys))) if key not in kept}
     indices = sorted(set().union(*gather_objects(list(missing.values()))))
     shown = bool(verbose) and is_main()
-    if shown:
-        n_missing, n = f"{len(indices):,}", f"{len(images):,}"
-        running = f"running the backbone on {n_missing} of {n} images"
-        write_line(f"features: {running if indices else f'all {n} images are in memory'}")
-    start = time.monotonic()
+    if shown and (n_kept := sum(key in kept for key in keys)):
+        note(f"{_how_many(n_kept, len(keys))} in memory")
     parts = list(_parts(own_share(indices), batch_size))
     batches = ImageBatches(data, parts, num_workers=num_workers, device=device)
     run = backbone.runner(device, precision) if parts else None
     computed: dict[Any, np.ndarray] = {}
-    progress = bar(total=len(own_share(indices)), unit="image", shown=shown)
-    for part, (batch, _) in zip(parts, batches, strict=True):
-        assert run is not None
-        vectors = run(batch).numpy()
-        computed |= {keys[index]: vector for index, vector in zip(part, vectors, strict=True)}
-        if store is not None:
-            now = _keys(images, part, store, run_key)
-            # an image that changed while it was read has no key
-            same = [key for index, key in zip(part, now, strict=True) if keys[index] == key]
-            store.put({key: computed[key] for key in same})
-        progress.update(len(part))
-    progress.close()
-    if shown and indices:
-        write_line(f"features: {duration(time.monotonic() - start)}")
+    what = "features" if verbose else ""
+    with bar(total=len(own_share(indices)), unit="image", what=what, shown=shown) as progress:
+        for part, (batch, _) in zip(parts, batches, strict=True):
+            assert run is not None
+            vectors = run(batch).numpy()
+            computed |= {keys[index]: vector for index, vector in zip(part, vectors, strict=True)}
+            if store is not None:
+                now = _keys(images, part, store, run_key)
+                # an image that changed while it was read has no key
+                same = [key for index, key in zip(part, now, strict=True) if keys[index] == key]
+                store.put({key: computed[key] for key in same})
+            progress.update(len(part))
     for others in gather_objects(computed):
         kept |= others
     return torch.from_numpy(np.stack([kept[key] for key in keys]))
 
 
-def _run_key(backbone: FrozenBackbone, device: torch.device, precision: str) -> bytes | None:
+def _pays(images: Images, backbone: FrozenBackbone, device: torch.device) -> bool:
+    """Return whether a store that nobody asked for costs less than it may save.
+
+    Describing a backbone takes as long as a few images; so does reading what is neither a file nor
+    in memory. Processes that train together would each know another part.
+    """
+    n_least = MIN_IMAGES.get(device.type, MIN_ON_DEVICE) if backbone.is_new else 1
+    return images.is_thread_safe and n_least <= len(images) <= MAX_IMAGES and n_processes() == 1
+
+
+def _run_key(
+    backbone: FrozenBackbone, device: torch.device, precision: str, store: Store
+) -> bytes | None:
     """Digest all that features depend on except the image; None, with a warning, if unknown."""
     try:
         fingerprint = backbone.fingerprint
     except UndescribableError as error:
+        if isinstance(store, ProcessStore):  # nobody asked for it
+            return None
         warn(
             f"backbone={type(backbone.module).__name__} can't be described, so its features are "
             f"not kept: {error}"
@@ -113,7 +130,7 @@ def _run_key(backbone: FrozenBackbone, device: torch.device, precision: str) -> 
 
 
 def _keys(
-    images: Images, indices: Sequence[int], store: FeatureStore | None, run_key: bytes | None
+    images: Images, indices: Sequence[int], store: Store | None, run_key: bytes | None
 ) -> list[Any]:
     """Return the key of each image's feature; without a store, its index."""
     if store is None or run_key is None:
@@ -134,8 +151,10 @@ def image_digests(images: Images, indices: Sequence[int]) -> list[bytes]:
 
 def _digest_image(images: Images, index: int, layout: str) -> bytes:
     item = images.item(index) if isinstance(images, ListImages) else None
+    if isinstance(item, (bytes, bytearray, memoryview)):
+        return layout.encode() + hashlib.sha256(item).digest()
     if not isinstance(item, (str, os.PathLike)):
-        return _digest_pixels(images[index].numpy(), layout)
+        return _digest_pixels(images.decode(index).numpy(), layout)
     try:
         return layout.encode() + digest_of_file(item)
     except OSError:
@@ -163,6 +182,12 @@ def digest_of_file(path: str | os.PathLike[str]) -> bytes:
 @lru_cache(MAX_FILES)
 def _digest_settled(path: str, state: FileState) -> bytes:
     return digest_file(path)
+
+
+def _how_many(n_kept: int, n: int) -> str:
+    if n_kept == n:
+        return f"all {count(n, 'image')} were"
+    return f"{n_kept:,} of {count(n, 'image')} {'was' if n_kept == 1 else 'were'}"
 
 
 def _parts(items: list[Any], size: int) -> Iterator[list[Any]]:

@@ -15,6 +15,7 @@ import numpy as np
 from sklearn.utils.validation import check_memory
 
 from .._system import warn
+from ._process_store import ProcessStore, process_store
 
 FILE_NAME = "sklearn_clce_features.sqlite"
 APPLICATION_ID = 0x434C4345  # "CLCE"
@@ -231,8 +232,10 @@ class _NothingKeptError(Exception):
     """No store was found."""
 
 
-def open_store(memory: Any) -> FeatureStore | None:
-    """Return the store that a parameter ``memory`` stands for."""
+def open_store(memory: Any) -> FeatureStore | ProcessStore | None:
+    """Return the store that a parameter ``memory`` stands for; of ``None`` that of the process."""
+    if memory is None:
+        return process_store
     if isinstance(memory, FeatureStore):
         return FeatureStore(memory.folder, size_limit=memory.size_limit, timeout=memory.timeout)
     is_path = isinstance(memory, (str, os.PathLike))  # check_memory would create a folder

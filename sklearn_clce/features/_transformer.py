@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from numbers import Integral, Real
+from time import monotonic
 from typing import Any, Literal, Self
 
 import joblib
@@ -19,7 +20,7 @@ from .._checks import SuggestingEstimator, suggests_parameters
 from .._system import gpu_lock, joint, own_torch, resolve_device, resolve_precision, seeded_torch
 from ..backbones import FrozenBackbone, count_features, frozen_backbone
 from ..data import Images, as_images
-from ._computing import features_of
+from ._computing import Store, features_of
 from ._store import FeatureStore, open_store
 
 PROBE_SIZE = 64  # of the image that finds the width of a backbone without a size
@@ -30,8 +31,8 @@ class BackboneFeatures(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Sugges
 
     Use it in a pipeline before any classifier, or before
     ``CLCEClassifier(backbone="precomputed")``. It is stateless: :meth:`transform` works
-    without :meth:`fit`. With ``memory`` the backbone runs once for each image, regardless of
-    the number of fits, folds and processes that follow.
+    without :meth:`fit`. The backbone runs once for each image, regardless of the number of fits
+    and folds that follow; with ``memory`` also of processes.
 
     Start with ``backbone``, ``image_size`` and ``memory``. The parameters choose the backbone
     (up to ``image_size``), say what X holds (up to ``n_channels``), how to compute (up to
@@ -70,7 +71,8 @@ class BackboneFeatures(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Sugges
     num_workers : int or "auto", default="auto"
         Threads that read images while the backbone runs; see :class:`CLCEClassifier`.
     memory : path, joblib.Memory, FeatureStore or None, default=None
-        Folder in which features are kept, up to 2 GiB; None keeps none. See Notes.
+        Folder in which features are kept, up to 2 GiB. None keeps up to 256 MiB of them in the
+        process; ``joblib.Memory(None)`` keeps none. See Notes.
     verbose : int, default=0
         0 prints nothing; 1 prints on how many images the backbone runs, and how long it took.
 
@@ -97,6 +99,10 @@ class BackboneFeatures(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Sugges
     folder, also on a network file system whose locks work. A feature that can't be read or
     kept is computed again, with a warning. ``FeatureStore(folder, size_limit=...)`` as
     ``memory`` sets another limit, and its ``clear()`` empties the folder.
+
+    Without ``memory`` features are not kept of a Dataset or an array on disk, of more than 50,000
+    images at a time, and of fewer than 8 images (1,024 on a GPU) if the backbone was not described
+    before.
 
     Rounding may depend on the number of images in a batch, so that a feature computed in a
     last, smaller batch may differ in its last bits. A kept feature is returned bit for bit.
@@ -214,19 +220,33 @@ class BackboneFeatures(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Sugges
             If pretrained weights can't be reached.
         """
         images = self._read(X, reset=False)
+        with own_torch():
+            backbone = self._load(images.n_channels)
+            return self._run(images, backbone, open_store(self.memory)).numpy()
+
+    def _run(self, images: Images, backbone: FrozenBackbone, store: Store | None) -> torch.Tensor:
         device = resolve_device(self.device)
-        with own_torch(), gpu_lock(device):
-            features = features_of(
+        with gpu_lock(device):
+            return features_of(
                 images,
-                self._load(images.n_channels),
-                store=open_store(self.memory),
+                backbone,
+                store=store,
                 batch_size=self.batch_size,
                 device=device,
                 precision=resolve_precision(self.precision, device),
                 num_workers=None if self.num_workers == "auto" else self.num_workers,
                 verbose=self.verbose,
             )
-        return features.numpy()
+
+    def _seconds_per_image(self, X: Any) -> float:
+        """Measure the second of two passes over some images, of which nothing is kept."""
+        images = self._read(X, reset=True)
+        with own_torch():
+            backbone = self._load(images.n_channels)
+            self._run(images, backbone, None)
+            start = monotonic()
+            self._run(images, backbone, None)
+        return (monotonic() - start) / len(images)
 
     @property
     def _n_features_out(self) -> int:

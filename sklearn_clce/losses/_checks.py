@@ -117,6 +117,11 @@ def check_weights(name: str, weights: Any, n: int | None = None, of: str = "") -
     if weights.ndim != 1 or n not in (None, weights.shape[0]):
         each = f"one weight for each of the {n} {of}" if of else "one weight for each class"
         raise ValueError(f"{name} of shape {tuple(weights.shape)}: {each} is required")
+    return finite_weights(name, weights)
+
+
+def finite_weights(name: str, weights: Tensor) -> Tensor:
+    """Return weights of any shape; see :func:`check_weights`."""
     valid = (weights >= 0) & (weights < math.inf)
     if not is_readable(valid):
         return torch.where(valid, weights, math.nan)
@@ -133,3 +138,8 @@ def check_tensor(name: str, value: Any) -> None:
             f"{name} is a {type(value).__name__}: a torch.Tensor is required, such as "
             f"torch.as_tensor({name})"
         )
+
+
+def at_least_float32(tensor: Tensor) -> Tensor:
+    """Return a tensor in its own dtype or in float32, whichever is wider."""
+    return tensor.to(torch.promote_types(tensor.dtype, torch.float32))

@@ -13,14 +13,9 @@ import torch
 from torch import Tensor, nn
 
 from ._checks import check_samples, check_settings, check_weights, gathered, warn_if_apart
-from ._fast import LARGEST_EXPONENT, matrix_anchor_losses, tiled_anchor_losses
-from ._pairs import Pairs, make_pairs
-from ._plain import is_transformed, l2_normalise, plain_anchor_losses
+from ._forms import anchor_losses
+from ._pairs import make_pairs
 
-# A batch of so many is computed in tiles, by type of device; other types are taken for CUDA.
-# Both are measured: on one thread with 128 to 768 dimensions, and on an H200 with 768, where the
-# matrix is faster below 16,384 but takes 2.6 GB at 8,192, and tiles 0.4.
-TILES_FROM = {"cpu": 640, "cuda": 8192}
 CONTRASTIVE_SETTINGS = "temperature", "hardness", "positives", "reduction", "form"
 
 
@@ -35,6 +30,8 @@ def label_aware_contrastive_loss(
     references: Tensor | None = None,
     reference_labels: Tensor | None = None,
     positive_mask: Tensor | None = None,
+    positive_weights: Tensor | None = None,
+    negative_mask: Tensor | None = None,
     reduction: str = "mean",
     form: str = "auto",
     gather: bool | None = None,
@@ -93,9 +90,16 @@ def label_aware_contrastive_loss(
     reference_labels : Tensor of shape (m,), default=None
         Their labels.
     positive_mask : Tensor of shape (n, n + m), default=None
-        Instead of labels: True where the column is a positive of the anchor, else it
-        is a negative. Columns are the batch, then the references. The entries of an
-        anchor and itself are ignored.
+        Instead of labels: True where the column is a positive of the anchor. Columns are
+        the batch, then the references. The entries of an anchor and itself are ignored.
+    positive_weights : Tensor of shape (n, n + m), default=None
+        How much each positive of ``positive_mask`` counts for its anchor, at least 0: the
+        mean over positives becomes a weighted mean. Equal weights are the same as None, and
+        other pairs' weights are ignored. An anchor whose positives all have the weight 0 has
+        no positive. They are constants, without a gradient.
+    negative_mask : Tensor of shape (n, n + m), default=None
+        True where the column is a negative of the anchor. A pair in neither mask is left
+        out: its relation is not known. None: every pair that is not a positive.
     reduction : {"mean", "none"}, default="mean"
         "none" gives the loss of each anchor, times its weight; 0 without a positive.
     form : {"auto", "plain", "tiles"}, default="auto"
@@ -106,8 +110,8 @@ def label_aware_contrastive_loss(
     gather : bool, default=None
         Whether samples of all processes of ``torch.distributed`` make one batch, the
         same in each of them, for a model under ``DistributedDataParallel``. Counts may
-        differ; references and ``positive_mask`` are those of the whole batch. None is
-        False, with a warning if there are several processes.
+        differ; references, masks and ``positive_weights`` are those of the whole batch. None
+        is False, with a warning if there are several processes.
 
     Returns
     -------
@@ -126,6 +130,7 @@ def label_aware_contrastive_loss(
     See Also
     --------
     LabelAwareContrastiveLoss : The same as a module.
+    label_set_pairs : Masks and weights of samples with several labels.
 
     References
     ----------
@@ -162,8 +167,43 @@ def label_aware_contrastive_loss(
     if sample_weight is not None:
         n = embeddings.shape[0]
         sample_weight = check_weights("sample_weight", sample_weight, n, "samples")
-    pairs = make_pairs(embeddings, labels, references, reference_labels, positive_mask)
-    losses, weights = _anchor_losses(
+    return contrastive_loss(
+        embeddings,
+        labels,
+        sample_weight,
+        temperature=temperature,
+        hardness=hardness,
+        positives=positives,
+        reduction=reduction,
+        form=form,
+        references=references,
+        reference_labels=reference_labels,
+        positive_mask=positive_mask,
+        positive_weights=positive_weights,
+        negative_mask=negative_mask,
+    )
+
+
+def contrastive_loss(
+    embeddings: Tensor,
+    labels: Tensor | None,
+    sample_weight: Tensor | None,
+    *,
+    temperature: float | Tensor,
+    hardness: float | Tensor,
+    positives: str,
+    reduction: str,
+    form: str,
+    references: Tensor | None = None,
+    reference_labels: Tensor | None = None,
+    positive_mask: Tensor | None = None,
+    positive_weights: Tensor | None = None,
+    negative_mask: Tensor | None = None,
+) -> Tensor:
+    """Compute the contrastive term of a batch whose settings and weights have been checked."""
+    masks = positive_mask, positive_weights, negative_mask
+    pairs = make_pairs(embeddings, labels, references, reference_labels, *masks)
+    losses, weights = anchor_losses(
         embeddings, references, pairs, temperature, hardness, positives, form
     )
     return _reduced(losses, weights, sample_weight, reduction)
@@ -233,6 +273,8 @@ class LabelAwareContrastiveLoss(nn.Module):
         references: Tensor | None = None,
         reference_labels: Tensor | None = None,
         positive_mask: Tensor | None = None,
+        positive_weights: Tensor | None = None,
+        negative_mask: Tensor | None = None,
     ) -> Tensor:
         """Compute the loss of one batch.
 
@@ -240,8 +282,10 @@ class LabelAwareContrastiveLoss(nn.Module):
         ----------
         embeddings, labels, sample_weight : Tensor
             See :func:`label_aware_contrastive_loss`, also for the parameters below.
-        references, reference_labels, positive_mask : Tensor, default=None
-            What anchors are compared with, and which pairs are positive.
+        references, reference_labels : Tensor, default=None
+            What anchors are compared with in addition.
+        positive_mask, positive_weights, negative_mask : Tensor, default=None
+            Which pairs are positive, by how much, and which are negative.
 
         Returns
         -------
@@ -255,6 +299,8 @@ class LabelAwareContrastiveLoss(nn.Module):
             references=references,
             reference_labels=reference_labels,
             positive_mask=positive_mask,
+            positive_weights=positive_weights,
+            negative_mask=negative_mask,
             gather=self.gather,
             **self._settings(),
         )
@@ -279,102 +325,14 @@ def shown_settings(module: nn.Module, *names: str) -> str:
     )
 
 
-def _anchor_losses(
-    embeddings: Tensor,
-    references: Tensor | None,
-    pairs: Pairs,
-    temperature: float | Tensor,
-    hardness: float | Tensor,
-    positives: str,
-    form: str,
-) -> tuple[Tensor, Tensor]:
-    """Return the loss of each anchor, (n,), and whether it has a positive, as 0 or 1.
-
-    Without a positive the loss is finite, unless a NaN is in the batch.
-    """
-    temperature, hardness = _scalar(temperature), _scalar(hardness)
-    form = _choose_form(form, embeddings, references, pairs, temperature, hardness)
-    with torch.autocast(embeddings.device.type, enabled=False):
-        embeddings = at_least_float32(embeddings)
-        if form == "matrix":
-            assert isinstance(temperature, float)
-            assert isinstance(hardness, float)
-            return matrix_anchor_losses(embeddings, pairs, temperature, hardness, positives)
-        length = temperature**-0.5  # products are then similarities over the temperature
-        columns, n_trained = l2_normalise(embeddings, length), pairs.n_anchors
-        if references is not None:
-            scaled = l2_normalise(references.to(columns.dtype), length)
-            columns = torch.cat([columns, scaled])  # (N, n_dims)
-            n_trained = pairs.n_columns if scaled.requires_grad else n_trained
-        if form == "plain":
-            return plain_anchor_losses(columns, pairs, hardness, positives)
-        assert isinstance(hardness, float)
-        settings = hardness, positives, _largest_exponent(temperature, hardness)
-        return tiled_anchor_losses(columns, pairs, *settings, n_trained)
-
-
-def _choose_form(
-    form: str,
-    embeddings: Tensor,
-    references: Tensor | None,
-    pairs: Pairs,
-    temperature: float | Tensor,
-    hardness: float | Tensor,
-) -> str:
-    """Return "plain", "matrix" or "tiles"; raise an error for tiles that would be wrong."""
-    obstacle = _obstacle_to_fast_forms(embeddings, references, temperature, hardness)
-    if form == "tiles" and obstacle:
-        raise NotImplementedError(f"form='tiles' {obstacle}: form='auto' or 'plain' is required")
-    if form != "auto" or obstacle:
-        return "tiles" if form == "tiles" else "plain"
-    free_size = isinstance(pairs.n_anchors, torch.SymInt)  # export takes no branch for it
-    tiles_from = TILES_FROM.get(embeddings.device.type, TILES_FROM["cuda"])
-    if not free_size and pairs.n_anchors * pairs.n_columns >= tiles_from**2:
-        return "tiles"
-    # A compiler fuses the plain form; the matrix is for the usual case alone.
-    unusual = references is not None or isinstance(temperature, Tensor)
-    return "plain" if unusual or torch.compiler.is_compiling() else "matrix"
-
-
-def _obstacle_to_fast_forms(
-    embeddings: Tensor,
-    references: Tensor | None,
-    temperature: float | Tensor,
-    hardness: float | Tensor,
-) -> str | None:
-    if isinstance(hardness, Tensor):
-        return "has no gradient by a hardness that is a tensor"
-    if is_transformed(embeddings, references, temperature):
-        return "has no forward mode and none of torch.func's transforms"
-    if isinstance(temperature, Tensor) and torch.compiler.is_compiling():
-        return "can't be compiled with a temperature that is a tensor"
-    has_float64 = embeddings.device.type != "mps"
-    limit = LARGEST_EXPONENT[torch.float64 if has_float64 else torch.float32]
-    if _largest_exponent(temperature, hardness) > limit:
-        return f"overflows where (1 + hardness) / temperature is above {limit}"
-    return None
-
-
-def _largest_exponent(temperature: float | Tensor, hardness: float) -> float:
-    value = temperature.item() if isinstance(temperature, Tensor) else temperature
-    return (1 + hardness) / value
-
-
-def at_least_float32(tensor: Tensor) -> Tensor:
-    """Return a tensor in its own dtype or in float32, whichever is wider."""
-    return tensor.to(torch.promote_types(tensor.dtype, torch.float32))
-
-
-def _scalar(value: float | Tensor) -> float | Tensor:
-    return at_least_float32(value).reshape(()) if isinstance(value, Tensor) else float(value)
-
-
 def _reduced(
     losses: Tensor, has_positive: Tensor, sample_weight: Tensor | None, reduction: str
 ) -> Tensor:
     """Return the weighted mean over anchors with a positive, or the weighted losses, (n,)."""
-    weights, total = has_positive, has_positive.sum().clamp(min=1)
-    if sample_weight is not None:
+    weights = has_positive
+    if sample_weight is None:
+        total = weights.sum().clamp(min=1)
+    else:
         weights = weights * sample_weight.to(losses.dtype)
         total = weights.sum()
         total = torch.where(total > 0, total, 1)

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ._checks import (
+    at_least_float32,
     check_labels,
     check_samples,
     check_settings,
@@ -20,8 +21,7 @@ from ._checks import (
 )
 from ._contrastive import (
     CONTRASTIVE_SETTINGS,
-    at_least_float32,
-    label_aware_contrastive_loss,
+    contrastive_loss,
     shown_settings,
 )
 
@@ -44,6 +44,8 @@ def clce_loss(
     references: Tensor | None = None,
     reference_labels: Tensor | None = None,
     positive_mask: Tensor | None = None,
+    positive_weights: Tensor | None = None,
+    negative_mask: Tensor | None = None,
     reduction: str = "mean",
     form: str = "auto",
     gather: bool | None = None,
@@ -74,9 +76,11 @@ def clce_loss(
     sample_weight : Tensor of shape (n,), default=None
         Non-negative weight of each sample, in the cross-entropy and, as the weight of
         an anchor, in the contrastive term. Both terms are weighted means.
-    references, reference_labels, positive_mask : Tensor, default=None
-        What the contrastive term compares, see :func:`label_aware_contrastive_loss`.
-        The cross-entropy does not use them.
+    references, reference_labels : Tensor, default=None
+        What the contrastive term compares in addition, see
+        :func:`label_aware_contrastive_loss`. The cross-entropy does not use them.
+    positive_mask, positive_weights, negative_mask : Tensor, default=None
+        Which pairs it compares instead of those that the labels make.
     reduction : {"mean", "none"}, default="mean"
         "none" gives the loss of each sample, times its weight; the contrastive part is
         0 without a positive.
@@ -141,6 +145,8 @@ def clce_loss(
         references=references,
         reference_labels=reference_labels,
         positive_mask=positive_mask,
+        positive_weights=positive_weights,
+        negative_mask=negative_mask,
     )
     return _weighed(terms, weight)
 
@@ -236,6 +242,8 @@ class CLCELoss(nn.Module):
         references: Tensor | None = None,
         reference_labels: Tensor | None = None,
         positive_mask: Tensor | None = None,
+        positive_weights: Tensor | None = None,
+        negative_mask: Tensor | None = None,
     ) -> Tensor:
         """Compute the loss of one batch.
 
@@ -243,8 +251,10 @@ class CLCELoss(nn.Module):
         ----------
         logits, embeddings, labels, sample_weight : Tensor
             See :func:`clce_loss`, also for the parameters below.
-        references, reference_labels, positive_mask : Tensor, default=None
-            What the contrastive term compares.
+        references, reference_labels : Tensor, default=None
+            What the contrastive term compares in addition.
+        positive_mask, positive_weights, negative_mask : Tensor, default=None
+            Which pairs it compares instead of those that the labels make.
 
         Returns
         -------
@@ -259,6 +269,8 @@ class CLCELoss(nn.Module):
             references=references,
             reference_labels=reference_labels,
             positive_mask=positive_mask,
+            positive_weights=positive_weights,
+            negative_mask=negative_mask,
         )
         return self.weigh(terms)
 
@@ -342,13 +354,9 @@ def _terms(
     sample_weight = _sample_weight(sample_weight, class_weight, labels, logits.shape[1])
     terms = {"cross_entropy": _reduced(losses, sample_weight, settings["reduction"])}
     if weight > 0:
-        terms["contrastive"] = label_aware_contrastive_loss(
-            embeddings,
-            labels if compared.get("positive_mask") is None else None,
-            sample_weight=sample_weight,
-            gather=False,
-            **settings,
-            **compared,
+        is_masked = compared.get("positive_mask") is not None
+        terms["contrastive"] = contrastive_loss(
+            embeddings, None if is_masked else labels, sample_weight, **settings, **compared
         )
     return terms
 
@@ -389,7 +397,9 @@ def _sample_weight(
         return sample_weight
     checked = check_weights("class_weight", class_weight, n_classes, "columns of logits")
     of_class = at_least_float32(checked)[labels]
-    return of_class if sample_weight is None else of_class * sample_weight
+    if sample_weight is None:
+        return of_class
+    return check_weights("class_weight times sample_weight", of_class * sample_weight)
 
 
 def _reduced(losses: Tensor, sample_weight: Tensor | None, reduction: str) -> Tensor:

@@ -2,7 +2,8 @@
 
 With s a similarity over the temperature and h the hardness, an anchor's loss is made of five
 sums: over its positives those of 1, s and ``exp(s)``, over its negatives those of
-``exp(h s)`` and ``exp((1 + h) s)``. "each" and "mean" combine the same sums.
+``exp(h s)`` and ``exp((1 + h) s)``. "each" and "mean" combine the same sums. Where positives have
+weights, the first two sums are weighted, and for "mean" the third.
 
 The cost of a small batch is the number of operations on it, and the matrix has the fewest: it
 folds the lengths of embeddings into their products. For a large batch the cost is the products.
@@ -14,7 +15,7 @@ are custom operators, which ``torch.compile`` takes as they are.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from typing import Any, NamedTuple, NoReturn
 
 import torch
@@ -26,6 +27,8 @@ from ._plain import l2_normalise, plain_anchor_losses
 
 # exp() of up to this fits the dtype both ways, with room for the sum of a batch.
 LARGEST_EXPONENT = {torch.float32: 60.0, torch.float64: 600.0}
+
+FEW_ANCHORS = 256  # with which the number of operations is the cost, and not their size
 
 # Anchors of a tile, by type of device; other types are taken for CUDA.
 TILE_ANCHORS = {"cpu": 128, "cuda": 1024}
@@ -44,7 +47,8 @@ class Exponentials(NamedTuple):
 
     of_score: Tensor  # exp(s)
     of_weight: Tensor  # exp(h s), 0 except for negatives
-    positive: Tensor  # 1 for positives, else 0
+    positive: Tensor  # how much exp(s) counts among positives, else 0
+    weight: Tensor | None  # how much s counts, if not as much
 
 
 def matrix_anchor_losses(
@@ -68,18 +72,17 @@ class _MatrixLosses(torch.autograd.Function):
         positives: str,
     ) -> tuple[Tensor, Tensor]:
         largest = embeddings.abs().amax(dim=1, keepdim=True)  # (n, 1)
-        divisor = torch.where(largest > 0, largest, 1)
+        divisor = largest.masked_fill_(largest == 0, 1)
         rescaled = embeddings / divisor  # of length 0 or >= 1, so that products fit
         score = rescaled @ rescaled.T  # (n, n), as all that follow
         square = score.diagonal().clamp(min=0.25)  # of the lengths, (n,)
         scale = (square * temperature).rsqrt_()
         score = score.mul_(scale[:, None] * scale)
         wide = score.to(_exponent_dtype(score.dtype, (1 + hardness) / temperature))
-        values = _exponentials(wide, pairs.same_mask(0, pairs.n_anchors, 0), 0, hardness)
+        whole = Tile(0, pairs.n_anchors, 0)
+        values = _exponentials(wide, pairs, whole, hardness, positives)
         sums = torch.stack([term.sum(dim=1) for term in _terms(wide, values)])
-        loss, has_positive, factors = _losses_and_factors(
-            sums, pairs.n_columns, hardness, positives
-        )
+        loss, has_positive, factors = _losses_and_factors(sums, pairs, hardness, positives)
         has_positive = has_positive.to(score.dtype)
         ctx.save_for_backward(embeddings, rescaled, divisor, square, scale, score, factors, *values)
         ctx.pairs, ctx.temperature, ctx.settings = pairs, temperature, (hardness, positives)
@@ -121,19 +124,23 @@ def tiled_anchor_losses(
 ) -> tuple[Tensor, Tensor]:
     """Return the same as ``plain_anchor_losses``; only the first columns get a gradient."""
     settings = (hardness, positives, largest_exponent, n_trained)
-    loss, has_positive, _ = _tiled_losses(columns, pairs.same, pairs.n_anchors, *settings)
+    n_anchors, *kinds = pairs
+    loss, has_positive, _ = _tiled_losses(columns, *kinds, n_anchors, *settings)
     return loss, has_positive
 
 
 @torch.library.custom_op(
     "sklearn_clce::anchor_losses",
     mutates_args=(),
-    schema="(Tensor columns, Tensor same, SymInt n_anchors, float hardness, "
-    "str positives, float largest_exponent, SymInt n_trained) -> (Tensor, Tensor, Tensor)",
+    schema="(Tensor columns, Tensor same, Tensor? weights, Tensor? negative, SymInt n_anchors, "
+    "float hardness, str positives, float largest_exponent, SymInt n_trained) "
+    "-> (Tensor, Tensor, Tensor)",
 )
 def _tiled_losses(
     columns: Tensor,
     same: Tensor,
+    weights: Tensor | None,
+    negative: Tensor | None,
     n_anchors: int,
     hardness: float,
     positives: str,
@@ -141,64 +148,63 @@ def _tiled_losses(
     n_trained: int,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Return the losses, whether there is a positive, both (n,), and the sums behind, (5, n)."""
-    pairs = Pairs(n_anchors, same)
+    pairs = Pairs(n_anchors, same, weights, negative)
     dtype = _exponent_dtype(columns.dtype, largest_exponent)
     sums = columns.new_zeros(5, n_anchors, dtype=dtype)
-    for tile, score, values in _tiles(columns, pairs, hardness, dtype):
+    for tile, score, values in _tiles(columns, pairs, hardness, positives, dtype):
         start, stop, left = tile
         for total, term in zip(sums, _terms(score, values), strict=True):
             total[start:stop] += term.sum(dim=1)
             if pairs.symmetric:
                 total[stop:] += term[:, stop - left : n_anchors - left].sum(dim=0)
-    loss, has_positive, _ = _losses_and_factors(sums, len(columns), hardness, positives)
+    loss, has_positive, _ = _losses_and_factors(sums, pairs, hardness, positives)
     return loss.to(columns.dtype), has_positive.to(columns.dtype), sums
 
 
 @torch.library.custom_op(
     "sklearn_clce::anchor_losses_backward",
     mutates_args=(),
-    schema="(Tensor gradient, Tensor columns, Tensor same, Tensor sums, float hardness, "
-    "str positives, SymInt n_trained) -> Tensor",
+    schema="(Tensor gradient, Tensor columns, Tensor same, Tensor? weights, Tensor? negative, "
+    "Tensor sums, float hardness, str positives, SymInt n_trained) -> Tensor",
 )
 def _tiled_gradient(
     gradient: Tensor,
     columns: Tensor,
     same: Tensor,
+    weights: Tensor | None,
+    negative: Tensor | None,
     sums: Tensor,
     hardness: float,
     positives: str,
     n_trained: int,
 ) -> Tensor:
     """Return the gradient with regard to the columns, (N, n_dims)."""
-    pairs = Pairs(len(gradient), same)
-    _, _, factors = _losses_and_factors(sums, len(columns), hardness, positives)
+    pairs = Pairs(len(gradient), same, weights, negative)
+    _, _, factors = _losses_and_factors(sums, pairs, hardness, positives)
     factors *= gradient
     result = torch.zeros_like(columns)
-    for tile, _, values in _tiles(columns, pairs, hardness, sums.dtype):
+    for tile, _, values in _tiles(columns, pairs, hardness, positives, sums.dtype):
         derivatives = _pair_derivatives(factors, values, tile, pairs).to(columns.dtype)
         _add_products(result[:n_trained], derivatives, columns, tile, pairs.symmetric)
     return result
 
 
 def _tiles(
-    columns: Tensor, pairs: Pairs, hardness: float, dtype: torch.dtype
+    columns: Tensor, pairs: Pairs, hardness: float, positives: str, dtype: torch.dtype
 ) -> Iterator[tuple[Tile, Tensor, Exponentials]]:
     """Yield each tile with its scores and their exponentials."""
     tile_anchors = TILE_ANCHORS.get(columns.device.type, TILE_ANCHORS["cuda"])
     for start in range(0, pairs.n_anchors, tile_anchors):
         stop = min(start + tile_anchors, pairs.n_anchors)
-        left = start if pairs.symmetric else 0
-        score = (columns[start:stop] @ columns[left:].T).to(dtype)
-        same_mask = pairs.same_mask(start, stop, left)
-        yield (
-            Tile(start, stop, left),
-            score,
-            _exponentials(score, same_mask, start - left, hardness),
-        )
+        tile = Tile(start, stop, start if pairs.symmetric else 0)
+        score = (columns[start:stop] @ columns[tile.left :].T).to(dtype)
+        yield tile, score, _exponentials(score, pairs, tile, hardness, positives)
 
 
 @_tiled_losses.register_fake
-def _(columns: Tensor, same: Tensor, n_anchors: int, *settings: Any) -> Any:
+def _(
+    columns: Tensor, same: Tensor, weights: Any, negative: Any, n_anchors: int, *settings: Any
+) -> Any:
     each = columns.new_empty(n_anchors)
     dtype = _exponent_dtype(columns.dtype, settings[2])
     return each, columns.new_empty(n_anchors), each.new_empty(5, n_anchors, dtype=dtype)
@@ -210,9 +216,9 @@ def _(gradient: Tensor, columns: Tensor, *rest: Any) -> Tensor:
 
 
 def _keep_for_backward(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
-    columns, same, _, hardness, positives, _, n_trained = inputs
+    *tensors, _, hardness, positives, _, n_trained = inputs
     _, has_positive, sums = output
-    ctx.save_for_backward(columns, same, sums)
+    ctx.save_for_backward(*tensors, sums)
     ctx.settings = hardness, positives, n_trained
     ctx.mark_non_differentiable(has_positive, sums)
 
@@ -220,7 +226,7 @@ def _keep_for_backward(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, 
 def _backward(ctx: Any, gradient: Tensor, *_: Tensor) -> tuple[Tensor | None, ...]:
     with torch.autocast(gradient.device.type, enabled=False):
         result = _tiled_gradient(gradient, *ctx.saved_tensors, *ctx.settings)
-    return result, *(None,) * 6
+    return result, *(None,) * 8
 
 
 _tiled_losses.register_autograd(_backward, setup_context=_keep_for_backward)
@@ -241,40 +247,53 @@ def _exponent_dtype(dtype: torch.dtype, largest_exponent: float) -> torch.dtype:
     return dtype if largest_exponent <= LARGEST_EXPONENT[dtype] else torch.float64
 
 
-def _exponentials(score: Tensor, same_mask: Tensor, offset: int, hardness: float) -> Exponentials:
-    """Return the exponentials of scores; ``offset`` is the diagonal that holds the anchors."""
-    positive = same_mask.to(score.dtype)
-    negative = 1 - positive
-    positive.diagonal(offset).fill_(0)  # the anchor itself is neither
+def _exponentials(
+    score: Tensor, pairs: Pairs, tile: Tile, hardness: float, positives: str
+) -> Exponentials:
+    """Return the exponentials of the scores of a tile."""
+    start, stop, left = tile
+    positive = pairs.same_mask(*tile).to(score.dtype)
+    if pairs.negative is None:
+        negative = 1 - positive
+    else:
+        negative = pairs.negative[start:stop, left:].to(score.dtype)
+    positive.diagonal(start - left).fill_(0)  # the anchor itself is neither
+    weight = None
+    if pairs.weights is not None:
+        weight = pairs.weights[start:stop, left:].to(score.dtype)
+    if weight is not None and positives == "mean":
+        positive, weight = weight, None
     of_score = score.exp()
-    return Exponentials(of_score, of_score.pow(hardness).mul_(negative), positive)
+    of_weight = of_score if hardness == 1 else of_score.pow(hardness)
+    return Exponentials(of_score, negative.mul_(of_weight), positive, weight)
 
 
 def _terms(score: Tensor, values: Exponentials) -> Iterator[Tensor]:
     """Yield what each of the five sums adds up, of the shape of the scores."""
-    of_score, of_weight, positive = values
-    yield positive
-    yield score * positive  # keeps the NaN of a sample that is compared with itself alone
+    of_score, of_weight, positive, weight = values
+    weight = positive if weight is None else weight
+    yield weight
+    yield score * weight  # keeps the NaN of a sample that is compared with itself alone
     yield of_score * positive
     yield of_weight
     yield of_score * of_weight
 
 
 def _losses_and_factors(
-    sums: Tensor, n_columns: int, hardness: float, positives: str
+    sums: Tensor, pairs: Pairs, hardness: float, positives: str
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Return each anchor's loss, whether it has a positive, (n,), and its factors, (4, n).
 
-    The derivative of its loss by s is, of a positive, the first factor plus the second
-    times ``exp(s)``; of a negative, ``exp(h s)`` times the third plus the fourth times
+    The derivative of its loss by s is, of a positive, its weight times the first factor, plus
+    the second times ``exp(s)``; of a negative, ``exp(h s)`` times the third plus the fourth times
     ``exp(s)``. A sample without positives gets a finite loss, which the caller must ignore.
     """
-    n_positives, positive_score, positive, weight_total, weighted = sums
+    n_positives, positive_score, positive, weight_total, weighted = sums  # the first: 0 or >= 1
     # An empty sum is 0 and is divided by nowhere else; every other one is far above.
     tiny = torch.finfo(sums.dtype).tiny
     count = n_positives.clamp(min=1)
     weight_total = weight_total.clamp(min=tiny)
-    weight_factor = (n_columns - 1 - n_positives) / weight_total
+    weight_factor = pairs.n_negatives(n_positives) / weight_total
     if positives == "each":
         partition = torch.addcmul(positive, weight_factor, weighted).clamp_(min=tiny)
         loss = torch.addcdiv(partition.log(), positive_score, count, value=-1)
@@ -299,15 +318,21 @@ def _pair_derivatives(factors: Tensor, values: Exponentials, tile: Tile, pairs: 
     are symmetric a pair of two anchors counts for both.
     """
     start, stop, left = tile
-    of_pair: Iterable[Tensor] = factors[:, start:stop, None]
+    of_pair: Any = factors[:, start:stop, None]
     if pairs.symmetric:
         n_references = pairs.n_columns - pairs.n_anchors
         of_column = factors[:, None, left:]
         of_column = F.pad(of_column, (0, n_references)) if n_references else of_column
-        # not in one addition: it would take a matrix of four tiles
-        of_pair = map(torch.add, of_pair, of_column)
+        if pairs.n_anchors <= FEW_ANCHORS:
+            of_pair = of_pair + of_column
+        else:  # one addition would take a matrix of four tiles
+            of_pair = map(torch.add, of_pair, of_column)
     by_one, by_exponential, by_weight, by_both = of_pair
-    of_positive = torch.addcmul(by_one, by_exponential, values.of_score).mul_(values.positive)
+    if values.weight is None:
+        of_positive = torch.addcmul(by_one, by_exponential, values.of_score).mul_(values.positive)
+    else:
+        counted = values.of_score * values.positive
+        of_positive = torch.addcmul(by_one * values.weight, by_exponential, counted)
     of_negative = torch.addcmul(by_weight, by_both, values.of_score)
     return of_positive.addcmul_(of_negative, values.of_weight)
 

@@ -6,7 +6,7 @@ work, at any temperature.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -36,48 +36,61 @@ def plain_anchor_losses(
     traced = torch.compiler.is_compiling() or is_transformed(columns)
     product = torch.matmul if traced else _Product.apply
     score = product(columns[: pairs.n_anchors], columns.T)  # (n, N), as all that follow
+    kinds = _kinds_of_pairs(pairs, score)
+    losses = _losses_of_each if positives == "each" else _losses_of_mean
+    has_positive = (kinds.weight_total > 0).to(score.dtype)
+    return losses(score, kinds, hardness), has_positive
+
+
+class _Kinds(NamedTuple):
+    """The kinds of pairs, as masks and weights (n, N), and each anchor's sums of them, (n,)."""
+
+    same_mask: Tensor  # the anchor itself and its positives
+    rest_mask: Tensor  # all but negatives
+    unpaired_mask: Tensor  # neither positives nor negatives
+    weight: Tensor  # of positives, else 0
+    weight_total: Tensor
+    n_negatives: Tensor
+
+
+def _kinds_of_pairs(pairs: Pairs, score: Tensor) -> _Kinds:
     same_mask = pairs.same_mask(0, pairs.n_anchors, 0)
     itself_mask = torch.eye(*score.shape, dtype=torch.bool, device=score.device)
-    n_positives = same_mask.sum(dim=1, dtype=score.dtype) - 1  # (n,)
-    losses = _losses_of_each if positives == "each" else _losses_of_mean
-    has_positive = (n_positives > 0).to(score.dtype)
-    return losses(score, same_mask, itself_mask, n_positives, hardness), has_positive
+    n_positives = same_mask.sum(dim=1, dtype=score.dtype) - 1
+    n_negatives = pairs.n_negatives(n_positives)
+    if pairs.weights is None or pairs.negative is None:
+        weight = same_mask ^ itself_mask
+        return _Kinds(same_mask, same_mask, itself_mask, weight, n_positives, n_negatives)
+    rest_mask, weight = ~pairs.negative, pairs.weights.to(score.dtype)
+    unpaired_mask = rest_mask & ~same_mask | itself_mask
+    return _Kinds(same_mask, rest_mask, unpaired_mask, weight, weight.sum(dim=1), n_negatives)
 
 
-def _losses_of_each(
-    score: Tensor,
-    same_mask: Tensor,
-    itself_mask: Tensor,
-    n_positives: Tensor,
-    hardness: float | Tensor,
-) -> Tensor:
+def _losses_of_each(score: Tensor, kinds: _Kinds, hardness: float | Tensor) -> Tensor:
     """Return the mean over positives of their logarithms, (n,)."""
     pair_score = score
     if isinstance(hardness, Tensor) or hardness > 0:
-        log_factor = _log_weight_factor(hardness * score, same_mask, n_positives)[:, None]
-        pair_score = torch.where(same_mask, score, (1 + hardness) * score + log_factor)
-    log_partition = _logsumexp_outside(itself_mask, pair_score)
-    mean_positive = (score * (same_mask ^ itself_mask)).sum(dim=1) / n_positives.clamp(min=1)
+        log_factor = _log_weight_factor(hardness * score, kinds)[:, None]
+        pair_score = torch.where(kinds.same_mask, score, (1 + hardness) * score + log_factor)
+    log_partition = _logsumexp_outside(kinds.unpaired_mask, pair_score)
+    mean_positive = (score * kinds.weight).sum(dim=1) / kinds.weight_total.clamp(min=1)
     return log_partition - mean_positive
 
 
-def _losses_of_mean(
-    score: Tensor,
-    same_mask: Tensor,
-    itself_mask: Tensor,
-    n_positives: Tensor,
-    hardness: float | Tensor,
-) -> Tensor:
+def _losses_of_mean(score: Tensor, kinds: _Kinds, hardness: float | Tensor) -> Tensor:
     """Return the logarithm of the mean over positives, (n,)."""
-    log_mean = _logsumexp_outside(same_mask == itself_mask, score)
-    log_mean = log_mean - n_positives.clamp(min=1).log()
+    positive_score = score
+    if kinds.weight.is_floating_point():
+        tiny = torch.finfo(score.dtype).tiny  # a logarithm that is finite, also of 0
+        positive_score = score + kinds.weight.clamp(min=tiny).log()
+    log_mean = _logsumexp_outside(kinds.weight == 0, positive_score)
+    log_mean = log_mean - kinds.weight_total.clamp(min=1).log()
     if isinstance(hardness, Tensor) or hardness > 0:
-        log_factor = _log_weight_factor(hardness * score, same_mask, n_positives)
-        log_negative = _logsumexp_outside(same_mask, (1 + hardness) * score) + log_factor
-        has_negative = n_positives < score.shape[1] - 1
-        log_negative = torch.where(has_negative, log_negative, _log_zero(score))
+        log_factor = _log_weight_factor(hardness * score, kinds)
+        log_negative = _logsumexp_outside(kinds.rest_mask, (1 + hardness) * score) + log_factor
+        log_negative = torch.where(kinds.n_negatives > 0, log_negative, _log_zero(score))
     else:
-        log_negative = _logsumexp_outside(same_mask, score)
+        log_negative = _logsumexp_outside(kinds.rest_mask, score)
     return -F.logsigmoid(log_mean - log_negative)
 
 
@@ -96,10 +109,9 @@ class _Product(torch.autograd.Function):
             return gradient @ right.T, left.T @ gradient
 
 
-def _log_weight_factor(scaled: Tensor, same_mask: Tensor, n_positives: Tensor) -> Tensor:
+def _log_weight_factor(scaled: Tensor, kinds: _Kinds) -> Tensor:
     """Return log of ``w / exp(scaled)``, the same for all negatives of an anchor, (n,)."""
-    n_negatives = (scaled.shape[1] - 1 - n_positives).clamp(min=1)
-    return n_negatives.log() - _logsumexp_outside(same_mask, scaled)
+    return kinds.n_negatives.clamp(min=1).log() - _logsumexp_outside(kinds.rest_mask, scaled)
 
 
 def _logsumexp_outside(mask: Tensor, values: Tensor) -> Tensor:

@@ -127,7 +127,7 @@ class ModelFileMixin:
         Raises
         ------
         FileNotFoundError
-            If there is no such file.
+            If the file does not exist.
         OSError
             If a file can't be downloaded.
         ValueError

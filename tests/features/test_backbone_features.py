@@ -159,7 +159,7 @@ def test_another_process_finds_features_of_the_bundled_backbone(tmp_path, paths)
     )
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert result.stdout.splitlines() == [
-        "features: all 12 images are in memory",
+        "all 12 images were in memory",
         hashlib.sha256(expected).hexdigest(),
     ], result.stderr
 
@@ -334,7 +334,7 @@ def test_search_over_a_pipeline_runs_each_image_once(backbone, passed, tmp_path,
     assert passed() == len(X) == 90
     again = GridSearchCV(pipeline, grid, cv=3).fit(X, y)
     assert passed() == 0
-    pipeline.set_params(backbonefeatures__memory=None)
+    pipeline.set_params(backbonefeatures__memory=joblib.Memory(None))
     plain = GridSearchCV(pipeline, grid, cv=5).fit(X, y)
     assert passed() > 1000
     np.testing.assert_array_equal(

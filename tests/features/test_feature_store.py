@@ -14,7 +14,7 @@ import joblib
 import numpy as np
 import pytest
 
-from sklearn_clce.features import FeatureStore, _store, open_store
+from sklearn_clce.features import FeatureStore, _store, open_store, process_store
 
 MEBIBYTE = 1024**2
 by_fork = pytest.mark.skipif(sys.platform != "linux", reason="processes are forks")
@@ -378,7 +378,7 @@ def test_read_only_store_gives_features_without_a_warning(store, monkeypatch):
 
 def test_memory_is_a_folder_or_knows_one(tmp_path):
     limited = FeatureStore(tmp_path, size_limit=MEBIBYTE, timeout=7.0)
-    assert open_store(None) is None
+    assert open_store(None) is process_store
     assert open_store(joblib.Memory(None)) is None
     for memory in (tmp_path, str(tmp_path), joblib.Memory(tmp_path, verbose=0), limited):
         assert open_store(memory).folder == str(tmp_path)

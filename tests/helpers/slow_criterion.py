@@ -4,33 +4,44 @@ import torch
 
 
 def slow_anchor_losses(
-    embeddings, positives, *, temperature, hardness, references=None, statement="each"
+    embeddings,
+    positives,
+    *,
+    temperature,
+    hardness,
+    references=None,
+    statement="each",
+    negatives=None,
+    weights=None,
 ):
-    """Return the loss of each anchor, 0 without a positive; ``positives[i]`` are its columns."""
+    """Return the loss of each anchor, 0 without a positive.
+
+    ``positives[i]`` are the columns of its positives, ``negatives[i]`` those of its negatives,
+    all others by default, and ``weights[i][j]`` is the weight of a positive, 1 by default.
+    """
     rows = embeddings if references is None else torch.cat([embeddings, references])
     z = rows / rows.square().sum(dim=1, keepdim=True).sqrt()
-    return torch.stack(
-        [
-            _anchor_loss(z, i, positives[i], temperature, hardness, statement)
-            for i in range(len(embeddings))
-        ]
-    )
+    losses = []
+    for i, own in enumerate(positives):
+        others = set(range(len(z))) - {i} - set(own) if negatives is None else negatives[i]
+        of_own = [1.0 if weights is None else weights[i][j] for j in sorted(own)]
+        s = z @ z[i] / temperature
+        losses.append(_anchor_loss(s, sorted(own), of_own, sorted(others), hardness, statement))
+    return torch.stack(losses)
 
 
-def _anchor_loss(z, i, positives, temperature, hardness, statement):
-    if not positives:
-        return z.new_zeros(())
-    s = z @ z[i] / temperature
-    positives = sorted(positives)
-    negatives = sorted(set(range(len(z))) - {i} - set(positives))
+def _anchor_loss(s, positives, weights, negatives, hardness, statement):
+    if sum(weights) == 0:
+        return s.new_zeros(())
     top = s.max()
-    positive, negative = (s[positives] - top).exp(), z.new_zeros(())
+    positive, negative = (s[positives] - top).exp(), s.new_zeros(())
     if negatives:
         w = len(negatives) * torch.softmax(hardness * s[negatives], dim=0)
         negative = (w * (s[negatives] - top).exp()).sum()
+    shares = s.new_tensor(weights) / sum(weights)
     if statement == "mean":
-        return torch.log1p(negative / positive.mean())
-    return ((positive.sum() + negative).log() + top - s[positives]).mean()
+        return torch.log1p(negative / (shares * positive).sum())
+    return (shares * ((positive.sum() + negative).log() + top - s[positives])).sum()
 
 
 def positives_by_label(labels, reference_labels=()):

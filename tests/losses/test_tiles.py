@@ -213,14 +213,17 @@ def test_strides_and_integer_dtypes_do_not_matter(form, tile_size):
 
 
 @pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor")  # torch's own tool
-@pytest.mark.parametrize("by_mask", [False, True])
+@pytest.mark.parametrize("kind", ["labels", "mask", "weights"])
 @pytest.mark.parametrize("positives", ["each", "mean"])
-def test_operators_keep_the_rules_of_torch_library(by_mask, positives, tile_size):
+def test_operators_keep_the_rules_of_torch_library(kind, positives, tile_size):
     tile_size(3)
     columns = torch.nn.functional.normalize(randn(9, 4)).requires_grad_()
     labels = torch.tensor([0, 1, 0, 1, 0, 1, 0, 2, 0])
-    same = labels[:7, None] == labels if by_mask else labels
-    torch.library.opcheck(_fast._tiled_losses, (columns, same, 7, 1.0, positives, 20.0, 9))
+    mask = labels[:7, None] == labels
+    pairs = (labels if kind == "labels" else mask, None, None)
+    if kind == "weights":
+        pairs = mask, mask / 2, ~mask
+    torch.library.opcheck(_fast._tiled_losses, (columns, *pairs, 7, 1.0, positives, 20.0, 9))
 
 
 def test_tiles_compile_to_one_graph(tile_size):
