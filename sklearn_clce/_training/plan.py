@@ -21,8 +21,8 @@ from .._network import (
     trainable_names,
     trainable_of,
 )
-from .._system import duration, n_processes, resolve_device, resolve_precision
-from .._targets import Target
+from .._system import count, duration, n_processes, resolve_device, resolve_precision
+from .._targets import SINGLE_LABEL, Target
 from ..data import Augmentation, check_augment, make_batch_sampler, resolve_sampler
 from ..features import FeatureStore, ProcessStore, open_store
 from .batches import Augment, Samples
@@ -34,6 +34,7 @@ MAX_EPOCHS = 20  # of what "auto" decides
 # many samples of each class, the same ones again if there are few, changed neither accuracy nor
 # log-loss (``benchmarks/head_epochs.py``).
 HEAD_SAMPLES = 200
+STEP_OF_LAST, STEP_OF_ALL = 2.0, 3.5  # passes that an epoch costs, of the last blocks and of all
 
 # Parameters of one value that "auto" decides; they follow from data and other parameters.
 DECIDED = ("augment", "layer_decay", "max_epochs", "projection_dim", "sampler", "trainable")
@@ -191,6 +192,14 @@ class FitPlan:
         return 1 if self.is_partial_fit else self.max_epochs
 
     @property
+    def n_images_later(self) -> float:
+        """What follows the first pass, in images that the backbone runs on."""
+        if not self.trains_backbone:
+            return 0.0 if self.augment is None else self.n_samples * self.n_epochs
+        passes = _passes_of_training(self.trainable, self.n_epochs * self.n_views)
+        return self.n_samples * (passes + self.refits_classifier)
+
+    @property
     def precision(self) -> str:
         """Precision of the network."""
         return self.passes.precision
@@ -205,7 +214,7 @@ class FitPlan:
         time = "" if self.max_time is None else f", for at most {duration(self.max_time)}"
         return (
             f"trains {self._trained_parts()}: {self.n_samples:,} samples, {limit}"
-            f"{_count(self.n_epochs, 'epoch')} of {_count(self.n_steps, 'step')}, batches of up to "
+            f"{count(self.n_epochs, 'epoch')} of {count(self.n_steps, 'step')}, batches of up to "
             f"{min(self.batch_size, self.n_samples)}{time}, {self.precision} on {self.device}"
         )
 
@@ -241,19 +250,29 @@ def make_plan(
     ``knows_features``: a frozen backbone gives a new head features to start from.
     """
     check_skorch_params(estimator.skorch_params or {}, estimator.get_params(deep=False))
-    labels = np.zeros(0, dtype=np.int64) if target is None else target.labels
+    groups = n_partners = np.zeros(0, dtype=np.int64)
+    start_is_known = False  # what the start of several labels is worth was not measured
+    if target is not None:
+        groups, n_partners = target.groups, target.n_partners()
+        start_is_known = target.outputs.name == SINGLE_LABEL.name
     pretrained = is_pretrained(estimator) if previous is None else previous.pretrained
     fixed = fixed_parameters(estimator.backbone)
     trainable, trains_backbone = _decide_trainable(
         estimator.trainable, backbone, fixed, previous, pretrained, changes_trainable
     )
     sampler = resolve_sampler(
-        estimator.sampler, labels, estimator.batch_size, weight=estimator.weight
+        estimator.sampler,
+        groups,
+        estimator.batch_size,
+        weight=estimator.weight,
+        n_partners=n_partners,
     )
-    batches = make_batch_sampler(sampler, labels, estimator.batch_size, random_state=seed)
+    batches = make_batch_sampler(sampler, groups, estimator.batch_size, random_state=seed)
     head = _decide_head(estimator, knows_features) if previous is None else previous.head.config
     augment = _decide_augmentation(estimator, samples, trains_backbone)
-    is_start_enough = not trains_backbone and augment is None and not _wants_epochs(estimator)
+    is_start_enough = (
+        start_is_known and not (trains_backbone or augment) and not _wants_epochs(estimator)
+    )
     is_refit = trains_backbone and (pretrained or estimator.weight == 1)
     decided: dict[str, Any] = {
         "is_pretrained": pretrained,
@@ -263,7 +282,7 @@ def make_plan(
         "head": head,
         "sampler": sampler,
         "augment": augment,
-        "max_epochs": _decide_epochs(estimator.max_epochs, labels, is_start_enough),
+        "max_epochs": _decide_epochs(estimator.max_epochs, groups, is_start_enough),
         "layer_decay": resolve_layer_decay(backbone, estimator.layer_decay),
         "skorch_params": dict(estimator.skorch_params or {}),
         "keeps_optimizer": estimator.warm_start,
@@ -273,7 +292,7 @@ def make_plan(
         "is_of_clone": estimator._is_clone,
         "seed": seed,
         "passes": passes,
-        "n_samples": len(labels),
+        "n_samples": len(groups),
         "n_steps": len(batches),
         "n_blocks": len(blocks_of(backbone)) if hasattr(backbone, "group_matcher") else None,
     }
@@ -295,12 +314,21 @@ def plan_without_fit(estimator: Any, network: Network, seed: int) -> FitPlan:
     )
 
 
+def passes_of_fit(estimator: Any) -> float:
+    """Estimate what a fit costs in passes over its images, before any of them is read."""
+    trainable = getattr(estimator, "trainable", "head")
+    if trainable == "head":
+        return 1.0
+    n_epochs = MAX_EPOCHS if estimator.max_epochs == "auto" else estimator.max_epochs
+    return 2.0 + _passes_of_training(trainable, n_epochs * estimator.n_views)
+
+
+def _passes_of_training(trainable: str | int, n_epochs: int) -> float:
+    return n_epochs * (STEP_OF_ALL if trainable == "all" else STEP_OF_LAST)
+
+
 def _none_if_auto(value: int | str) -> int | None:
     return None if isinstance(value, str) else value
-
-
-def _count(n: int, what: str) -> str:
-    return f"{n:,} {what}{'' if n == 1 else 's'}"
 
 
 def is_pretrained(estimator: Any) -> bool:
@@ -345,13 +373,13 @@ def _wants_epochs(estimator: Any) -> bool:
     return has_width or estimator.weight == 1 or estimator.early_stopping
 
 
-def _decide_epochs(max_epochs: int | str, labels: np.ndarray, is_start_enough: bool) -> int:
+def _decide_epochs(max_epochs: int | str, groups: np.ndarray, is_start_enough: bool) -> int:
     """Decide "auto": few epochs for a head that starts from many samples of each class, and all."""
     if not isinstance(max_epochs, str):
         return max_epochs
-    if not is_start_enough or not 0 < len(labels) <= MAX_REGRESSED:
+    if not is_start_enough or not 0 < len(groups) <= MAX_REGRESSED:
         return MAX_EPOCHS
-    return min(MAX_EPOCHS, math.ceil(HEAD_SAMPLES * len(np.unique(labels)) / len(labels)))
+    return min(MAX_EPOCHS, math.ceil(HEAD_SAMPLES * len(np.unique(groups)) / len(groups)))
 
 
 def _decide_augmentation(
