@@ -29,7 +29,6 @@ from .batches import Augment, Samples
 from .skorch_arguments import check_skorch_params
 
 PROJECTION_DIM = 128
-STEP_OF_LAST, STEP_OF_ALL = 2.0, 3.5  # passes that an epoch costs, of the last blocks and of all
 MAX_EPOCHS = 20  # of what "auto" decides
 # A head starts from a closed form of up to MAX_REGRESSED samples. If these are all, more than so
 # many samples of each class, the same ones again if there are few, changed neither accuracy nor
