@@ -46,6 +46,7 @@ ACCURACIES = {
     "fastai": 0.6,
     "mean_9": 0.78,
 }
+METRICS_OF_SETS = ("accuracy", "mean_average_precision", "log_loss")
 MACHINE = {"cpu": "an abacus", "instructions": "beads", "cores": 2, "gpu": None, "threads": 1}
 
 
@@ -102,6 +103,9 @@ def made_up(run, accuracy):
     """Make up a line of a run of any task."""
     if run.task == "few_shot":
         return few_shot_line(run, accuracy)
+    if run.task == "multilabel":
+        metrics = transfer_metrics(accuracy)
+        return line_of(run, accuracy, metrics={name: metrics[name] for name in METRICS_OF_SETS})
     if run.task == "transfer":
         return line_of(run, accuracy, metrics=transfer_metrics(accuracy))
     return line_of(run, accuracy)
