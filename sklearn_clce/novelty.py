@@ -52,6 +52,7 @@ class NoveltyMixin:
         -----
         The score is the energy of the logits [1]_, ``logsumexp(logits - mean(logits))``, less a
         quarter of the squared distance, in standardised features, to the nearest mean of a class.
+        Of several labels an image, the energy is the sum of ``log(1 + exp(logit))``.
         :doc:`/novelty` compares other scores.
 
         References
@@ -74,7 +75,8 @@ class NoveltyMixin:
         check_class_means(net, "score_samples")
 
         def score(batch: Any) -> tuple[Tensor]:
-            return (head.novelty_scores(*net.classifier_inputs(batch)),)
+            inputs, logits = net.classifier_inputs(batch)
+            return (head.novelty_scores(inputs, logits, net.module_.outputs.energy),)
 
         with own_torch():
             (scores,) = infer(net, self._read(X, reset=False), self._passes(), score)

@@ -4,6 +4,7 @@ ORDER = [
     "quickstart",
     "does_it_help",
     "wrong_labels",
+    "multilabel",
     "none_of_these",
     "why",
     "embeddings",

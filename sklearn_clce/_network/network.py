@@ -8,6 +8,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from .._head import BatchInvariantLinear, Head, HeadConfig
+from .._targets import SINGLE_LABEL, Outputs
 from ..backbones import BackboneConfig, Normalize, part_widths, run_backbone
 from .low_rank import is_adapted, merge
 
@@ -27,9 +28,11 @@ class Network(nn.Module):
         n_features: int,
         n_classes: int,
         head: HeadConfig,
+        outputs: Outputs = SINGLE_LABEL,
         pretrained: bool = False,
     ) -> None:
         super().__init__()
+        self.outputs = outputs
         self.pretrained = pretrained
         self.backbone = backbone
         self.config = config

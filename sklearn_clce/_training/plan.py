@@ -235,16 +235,22 @@ def make_plan(
     ``knows_features``: a frozen backbone gives a new head features to start from.
     """
     check_skorch_params(estimator.skorch_params or {}, estimator.get_params(deep=False))
-    labels = np.zeros(0, dtype=np.int64) if target is None else target.labels
+    groups = n_partners = np.zeros(0, dtype=np.int64)
+    if target is not None:
+        groups, n_partners = target.groups, target.n_partners()
     pretrained = is_pretrained(estimator) if previous is None else previous.pretrained
     fixed = fixed_parameters(estimator.backbone)
     trainable, trains_backbone = _decide_trainable(
         estimator.trainable, backbone, fixed, previous, pretrained, changes_trainable
     )
     sampler = resolve_sampler(
-        estimator.sampler, labels, estimator.batch_size, weight=estimator.weight
+        estimator.sampler,
+        groups,
+        estimator.batch_size,
+        weight=estimator.weight,
+        n_partners=n_partners,
     )
-    batches = make_batch_sampler(sampler, labels, estimator.batch_size, random_state=seed)
+    batches = make_batch_sampler(sampler, groups, estimator.batch_size, random_state=seed)
     head = _decide_head(estimator, knows_features) if previous is None else previous.head.config
     is_refit = trains_backbone and (pretrained or estimator.weight == 1)
     decided: dict[str, Any] = {
@@ -264,7 +270,7 @@ def make_plan(
         "is_of_clone": estimator._is_clone,
         "seed": seed,
         "passes": passes,
-        "n_samples": len(labels),
+        "n_samples": len(groups),
         "n_steps": len(batches),
         "n_blocks": len(blocks_of(backbone)) if hasattr(backbone, "group_matcher") else None,
     }

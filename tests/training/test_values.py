@@ -209,7 +209,8 @@ def test_partial_fit_learns_from_one_class(sampler, clouds):
     for _ in range(10):
         clf.partial_fit(X[codes == 1], codes[codes == 1])
     assert set(clf.predict(X)) == {1}
-    assert resolve_sampler(sampler, np.ones(9, int), 4, weight=0.5) == "shuffle"
+    ones = np.ones(9, int)
+    assert resolve_sampler(sampler, ones, 4, weight=0.5, n_partners=9 * ones) == "shuffle"
 
 
 def test_partial_fit_balances_samples_of_the_call(clouds):
