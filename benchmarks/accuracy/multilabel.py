@@ -1,5 +1,8 @@
 """Several labels an image: train on images with sets of labels, and rank others by each label."""
 
+from dataclasses import replace
+from functools import lru_cache
+
 import numpy as np
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import average_precision_score, log_loss
@@ -24,11 +27,18 @@ def multilabel(configuration, surroundings):
 
 def drawn_images(configuration, surroundings):
     """Read images and indicators of labels; fewer training images are some of more."""
-    x_train, y_train, x_test, y_test = COLLECTIONS[configuration.data].load(surroundings.data)
+    anyone = replace(configuration, method="", shots=0, parameters=(), recipe=None, seed=0)
+    x_train, y_train, x_test, y_test = _all_images(anyone, surroundings)
     rows = np.random.default_rng(configuration.seed).permutation(len(y_train))
     rows = rows[: configuration.shots]
-    parts = x_train[rows], y_train[rows], x_test[np.arange(len(y_test))], y_test
-    return resized(parts, configuration, surroundings)
+    return x_train[rows], y_train[rows], x_test, y_test
+
+
+@lru_cache(maxsize=1)
+def _all_images(configuration, surroundings):
+    x_train, y_train, x_test, y_test = COLLECTIONS[configuration.data].load(surroundings.data)
+    x_train, x_test = x_train[np.arange(len(y_train))], x_test[np.arange(len(y_test))]
+    return resized((x_train, y_train, x_test, y_test), configuration, surroundings)
 
 
 def make_multilabel(configuration, surroundings):
