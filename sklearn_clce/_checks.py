@@ -13,9 +13,10 @@ from typing import Any, Concatenate, ParamSpec, Self
 
 import numpy as np
 import torch
-from sklearn.base import BaseEstimator
 from sklearn.utils._param_validation import InvalidParameterError
 from torch.utils.data import DataLoader
+
+from ._parameter_table import TableMixin
 
 P = ParamSpec("P")
 
@@ -160,7 +161,7 @@ def suggests_parameters(
         for name in kwargs:
             if name not in known:
                 raise TypeError(
-                    f"{type(self).__name__}({name}=...): there is no such parameter."
+                    f"{type(self).__name__} has no parameter {name!r}."
                     f"{_suggest_parameter(name, known)}"
                 )
         if len(args) > len(by_position):
@@ -182,7 +183,7 @@ USUAL_VALUES: dict[str, tuple[tuple[type, ...], str]] = {
 }
 
 
-class SuggestingEstimator(BaseEstimator):
+class SuggestingEstimator(TableMixin):
     """An estimator that suggests what was meant by unknown parameters and usual wrong values."""
 
     def _validate_params(self) -> None:

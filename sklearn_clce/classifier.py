@@ -26,7 +26,6 @@ from sklearn.utils._param_validation import (
     StrOptions,
 )
 from sklearn.utils.validation import check_is_fitted, validate_data
-from skorch.history import History
 from torch import Tensor, nn
 
 from ._checks import (
@@ -40,7 +39,7 @@ from ._checks import (
     unchanged_on_error,
 )
 from ._network import Network, trainable_of
-from ._system import joint, own_torch
+from ._system import bar, is_main, joint, own_torch
 from ._targets import Labels, Outputs, outputs_for
 from ._training import (
     CallbackSupportMixin,
@@ -50,6 +49,7 @@ from ._training import (
     LabelledSamples,
     Passes,
     Samples,
+    TrainingHistory,
     ValidationSet,
     fit_net,
     infer,
@@ -130,8 +130,9 @@ class CLCEClassifier(
         Seed of new weights, order of samples, augmentation and dropout. torch's global
         generators are left as they were found.
     verbose : int, default=0
-        0 prints nothing. 1 prints the plan of the fit, and a line for each epoch with
-        its losses, its time and the time that is left.
+        0 prints nothing, but in a terminal or a notebook one hint after ten seconds. 1 prints
+        the plan of the fit, and shows in a line that moves how far it is, the losses and the
+        time that is left; in a file, a line now and then. 2 leaves a line for each epoch.
 
     Model
 
@@ -296,7 +297,8 @@ class CLCEClassifier(
         The decisions of the last fit, which ``print(clf.plan_)`` shows as ``verbose=1`` does: what
         trains, in how many steps, in which precision, on which device. Not after :meth:`load`.
     history_ : skorch.history.History
-        Losses and durations of the epochs.
+        Losses and durations of the epochs: a row for each, and ``history_.to_frame()`` as a data
+        frame.
     n_iter_ : int
         Number of epochs run, of which ``max_time`` may cut the last one short.
     validation_scores_ : list of float or None
@@ -571,7 +573,7 @@ class CLCEClassifier(
         TypeError
             If X does not hold images.
         FileNotFoundError
-            If there is no file at a path in X.
+            If a path in X leads to no file.
         OSError
             If pretrained weights can't be reached.
         """
@@ -792,7 +794,7 @@ class CLCEClassifier(
         return plan
 
     @property
-    def history_(self) -> History:
+    def history_(self) -> TrainingHistory:
         """Losses and durations of the epochs."""
         return self.net_.history_
 
@@ -865,14 +867,15 @@ class CLCEClassifier(
         fit_task: FitTask | None = None,
     ) -> None:
         """Train, and store what the fit gave."""
-        fitted = fit_net(
-            self,
-            data,
-            previous=previous,
-            is_partial_fit=is_partial_fit,
-            validation=validation,
-            fit_task=fit_task,
-        )
+        with bar(what="preparing", shown=bool(self.verbose) and is_main()):
+            fitted = fit_net(
+                self,
+                data,
+                previous=previous,
+                is_partial_fit=is_partial_fit,
+                validation=validation,
+                fit_task=fit_task,
+            )
         if not is_partial_fit:
             self._forget_offset()
         self.net_ = fitted.net

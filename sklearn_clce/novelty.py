@@ -71,12 +71,11 @@ class NoveltyMixin:
         True
         """
         check_is_fitted(self)
-        net, head = self.net_, self.net_.module_.head
+        net = self.net_
         check_class_means(net, "score_samples")
 
         def score(batch: Any) -> tuple[Tensor]:
-            inputs, logits = net.classifier_inputs(batch)
-            return (head.novelty_scores(inputs, logits, net.module_.outputs.energy),)
+            return (net.module_.novelty_scores(*net.classifier_inputs(batch)),)
 
         with own_torch():
             (scores,) = infer(net, self._read(X, reset=False), self._passes(), score)

@@ -2,6 +2,7 @@
 
 ORDER = [
     "quickstart",
+    "tutorial",
     "does_it_help",
     "wrong_labels",
     "multilabel",

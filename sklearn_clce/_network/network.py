@@ -108,6 +108,13 @@ class Network(nn.Module):
         """
         return self.head.inputs(self.features(batch))
 
+    def novelty_scores(self, inputs: Tensor, logits: Tensor) -> Tensor:
+        """Return how much samples are like the training samples; higher is more like them.
+
+        Shapes: inputs (n, n_inputs), logits (n, n_classes) -> (n,).
+        """
+        return self.head.novelty_scores(inputs, logits, self.outputs.energy)
+
     def forward(self, batch: Tensor) -> tuple[Tensor, Tensor]:
         """Compute logits and embeddings in one pass.
 

@@ -94,6 +94,12 @@ class Outputs(ABC):
         """Return what is predicted in the user's form."""
 
     @abstractmethod
+    def frame_columns(
+        self, pandas: Any, logits: Tensor, classes: np.ndarray, missing: list[int]
+    ) -> dict[str, Any]:
+        """Return what is predicted as columns of a data frame; ``missing`` rows have nothing."""
+
+    @abstractmethod
     def decisions(self, logits: Tensor) -> Tensor:
         """Return the scores of ``decision_function``."""
 

@@ -105,6 +105,15 @@ class Multilabel(Outputs):
     def labels(self, logits: Tensor, classes: np.ndarray) -> np.ndarray:
         return self.codes(logits).numpy()
 
+    def frame_columns(
+        self, pandas: Any, logits: Tensor, classes: np.ndarray, missing: list[int]
+    ) -> dict[str, Any]:
+        columns = {}
+        for name, column in zip(classes.tolist(), (logits > 0).numpy().T, strict=True):
+            columns[f"label_{name}"] = pandas.array(column, dtype="boolean")
+            columns[f"label_{name}"][missing] = pandas.NA
+        return columns
+
     def decisions(self, logits: Tensor) -> Tensor:
         return logits
 

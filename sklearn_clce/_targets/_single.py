@@ -87,6 +87,13 @@ class SingleLabel(Outputs):
     def labels(self, logits: Tensor, classes: np.ndarray) -> np.ndarray:
         return classes[self.codes(logits).numpy()]
 
+    def frame_columns(
+        self, pandas: Any, logits: Tensor, classes: np.ndarray, missing: list[int]
+    ) -> dict[str, Any]:
+        indices = self.codes(logits).numpy()
+        indices[missing] = -1  # pandas' code of a missing value
+        return {"label": pandas.Categorical.from_codes(indices, categories=classes)}
+
     def decisions(self, logits: Tensor) -> Tensor:
         return logits[:, 1] - logits[:, 0] if logits.shape[1] == 2 else logits
 

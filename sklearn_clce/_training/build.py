@@ -8,7 +8,6 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
-from skorch.history import History
 from torch import Tensor, nn
 
 from .._head import Head
@@ -33,6 +32,7 @@ from ..data import EvaluationTransform, ImageBatches, Images
 from ..features import FeatureStore, open_store
 from .batches import Samples
 from .callbacks import default_callbacks
+from .history import TrainingHistory
 from .inference import frozen_features
 from .plan import FitPlan, Passes, is_pretrained
 from .resume import ResumeState, mix_seed
@@ -186,7 +186,7 @@ def with_changed_head(
 def with_history_of(previous: CLCENet, net: CLCENet) -> CLCENet:
     """Give a net the history, loss scaling and optimizer state of an earlier one."""
     # No call costs more than the first: old epochs are shared, without their batches.
-    net.history_ = History(
+    net.history_ = TrainingHistory(
         {**epoch, "batches": []} if epoch["batches"] else epoch for epoch in previous.history_
     )
     net.scaling = previous.scaling
@@ -227,6 +227,6 @@ def restore_net(
     if network.backbone is not None and not network.frozen:
         checkpoint_gradients(network.backbone, plan.gradient_checkpointing)
     net = build_net(plan, network)
-    net.history_ = History(history)
+    net.history_ = TrainingHistory(history)
     net.resume = resume
     return net

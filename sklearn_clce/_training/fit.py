@@ -14,12 +14,14 @@ from .._checks import prefix_errors
 from .._head import MAX_PER_CLASS, Head
 from .._system import (
     agree,
+    bar,
+    expect,
     gpu_lock,
     is_main,
+    note,
     seeded_torch,
     warn,
     warn_if_not_joined,
-    write_line,
 )
 from .._targets import Target
 from ..data import MemoryBudget, make_batch_sampler
@@ -115,7 +117,8 @@ def fit_net(
     with checkpoint or nullcontext(), gpu_lock(device), seeded_torch(plan.seed, device):
         time = TimeLimit(plan.max_time)  # waiting for the lock does not count
         if plan.verbose and is_main():
-            write_line(str(plan))
+            note(str(plan))
+        expect(later=plan.n_images_later, n_fits=None if fit_task is None else fit_task.n_of_search)
         net, features = _build(request, data)
         if plan.refits_classifier:
             time.expect_pass(-(-len(data) // plan.batch_size))
@@ -132,7 +135,8 @@ def fit_net(
         _train(net, training, validation, state)
         if net.module_.frozen and features is not None:
             training = training.with_samples(features[request.train_on])
-        _finish(net, training, state)
+        with bar(what="last pass", shown=False):
+            _finish(net, training, state)
     epochs = net.history_[state.epochs_before :]
     scores = [epoch["valid_score"] for epoch in epochs] if plan.early_stopping else None
     return FittedNet(net, scores)
@@ -289,7 +293,7 @@ def _start_late_classes(net: CLCENet, training: LabelledSamples) -> None:
 
     def read(indices: np.ndarray) -> Tensor:
         dataset = make_dataset(net.module_, part_of(training.samples, indices))
-        return infer_batches(net, dataset, net.classifier_inputs, verbose=net.verbose)[0]
+        return infer_batches(net, dataset, net.classifier_inputs)[0]
 
     if head.has_class_means:
         training.target.start_late_classes(head, read)
@@ -397,6 +401,6 @@ def _add_class_means(net: CLCENet, training: LabelledSamples) -> None:
     if not len(labels):
         return
     dataset = make_dataset(net.module_, training.samples)
-    inputs, _ = infer_batches(net, dataset, net.classifier_inputs, verbose=net.verbose)
+    inputs, _ = infer_batches(net, dataset, net.classifier_inputs)
     keep_earlier = net.plan.is_partial_fit
     head.add_class_means(inputs[members], labels, weights, keep_earlier=keep_earlier)

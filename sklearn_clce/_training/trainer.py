@@ -15,7 +15,6 @@ from sklearn.base import ClassifierMixin
 from sklearn.exceptions import ConvergenceWarning
 from skorch import NeuralNet
 from skorch.callbacks import EpochTimer
-from skorch.history import History
 from skorch.utils import TeeGenerator
 from torch import Tensor
 from torch.utils.data import Dataset
@@ -42,6 +41,7 @@ from ..data import (
     augmented,
 )
 from .batches import Batches, Views, in_order
+from .history import TrainingHistory
 from .plan import FitPlan
 from .resume import ResumeState, mix_seed, pack_history, unpack_history
 from .sklearn_callbacks import FitTask
@@ -162,6 +162,11 @@ class CLCENet(ClassifierMixin, NeuralNet):
         super().initialize_optimizer(*args, **kwargs)
         for group in self.optimizer_.param_groups:
             group["lr_scale"] = group["lr"] / self.lr
+        return self
+
+    def initialize_history(self) -> CLCENet:
+        """Begin a history that prints itself as a table."""
+        self.history_ = TrainingHistory()
         return self
 
     def notify(self, method_name: str, **kwargs: Any) -> None:
@@ -457,7 +462,9 @@ class CLCENet(ClassifierMixin, NeuralNet):
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         """Point both names at the one module again; the device may be another one now."""
-        super().__setstate__(state | {"history_": History(unpack_history(state["history_"]))})
+        super().__setstate__(
+            state | {"history_": TrainingHistory(unpack_history(state["history_"]))}
+        )
         self.module = getattr(self, "module_", None)
         device = torch.device(self.device)
         if device.type != self.plan.device.type:

@@ -236,11 +236,12 @@ class TopLossesDisplay(Display):
         if path is not None:
             place += _end_of(path, CAPTION_LENGTH - len(place))
         label, prediction = self.labels[number], self.predictions[number]
-        prefix = "correct: " if label == prediction else "label: "
-        lines = [place.strip(), with_percent(label, self.label_probability[number], prefix=prefix)]
+        lines = [place.strip()]
         if label != prediction:
-            share = self.prediction_probability[number]
-            lines.append(with_percent(prediction, share, prefix="predicted: "))
+            lines.append(f"label: {shortened(label, CAPTION_LENGTH - len('label: '))},")
+        share = self.prediction_probability[number]
+        prefix = "correct: " if label == prediction else "predicted: "
+        lines.append(with_percent(prediction, share, prefix=prefix))
         return "\n".join(lines).strip()
 
 

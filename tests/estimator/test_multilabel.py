@@ -9,6 +9,7 @@ import pandas as pd
 import pytest
 import torch
 from numpy.testing import assert_allclose, assert_array_equal
+from PIL import Image
 from scipy.sparse import csr_array
 from sklearn.base import clone
 from sklearn.linear_model import LogisticRegression
@@ -391,6 +392,19 @@ def test_images_are_classified(params, tiny_backbone, colour_images):
     clf.fit(colour_images, Y, X_val=None)
     assert clf.predict(colour_images).shape == Y.shape
     assert clf.score_samples(colour_images).shape == (len(Y),)
+
+
+def test_files_are_predicted_into_a_frame(tiny_backbone, colour_images, tmp_path):
+    paths = [tmp_path / f"{number}.png" for number in range(len(colour_images))]
+    for path, image in zip(paths, colour_images, strict=True):
+        Image.fromarray(image).save(path)
+    Y = pd.DataFrame(np.arange(2 * len(paths)).reshape(-1, 2) % 3 == 0, columns=["dog", "cat"])
+    clf = CLCEClassifier(tiny_backbone, max_epochs=1, random_state=0).fit(paths, Y)
+    frame = clf.predict_frame([*paths[:3], "gone.png"])
+    assert_array_equal(frame[["label_dog", "label_cat"]][:3], clf.predict(paths[:3]))
+    assert_allclose(frame["probability_cat"][:3], clf.predict_proba(paths[:3])[:, 1], rtol=1e-5)
+    assert_allclose(frame["score"][:3], clf.score_samples(paths[:3]), rtol=1e-5)
+    assert frame.loc[3, ["label_dog", "label_cat", "score"]].isna().all()
 
 
 def test_displays_draw_labels(tiny_backbone, colour_images):
