@@ -52,8 +52,12 @@ def is_indicator(y: Any) -> bool:
         return len(shape) == 2 and shape[1] != 1
     if not isinstance(y, (list, tuple)) or len(y) == 0:
         return False
-    lengths = {len(row) if isinstance(row, ROWS) else -1 for row in map(to_numpy, y)}
+    lengths = {len(row) if _is_row(row) else -1 for row in map(to_numpy, y)}
     return len(lengths) == 1 and lengths.pop() > 1 and all(map(_is_cell, y[0]))
+
+
+def _is_row(value: Any) -> bool:
+    return isinstance(value, ROWS) and np.ndim(value) > 0
 
 
 def _is_cell(value: Any) -> bool:

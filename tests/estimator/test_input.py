@@ -103,7 +103,7 @@ def test_bad_input_raises_and_changes_nothing(case, on_images, colour_images, co
         (np.linspace(0, 1, 12), "Unknown label type"),
         ([np.nan, 1.0] * 6, "NaN"),
         (None, "requires y to be passed"),
-        (np.eye(12, dtype=int), "y should be a 1d array"),
+        (np.arange(24).reshape(12, 2), "y should be a 1d array"),
     ],
 )
 def test_bad_labels_are_rejected(y, message, on_images, colour_images):
