@@ -112,7 +112,7 @@ def test_export_writes_onnx_of_the_model(folder, tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["fit", "nowhere", "-o", "m.safetensors"], "path='nowhere': there is no such folder"),
+        (["fit", "nowhere", "-o", "m.safetensors"], "path='nowhere': this folder does not exist"),
         (["fit", ".", "-o", "nowhere/m.safetensors"], "there is no folder 'nowhere'"),
         (["predict", "no.safetensors", ".", "-o", "t.csv"], "no.safetensors"),
         (["export", "no.safetensors", "m.onnx"], "no.safetensors"),
@@ -136,7 +136,7 @@ def test_warnings_are_one_line(folder, tmp_path, capsys):
     assert main(["predict", model, str(tmp_path / "images"), "-o", str(tmp_path / "t.csv")]) == 0
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith("warning: list_images(")
-    assert line.endswith("left out 1 files that are not images: images: 1 .txt")
+    assert line.endswith("left out 1 file that is not an image: images: 1 .txt")
 
 
 def test_folder_of_nothing_readable_names_its_files(tmp_path, capsys):
