@@ -101,7 +101,7 @@ class FrameMixin:
         files = _file_names(paths)
         with own_torch():
             logits, scores, errors = self._score_files(files)
-        # of objects: pandas' own strings can't hold names of files that are not UTF-8
+        # as objects: pyarrow's strings can't hold the name of a file that is not UTF-8
         columns: dict[str, Any] = {"path": pandas.Series(files, dtype=object)}
         network_outputs = self.net_.module_.outputs
         columns |= network_outputs.frame_columns(pandas, logits, self.classes_, list(errors))
@@ -112,8 +112,8 @@ class FrameMixin:
         if self._offset is not None:
             columns["none_of_these"] = pandas.array(scores.numpy() < self._offset, dtype="boolean")
             columns["none_of_these"][list(errors)] = pandas.NA
-        messages = [errors.get(index) for index in range(len(files))]
-        columns["error"] = pandas.Series(messages, dtype=object)
+        found = [errors.get(index) for index in range(len(files))]
+        columns["error"] = pandas.Series(found, dtype=object)
         return pandas.DataFrame(columns)
 
     def _score_files(self, files: list[str]) -> tuple[Tensor, Tensor, dict[int, str]]:
