@@ -135,6 +135,7 @@ def test_failed_section_does_not_stop_others(monkeypatch, measured_page, tmp_pat
     assert second["peak_mib"]["matrix"] > first["peak_mib"]["matrix"] > 0
     assert set(first["ms"]) == {
         "criterion",
+        "criterion, positives='mean'",
         "matrix",
         "blocks",
         "pytorch-metric-learning",
