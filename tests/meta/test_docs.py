@@ -3,30 +3,24 @@
 import doctest
 from pathlib import Path
 
-import numpy as np
+import matplotlib.pyplot as plt
 import pytest
 from docutils.core import publish_doctree
-from PIL import Image
-from sklearn.datasets import load_sample_image
 
 DOCS = Path(__file__).parents[2] / "docs"
 PAGES = [path.name for path in sorted(DOCS.glob("*.rst")) if ">>> " in path.read_text("utf-8")]
-SIDE = 160
 
 
 @pytest.fixture
 def folder_with_pictures(tmp_path, monkeypatch):
-    """Cut twelve images of each class, and a new one, out of scikit-learn's two."""
-    rng = np.random.default_rng(0)
-    for label, photo in {"flower": "flower.jpg", "temple": "china.jpg"}.items():
-        (tmp_path / "pictures" / label).mkdir(parents=True)
-        pixels = load_sample_image(photo)  # (427, 640, 3)
-        for number in range(12):
-            top, left = rng.integers(0, 427 - SIDE), rng.integers(0, 640 - SIDE)
-            crop = pixels[top : top + SIDE, left : left + SIDE]
-            Image.fromarray(crop).save(tmp_path / "pictures" / label / f"{number:02}.jpg")
-    Image.fromarray(load_sample_image("flower.jpg")[80:400, 150:470]).save(tmp_path / "new.jpg")
+    """Work in a folder with the files that pages name."""
+    monkeypatch.syspath_prepend(DOCS / "_ext")
+    from page_files import write_files
+
+    write_files(tmp_path)
     monkeypatch.chdir(tmp_path)
+    yield
+    plt.close("all")
 
 
 def test_start_page_and_guide_contain_code():

@@ -1,0 +1,33 @@
+"""Sphinx extension: the files that the code of the pages reads, for their figures.
+
+The tests of the pages run in such a folder, too.
+"""
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+from sklearn.datasets import load_sample_image
+
+TABLES = Path(__file__).parents[1] / "tables"
+SIDE = 160
+
+
+def write_files(folder):
+    """Write twelve images of each class, a new one, and the tables of the pages."""
+    rng = np.random.default_rng(0)
+    for label, photo in {"flower": "flower.jpg", "temple": "china.jpg"}.items():
+        (folder / "pictures" / label).mkdir(parents=True, exist_ok=True)
+        pixels = load_sample_image(photo)  # (427, 640, 3)
+        for number in range(12):
+            top, left = rng.integers(0, 427 - SIDE), rng.integers(0, 640 - SIDE)
+            crop = pixels[top : top + SIDE, left : left + SIDE]
+            Image.fromarray(crop).save(folder / "pictures" / label / f"{number:02}.jpg")
+    Image.fromarray(load_sample_image("flower.jpg")[80:400, 150:470]).save(folder / "new.jpg")
+    shutil.copytree(TABLES, folder / "tables", dirs_exist_ok=True)
+
+
+def setup(app):
+    app.connect("builder-inited", lambda app: write_files(Path(app.config.plot_working_directory)))
+    return {"parallel_read_safe": True}
