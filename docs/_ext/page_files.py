@@ -10,7 +10,7 @@ import numpy as np
 from PIL import Image
 from sklearn.datasets import load_sample_image
 
-TABLES = Path(__file__).parents[1] / "tables"
+DOCS = Path(__file__).parents[1]
 SIDE = 160
 
 
@@ -25,7 +25,8 @@ def write_files(folder):
             crop = pixels[top : top + SIDE, left : left + SIDE]
             Image.fromarray(crop).save(folder / "pictures" / label / f"{number:02}.jpg")
     Image.fromarray(load_sample_image("flower.jpg")[80:400, 150:470]).save(folder / "new.jpg")
-    shutil.copytree(TABLES, folder / "tables", dirs_exist_ok=True)
+    for name in ("tables", "results"):
+        shutil.copytree(DOCS / name, folder / name, dirs_exist_ok=True)
 
 
 def setup(app):
