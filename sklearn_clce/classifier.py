@@ -310,7 +310,7 @@ class CLCEClassifier(
     net_ : skorch.NeuralNet
         The net that trained it.
     backbone_config_ : BackboneConfig or None
-        How the backbone wants its images; None for "precomputed".
+        How the backbone expects its images; None for "precomputed".
     n_features_in_ : int
         Number of columns of X; only if X has two axes.
     feature_names_in_ : ndarray of shape (`n_features_in_`,)
@@ -763,12 +763,12 @@ class CLCEClassifier(
 
     @property
     def module_(self) -> Network:
-        """The trained network."""
+        """The trained network; maps images in 0..1 to logits and embeddings."""
         return self.net_.module_
 
     @property
     def trainable_(self) -> str | int:
-        """What of the backbone trained."""
+        """The trainable part of the backbone, in the notation of ``trainable``."""
         return trainable_of(self.module_)
 
     @property
@@ -786,7 +786,7 @@ class CLCEClassifier(
 
     @property
     def backbone_config_(self) -> BackboneConfig | None:
-        """How the backbone wants its images."""
+        """How the backbone expects its images; None for "precomputed"."""
         return self.module_.config
 
     @property
