@@ -290,8 +290,8 @@ class CLCEClassifier(
     classes_ : ndarray of shape (n_classes,)
         The labels, sorted; the order of the columns of every output.
     plan_ : FitPlan
-        The decisions of the last fit, which ``print(clf.plan_)`` shows as ``verbose=1`` does: what
-        trains, in how many steps, in which precision, on which device. Not after :meth:`load`.
+        The decisions of the last fit, which ``print(clf.plan_)`` shows as ``verbose=1`` does:
+        trainable parameters, steps, precision, device. Not after :meth:`load`.
     history_ : skorch.history.History
         Losses and durations of the epochs.
     n_iter_ : int

@@ -19,6 +19,7 @@ CODE = "value"  # how a name in code counts: as one word of two syllables
 ROLES = ["doc", "ref", "class", "func", "meth", "mod", "attr", "term", "download"]
 SPHINX = ["autosummary", "currentmodule", "toctree", "plot", "include", "image", "figure"]
 SPHINX += ["csv-table", "math", "raw", "code-block", "grid", "dropdown"]
+PROSE = (nodes.paragraph, nodes.term)
 NOT_PROSE = (nodes.literal_block, nodes.doctest_block, nodes.table, nodes.comment)
 NOT_PROSE += (nodes.system_message, nodes.math_block, nodes.Invisible)
 
@@ -58,14 +59,14 @@ def _register():
     directives.register_directive("glossary", Nested)
 
 
-def _paragraphs(node):
+def _paragraphs(node, kinds):
     if isinstance(node, NOT_PROSE):
         return
-    if isinstance(node, (nodes.paragraph, nodes.term)):
+    if isinstance(node, kinds):
         yield "".join(_words(node))
     else:
         for child in node.children:
-            yield from _paragraphs(child)
+            yield from _paragraphs(child, kinds)
 
 
 def _words(node):
@@ -78,13 +79,13 @@ def _words(node):
             yield from _words(child)
 
 
-def of_rst(text):
-    """Return the paragraphs of reStructuredText, headings left out, code as one word."""
+def of_rst(text, kinds=PROSE):
+    """Return the paragraphs of reStructuredText, without headings, code as one word."""
     _register()
     settings = {"report_level": 5, "halt_level": 5, "file_insertion_enabled": False}
     return [
         " ".join(paragraph.split())
-        for paragraph in _paragraphs(publish_doctree(text, settings_overrides=settings))
+        for paragraph in _paragraphs(publish_doctree(text, settings_overrides=settings), kinds)
         if paragraph.strip()
     ]
 
@@ -129,7 +130,7 @@ def sentences(paragraphs):
 
 
 def words(text):
-    return re.findall(r"[A-Za-z0-9À-ÿ][A-Za-z0-9À-ÿ'’.,-]*", text)
+    return re.findall(r"[^\W_][\w'.,-]*", text)
 
 
 def syllables(word):
@@ -159,9 +160,9 @@ def guide_pages():
     return sorted(path.stem for path in DOCS.glob("*.rst") if path.stem not in left_out)
 
 
-def page(name):
+def page(name, kinds=PROSE):
     """Return the paragraphs of a page of the documentation."""
-    return of_rst((DOCS / f"{name}.rst").read_text(encoding="utf-8"))
+    return of_rst((DOCS / f"{name}.rst").read_text(encoding="utf-8"), kinds)
 
 
 if __name__ == "__main__":
@@ -170,5 +171,9 @@ if __name__ == "__main__":
         eases.append(reading_ease(page(name)))
         lengths += sentence_lengths(page(name))
         longest = np.percentile(sentence_lengths(page(name)), 95)
-        print(f"{name:20} reading ease {eases[-1]:5.1f}   95 % of sentences up to {longest:.0f} words")
-    print(f"mean reading ease {np.mean(eases):.1f}, 95th percentile {np.percentile(lengths, 95):.0f}")
+        print(
+            f"{name:20} reading ease {eases[-1]:5.1f}   95 % of sentences up to {longest:.0f} words"
+        )
+    print(
+        f"mean reading ease {np.mean(eases):.1f}, 95th percentile {np.percentile(lengths, 95):.0f}"
+    )
