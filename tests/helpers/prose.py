@@ -18,7 +18,7 @@ CODE = "value"  # how a name in code counts: as one word of two syllables
 
 ROLES = ["doc", "ref", "class", "func", "meth", "mod", "attr", "term", "download"]
 SPHINX = ["autosummary", "currentmodule", "toctree", "plot", "include", "image", "figure"]
-SPHINX += ["csv-table", "math", "raw", "code-block", "grid", "dropdown"]
+SPHINX += ["csv-table", "raw", "code-block", "grid", "dropdown"]
 PROSE = (nodes.paragraph, nodes.term)
 NOT_PROSE = (nodes.literal_block, nodes.doctest_block, nodes.table, nodes.comment)
 NOT_PROSE += (nodes.system_message, nodes.math_block, nodes.Invisible)
@@ -59,6 +59,12 @@ def _register():
     directives.register_directive("glossary", Nested)
 
 
+def _tree(text):
+    _register()
+    settings = {"report_level": 5, "halt_level": 5, "file_insertion_enabled": False}
+    return publish_doctree(text, settings_overrides=settings)
+
+
 def _paragraphs(node, kinds):
     if isinstance(node, NOT_PROSE):
         return
@@ -81,13 +87,13 @@ def _words(node):
 
 def of_rst(text, kinds=PROSE):
     """Return the paragraphs of reStructuredText, without headings, code as one word."""
-    _register()
-    settings = {"report_level": 5, "halt_level": 5, "file_insertion_enabled": False}
-    return [
-        " ".join(paragraph.split())
-        for paragraph in _paragraphs(publish_doctree(text, settings_overrides=settings), kinds)
-        if paragraph.strip()
-    ]
+    paragraphs = _paragraphs(_tree(text), kinds)
+    return [" ".join(paragraph.split()) for paragraph in paragraphs if paragraph.strip()]
+
+
+def formulas(text):
+    """Return the nodes of the formulas in reStructuredText."""
+    return list(_tree(text).findall(lambda node: isinstance(node, (nodes.math, nodes.math_block))))
 
 
 def of_markdown(text):

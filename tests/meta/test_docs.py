@@ -6,6 +6,9 @@ from pathlib import Path
 import matplotlib.pyplot as plt
 import pytest
 from docutils.core import publish_doctree
+from docutils.utils.math.latex2mathml import tex2mathml
+
+import prose
 
 DOCS = Path(__file__).parents[2] / "docs"
 PAGES = [path.name for path in sorted(DOCS.glob("*.rst")) if ">>> " in path.read_text("utf-8")]
@@ -35,6 +38,16 @@ def test_page_code_runs(page, folder_with_pictures):
     )
     assert result.attempted > 0
     assert result.failed == 0
+
+
+def test_formulas_convert_to_mathml():
+    formulas = [
+        formula.astext()
+        for path in DOCS.glob("*.rst")
+        for formula in prose.formulas(path.read_text("utf-8"))
+    ]
+    assert len(formulas) > 10
+    assert all(tex2mathml(formula).startswith("<math") for formula in formulas)
 
 
 def test_changelog_converts_to_rst(monkeypatch):
