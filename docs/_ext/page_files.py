@@ -11,20 +11,21 @@ from PIL import Image
 from sklearn.datasets import load_sample_image
 
 DOCS = Path(__file__).parents[1]
-SIDE = 160
+SIDE, SKY = 160, 150  # pixels; above, the photographs show little
 
 
 def write_files(folder):
     """Write twelve images of each class, a new one, and the tables of the pages."""
     rng = np.random.default_rng(0)
-    for label, photo in {"flower": "flower.jpg", "temple": "china.jpg"}.items():
+    photos = {"flower": load_sample_image("flower.jpg"), "temple": load_sample_image("china.jpg")}
+    for label, pixels in photos.items():
         (folder / "pictures" / label).mkdir(parents=True, exist_ok=True)
-        pixels = load_sample_image(photo)  # (427, 640, 3)
         for number in range(12):
-            top, left = rng.integers(0, 427 - SIDE), rng.integers(0, 640 - SIDE)
+            top = rng.integers(SKY, len(pixels) - SIDE)
+            left = rng.integers(0, pixels.shape[1] - SIDE)
             crop = pixels[top : top + SIDE, left : left + SIDE]
             Image.fromarray(crop).save(folder / "pictures" / label / f"{number:02}.jpg")
-    Image.fromarray(load_sample_image("flower.jpg")[80:400, 150:470]).save(folder / "new.jpg")
+    Image.fromarray(photos["flower"][80:400, 150:470]).save(folder / "new.jpg")
     for name in ("tables", "results"):
         shutil.copytree(DOCS / name, folder / name, dirs_exist_ok=True)
 
