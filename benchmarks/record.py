@@ -20,7 +20,8 @@ RESULTS = ROOT / "benchmarks" / "results"
 
 def record(name: str, *arguments: str, folder: Path = RESULTS) -> Path:
     """Run a benchmark; return the file of its result."""
-    from .accuracy.measure import Surroundings, machine, versions
+    from .accuracy.measure import machine, versions
+    from .accuracy.models import Surroundings
 
     load = os.getloadavg()[0] if hasattr(os, "getloadavg") else None
     command = [f"benchmarks/{name}.py", *arguments, "--json"]

@@ -2,6 +2,7 @@
 
 from .backbones import backbone_aliases
 from .classifier import CLCEClassifier
+from .comparison import Comparison, compare
 from .data import ClassBalancedBatchSampler, find_unreadable, list_images, load_image_folder
 from .displays import (
     AttributionDisplay,
@@ -27,6 +28,7 @@ __all__ = [
     "BackboneFeatures",
     "CLCELoss",
     "ClassBalancedBatchSampler",
+    "Comparison",
     "EmbeddingDisplay",
     "EpisodeSplit",
     "FeatureStore",
@@ -34,6 +36,7 @@ __all__ = [
     "TopLossesDisplay",
     "TrainingCurveDisplay",
     "clce_loss",
+    "compare",
     "few_shot_score",
     "find_unreadable",
     "label_aware_contrastive_loss",

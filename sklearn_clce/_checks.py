@@ -13,9 +13,10 @@ from typing import Any, Concatenate, ParamSpec, Self
 
 import numpy as np
 import torch
-from sklearn.base import BaseEstimator
 from sklearn.utils._param_validation import InvalidParameterError
 from torch.utils.data import DataLoader
+
+from ._parameter_table import TableMixin
 
 P = ParamSpec("P")
 
@@ -39,7 +40,7 @@ def check_not_swapped(X: Any, y: Any) -> None:
         )
     first = _first(X)
     is_label = isinstance(first, (str, Real)) and _n_axes_of_items(X) == 0
-    if is_label and _n_axes_of_items(y) > 0:
+    if is_label and _n_axes_of_items(y) > 0 and not _is_of_zeros_and_ones(_first(y)):
         raise ValueError(
             f"X and y are swapped: y holds images, or vectors, and X holds {first!r}; "
             "fit(X, y) takes the images first"
@@ -91,6 +92,16 @@ def _n_axes_of_items(items: Any) -> int:
     if getattr(item, "size", None) == 1:  # of a column of labels
         return 0
     return getattr(item, "ndim", 0) or 2 * hasattr(item, "getbands")  # of PIL
+
+
+def _is_of_zeros_and_ones(row: Any) -> bool:
+    """Return whether a row may be one of an indicator of labels: 0, 1 and NaN."""
+    row = np.asarray(row)
+    return (
+        row.ndim == 1
+        and row.dtype.kind in "biuf"
+        and bool((np.isin(row, (0, 1)) | (row != row)).all())
+    )
 
 
 # What people type for a parameter, and what it is called here.
@@ -150,7 +161,7 @@ def suggests_parameters(
         for name in kwargs:
             if name not in known:
                 raise TypeError(
-                    f"{type(self).__name__}({name}=...): there is no such parameter."
+                    f"{type(self).__name__} has no parameter {name!r}."
                     f"{_suggest_parameter(name, known)}"
                 )
         if len(args) > len(by_position):
@@ -172,7 +183,7 @@ USUAL_VALUES: dict[str, tuple[tuple[type, ...], str]] = {
 }
 
 
-class SuggestingEstimator(BaseEstimator):
+class SuggestingEstimator(TableMixin):
     """An estimator that suggests what was meant by unknown parameters and usual wrong values."""
 
     def _validate_params(self) -> None:

@@ -82,23 +82,29 @@ def _without_axes(label: Any) -> Any:
 def _not_one_column(given: Any, array: np.ndarray, name: str) -> ValueError:
     """Return the error for labels in several columns, which may be an indicator of classes."""
     problem = f"{name} should be a 1d array, got an array of shape {array.shape} instead"
-    is_indicator = array.ndim == 2 and array.dtype.kind in "biufO" and np.isin(array, (0, 1)).all()
-    if not is_indicator:
+    is_one_hot = array.ndim == 2 and array.dtype.kind in "biufO" and _has_one_label(array)
+    if not is_one_hot and isinstance(given, (list, tuple)):
+        return _several_labels(given[0], name)
+    if not is_one_hot:
         return ValueError(f"{problem}: one label for each sample is required")
-    n_labels = (array == 1).sum(axis=1)
-    other = np.flatnonzero(n_labels != 1)
-    if len(other):
-        return _several_labels(f"{problem}, and row {other[0]} marks {n_labels[other[0]]} labels")
     of_list = f"np.argmax({name}, axis=1)"
     methods = (f"{name}.{way}(axis=1)" for way in ("idxmax", "argmax") if hasattr(given, way))
-    return ValueError(f"{problem}; for one-hot labels: {next(methods, of_list)}")
-
-
-def _several_labels(problem: str) -> ValueError:
     return ValueError(
-        f"{problem}: several labels for one sample are not supported yet; scikit-learn's "
-        "MultiOutputClassifier(clf) trains one classifier for each column of 0 and 1"
+        f"{problem}: one label for each sample is required; for one-hot labels: "
+        f"{next(methods, of_list)}"
     )
+
+
+def _several_labels(label: Any, name: str) -> ValueError:
+    return ValueError(
+        f"{name} holds labels such as {label!r}: several labels for one sample are given as an "
+        "indicator, a column of 0 and 1 for each label, which scikit-learn's "
+        f"MultiLabelBinarizer().fit_transform({name}) makes of them"
+    )
+
+
+def _has_one_label(array: np.ndarray) -> bool:
+    return bool(np.isin(array, (0, 1)).all() and ((array == 1).sum(axis=1) == 1).all())
 
 
 def _check_not_missing(labels: np.ndarray, name: str) -> None:
@@ -148,7 +154,7 @@ def _kind_of(label: Any) -> str | type:
 
 def _unsupported(label: Any, name: str) -> Exception:
     if isinstance(label, CONTAINERS):
-        return _several_labels(f"{name} holds labels such as {label!r}")
+        return _several_labels(label, name)
     decoded = "label.decode()" if isinstance(label, bytes) else "str(label)"
     return TypeError(
         f"{name} holds labels such as {label!r}, of type {type(label).__name__}: strings, "
@@ -221,14 +227,16 @@ def known_classes(classes: Any, before: np.ndarray | None) -> np.ndarray:
 def find_labels(
     labels: np.ndarray, classes: np.ndarray, name: str = "y"
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Find labels among sorted classes, of a kind that can be compared.
+    """Find labels among classes, of a kind that can be compared.
 
     Shapes: labels (n,), classes (n_classes,) -> indices (n,), int64; whether it is there (n,).
     """
     kinds = {KIND_OF_DTYPE.get(array.dtype.kind) for array in (labels, classes)}
     if len(kinds) > 1 and not kinds.issubset(NUMBERS):  # NumPy would make text of numbers
         raise _other_kind(labels, classes, name)
-    indices = np.searchsorted(classes, labels).clip(max=len(classes) - 1)
+    order = np.argsort(classes, kind="stable")
+    places = np.searchsorted(classes, labels, sorter=order).clip(max=len(classes) - 1)
+    indices = order[places]
     return indices.astype(np.int64), classes[indices] == labels
 
 

@@ -26,7 +26,6 @@ from sklearn.utils._param_validation import (
     StrOptions,
 )
 from sklearn.utils.validation import check_is_fitted, validate_data
-from skorch.history import History
 from torch import Tensor, nn
 
 from ._checks import (
@@ -39,10 +38,9 @@ from ._checks import (
     to_numpy,
     unchanged_on_error,
 )
-from ._labels import as_labels, find_labels, known_classes
 from ._network import Network, trainable_of
-from ._system import joint, own_torch
-from ._targets import first_target, known_target
+from ._system import bar, is_main, joint, own_torch
+from ._targets import Labels, Outputs, outputs_for
 from ._training import (
     CallbackSupportMixin,
     CLCENet,
@@ -51,6 +49,7 @@ from ._training import (
     LabelledSamples,
     Passes,
     Samples,
+    TrainingHistory,
     ValidationSet,
     fit_net,
     infer,
@@ -131,8 +130,9 @@ class CLCEClassifier(
         Seed of new weights, order of samples, augmentation and dropout. torch's global
         generators are left as they were found.
     verbose : int, default=0
-        0 prints nothing. 1 prints the plan of the fit, and a line for each epoch with
-        its losses, its time and the time that is left.
+        0 prints nothing, but in a terminal or a notebook one hint after ten seconds. 1 prints
+        the plan of the fit, and shows in a line that moves how far it is, the losses and the
+        time that is left; in a file, a line now and then. 2 leaves a line for each epoch.
 
     Model
 
@@ -160,10 +160,12 @@ class CLCEClassifier(
         logarithm of the mean over its positives, as the authors' code of their preceding paper
         has it, with ``weight=0.9``; see :func:`label_aware_contrastive_loss`.
     label_smoothing : float, default=0.0
-        Share of the target spread over all classes in the cross-entropy.
+        Share of the target spread over all classes in the cross-entropy; of several labels an
+        image, over the yes and no of each.
     class_weight : dict, "balanced" or None, default=None
         Weights of the classes, as in scikit-learn. "balanced" balances the samples of
-        each call of ``partial_fit``.
+        each call of ``partial_fit``. Of several labels an image, a weight is that of the images
+        with the label, and "balanced" balances those with and without.
 
     Data
 
@@ -230,7 +232,8 @@ class CLCEClassifier(
     scoring : str, callable or None, default="accuracy"
         Score of the validation samples for ``early_stopping``: a name of
         :func:`sklearn.metrics.get_scorer_names`, a scorer ``(estimator, X, y)``, or "loss",
-        for the negative criterion. None: the accuracy.
+        for the negative criterion. None: the accuracy. "average_precision" suits several labels
+        an image, of which the accuracy wants all right.
     validation_fraction : float, default=0.1
         Share of the samples to set aside, in (0, 1), with the same share of each class.
         No effect if :meth:`fit` gets ``X_val``.
@@ -288,12 +291,14 @@ class CLCEClassifier(
     Attributes
     ----------
     classes_ : ndarray of shape (n_classes,)
-        The labels, sorted; the order of the columns of every output.
+        The labels, sorted; the order of the columns of every output. Of several labels an image,
+        the names of the columns of y in their order, or 0, 1, ...
     plan_ : FitPlan
         The decisions of the last fit, which ``print(clf.plan_)`` shows as ``verbose=1`` does:
         trainable parameters, steps, precision, device. Not after :meth:`load`.
     history_ : skorch.history.History
-        Losses and durations of the epochs.
+        Losses and durations of the epochs: a row for each, and ``history_.to_frame()`` as a data
+        frame.
     n_iter_ : int
         Number of epochs run, of which ``max_time`` may cut the last one short.
     validation_scores_ : list of float or None
@@ -525,11 +530,11 @@ class CLCEClassifier(
     def fit(
         self,
         X: Any,
-        y: ArrayLike | None = None,
+        y: Labels | None = None,
         sample_weight: ArrayLike | None = None,
         *,
         X_val: Any = None,
-        y_val: ArrayLike | None = None,
+        y_val: Labels | None = None,
         sample_weight_val: ArrayLike | None = None,
     ) -> Self:
         """Fine-tune on labelled images.
@@ -539,16 +544,18 @@ class CLCEClassifier(
         X : array-like of images, or of shape (n_samples, n_features)
             Images of any kind listed in the notes of the class; feature vectors for
             ``backbone="precomputed"``.
-        y : array-like of shape (n_samples,)
+        y : array-like of shape (n_samples,) or (n_samples, n_classes), or sparse matrix
             Labels: strings, integers, bools or NumPy's dates, all of one kind. Required, for a
-            Dataset too.
+            Dataset too. Of several labels an image, a column of 0 and 1 for each label; a data
+            frame names them. NaN, or a masked entry, means that a label is not annotated: it
+            counts nowhere.
         sample_weight : array-like of shape (n_samples,), default=None
             Non-negative weight of each sample in both terms of the criterion. Only their
             ratios count; a sample of weight 0 is left out.
         X_val : array-like of images, or of shape (n_validation, n_features), default=None
             Samples for ``early_stopping=True`` to watch, of the same kinds as X; none of X
             is set aside then.
-        y_val : array-like of shape (n_validation,), default=None
+        y_val : array-like of shape (n_validation,) or (n_validation, n_classes), default=None
             Their labels, all of them in y.
         sample_weight_val : array-like of shape (n_validation,), default=None
             Non-negative weight of each in the score; ``class_weight`` does not count there.
@@ -566,7 +573,7 @@ class CLCEClassifier(
         TypeError
             If X does not hold images.
         FileNotFoundError
-            If there is no file at a path in X.
+            If a path in X leads to no file.
         OSError
             If pretrained weights can't be reached.
         """
@@ -580,7 +587,8 @@ class CLCEClassifier(
                 self._forget_columns()
             check_not_swapped(X, y)
             samples = self._read(X, reset=not is_continuation)
-            target = first_target(samples, y, sample_weight, self.class_weight)
+            outputs = self._outputs if is_continuation else outputs_for(y)
+            target = outputs.first_target(samples, y, sample_weight, self.class_weight)
             if is_continuation and not np.array_equal(target.classes, self.classes_):
                 raise ValueError(
                     f"warm_start=True: y holds the classes {target.classes.tolist()}, the fit "
@@ -593,6 +601,7 @@ class CLCEClassifier(
                 y_val,
                 sample_weight_val,
                 read=lambda X: self._read(X, reset=False, like=samples),
+                outputs=outputs,
                 classes=target.classes,
                 early_stopping=self.early_stopping,
             )
@@ -610,7 +619,7 @@ class CLCEClassifier(
     def partial_fit(
         self,
         X: Any,
-        y: ArrayLike,
+        y: Labels,
         classes: ArrayLike | None = None,
         sample_weight: ArrayLike | None = None,
     ) -> Self:
@@ -625,11 +634,12 @@ class CLCEClassifier(
         ----------
         X : array-like of images, or of shape (n_samples, n_features)
             Images of any kind, or feature vectors, as in :meth:`fit`.
-        y : array-like of shape (n_samples,)
-            Labels, all of them in ``classes``.
+        y : array-like of shape (n_samples,) or (n_samples, n_classes), or sparse matrix
+            Labels, all of them in ``classes``; of several an image, as in :meth:`fit`.
         classes : array-like of shape (n_classes,), default=None
             All labels that will ever come, in any order: the first samples of a class give
-            it a start. Required in the first call, unless :meth:`fit` came before.
+            it a start. Required in the first call, unless :meth:`fit` came before, or y has a
+            column for each, whose names they then are.
         sample_weight : array-like of shape (n_samples,), default=None
             Non-negative weight of each sample in both terms of the criterion. Only their
             ratios count; a sample of weight 0 is left out.
@@ -657,8 +667,11 @@ class CLCEClassifier(
             is_continuation = hasattr(self, "classes_")
             check_not_swapped(X, y)
             samples = self._read(X, reset=not is_continuation)
-            self.classes_ = known_classes(classes, getattr(self, "classes_", None))
-            target = known_target(samples, y, self.classes_, sample_weight, self.class_weight)
+            outputs = self._outputs if is_continuation else outputs_for(y)
+            self.classes_ = outputs.known_classes(y, classes, getattr(self, "classes_", None))
+            target = outputs.known_target(
+                samples, y, self.classes_, sample_weight, self.class_weight
+            )
             previous = self.net_ if is_continuation else None
             data = LabelledSamples(samples, target, np.arange(len(target)), X)
             self._train(data, previous=previous, is_partial_fit=True)
@@ -675,21 +688,23 @@ class CLCEClassifier(
 
         Returns
         -------
-        ndarray of shape (n_samples,)
-            Labels, of the dtype of ``classes_``.
+        ndarray of shape (n_samples,) or (n_samples, n_classes)
+            Labels, of the dtype of ``classes_``; of several an image, 1 for each with a
+            probability above 0.5, else 0.
         """
         logits, _ = self._infer(X)
-        return self.classes_[logits.argmax(dim=1).numpy()]
+        return self._outputs.labels(logits, self.classes_)
 
-    def score(self, X: Any, y: ArrayLike, sample_weight: ArrayLike | None = None) -> float:
-        """Compute the accuracy.
+    def score(self, X: Any, y: Labels, sample_weight: ArrayLike | None = None) -> float:
+        """Compute the accuracy; of several labels an image, the share of images with all right.
 
         Parameters
         ----------
         X : array-like of images, or of shape (n_samples, n_features)
             Images of any kind, or feature vectors, as in :meth:`fit`.
-        y : array-like of shape (n_samples,)
-            True labels. One that is not in ``classes_`` counts as a miss.
+        y : array-like of shape (n_samples,) or (n_samples, n_classes), or sparse matrix
+            True labels. One that is not in ``classes_`` counts as a miss, and one that is not
+            annotated as right.
         sample_weight : array-like of shape (n_samples,), default=None
             Weight of each sample.
 
@@ -704,9 +719,8 @@ class CLCEClassifier(
             If y holds labels of another kind than ``classes_``.
         """
         check_is_fitted(self)
-        labels = as_labels(y)
-        find_labels(labels, self.classes_)
-        return super().score(X, labels, sample_weight)
+        truth = self._outputs.truth(y, self.classes_)
+        return self._outputs.accuracy(truth, self.predict(X), sample_weight)
 
     @joint
     def predict_proba(self, X: Any) -> np.ndarray:
@@ -720,10 +734,11 @@ class CLCEClassifier(
         Returns
         -------
         ndarray of shape (n_samples, n_classes), float32
-            Probabilities in the order of ``classes_``.
+            Probabilities in the order of ``classes_``; of several labels an image, each is
+            that of its label alone.
         """
         logits, _ = self._infer(X)
-        return logits.softmax(dim=1).numpy()
+        return self._outputs.probabilities(logits).numpy()
 
     @joint
     def decision_function(self, X: Any) -> np.ndarray:
@@ -737,12 +752,11 @@ class CLCEClassifier(
         Returns
         -------
         ndarray of shape (n_samples, n_classes) or (n_samples,), float32
-            Logits in the order of ``classes_``; for two classes the logit of the
-            second minus that of the first.
+            Logits in the order of ``classes_``; for two classes that exclude each other the logit
+            of the second minus that of the first.
         """
         logits, _ = self._infer(X)
-        scores = logits[:, 1] - logits[:, 0] if len(self.classes_) == 2 else logits
-        return scores.numpy()
+        return self._outputs.decisions(logits).numpy()
 
     @joint
     def transform(self, X: Any) -> np.ndarray:
@@ -780,7 +794,7 @@ class CLCEClassifier(
         return plan
 
     @property
-    def history_(self) -> History:
+    def history_(self) -> TrainingHistory:
         """Losses and durations of the epochs."""
         return self.net_.history_
 
@@ -796,8 +810,13 @@ class CLCEClassifier(
     def __sklearn_tags__(self) -> Tags:
         tags = super().__sklearn_tags__()
         tags.input_tags.three_d_array = not self._precomputed
+        tags.classifier_tags.multi_label = True
         tags.transformer_tags.preserves_dtype = ["float32"]
         return tags
+
+    @property
+    def _outputs(self) -> Outputs:
+        return self.module_.outputs
 
     @property
     def _precomputed(self) -> bool:
@@ -848,14 +867,15 @@ class CLCEClassifier(
         fit_task: FitTask | None = None,
     ) -> None:
         """Train, and store what the fit gave."""
-        fitted = fit_net(
-            self,
-            data,
-            previous=previous,
-            is_partial_fit=is_partial_fit,
-            validation=validation,
-            fit_task=fit_task,
-        )
+        with bar(what="preparing", shown=bool(self.verbose) and is_main()):
+            fitted = fit_net(
+                self,
+                data,
+                previous=previous,
+                is_partial_fit=is_partial_fit,
+                validation=validation,
+                fit_task=fit_task,
+            )
         if not is_partial_fit:
             self._forget_offset()
         self.net_ = fitted.net

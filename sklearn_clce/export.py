@@ -26,7 +26,8 @@ MAX_BYTES = 2**31 - 1  # that a protobuf message can hold
 FREE_SIDE = 64  # of the traced images where the network takes images of any size
 N_EXAMPLES = 2  # with one, torch would fix the size of the batch
 AXES = ("n", "height", "width")
-OUTPUTS = ("indices", "probabilities", "embeddings")
+INDICES, LABELS = "indices", "labels"
+OUTPUTS = ("probabilities", "embeddings")
 OF_THE_EXPORTER = ("metadata_props", "doc_string")  # source lines, files and folders are in them
 
 
@@ -49,7 +50,8 @@ class OnnxMixin:
         Its input is ``"images"``, of shape (n, height, width, channels), or ``"features"``, of
         shape (n, n_features) and float32, for ``backbone="precomputed"``. Its outputs are
         ``"labels"`` (n,), of the kind of ``classes_``, where characters that UTF-8 can't
-        encode become escapes such as ``\\udce9``; ``"probabilities"`` (n, n_classes);
+        encode become escapes such as ``\\udce9``, or, of several labels an image, (n, n_classes) of
+        0 and 1; ``"probabilities"`` (n, n_classes);
         and ``"embeddings"`` (n, n_embedding), as :meth:`transform` gives them. Its metadata
         hold, each as JSON, ``"classes"``, and how an image must be resized: ``"image_size"``,
         ``"resize_to"`` (pixels of the shorter side before the central crop),
@@ -109,7 +111,8 @@ class OnnxMixin:
 class DeployedNetwork(nn.Module):
     """A trained network with its preprocessing, for other runtimes.
 
-    Shapes: images (n, H, W, C), or features (n, n_features) -> indices of the classes (n,),
+    Shapes: images (n, H, W, C), or features (n, n_features) -> predicted indices of the classes
+    (n,), or an indicator of them (n, n_classes),
     probabilities (n, n_classes), embeddings (n, n_embedding).
     """
 
@@ -123,6 +126,11 @@ class DeployedNetwork(nn.Module):
     def takes_images(self) -> bool:
         """Distinguish images from features."""
         return self.module.config is not None
+
+    @property
+    def codes(self) -> str:
+        """Name what is predicted: indices, which labels replace, or an indicator of these."""
+        return INDICES if self.module.outputs.codes_are_indices else LABELS
 
     @property
     def has_free_size(self) -> bool:
@@ -145,7 +153,8 @@ class DeployedNetwork(nn.Module):
             if self.max_pixel_value is not None:
                 batch = batch.float() / self.max_pixel_value
         logits, embeddings = self.module(batch)
-        return logits.argmax(dim=1), logits.softmax(dim=1), l2_normalise(embeddings)
+        outputs = self.module.outputs
+        return outputs.codes(logits), outputs.probabilities(logits), l2_normalise(embeddings)
 
 
 def as_onnx(network: DeployedNetwork, classes: np.ndarray) -> bytes:
@@ -161,7 +170,8 @@ def as_onnx(network: DeployedNetwork, classes: np.ndarray) -> bytes:
     _remove_traces(model)
     _name_axes(model.graph)
     names = _names(classes)
-    _name_classes(model.graph, names)
+    if network.module.outputs.codes_are_indices:
+        _name_classes(model.graph, names)
     about = {"sklearn_clce": version("sklearn-clce"), "classes": names.tolist()}
     if network.module.config is not None:
         about |= _resizing(network.module.config)
@@ -196,7 +206,7 @@ def _exported(network: DeployedNetwork) -> Any:
                 dynamo=True,
                 opset_version=OPSET,
                 input_names=["images" if network.takes_images else "features"],
-                output_names=OUTPUTS,
+                output_names=[network.codes, *OUTPUTS],
                 verbose=False,
             )
     except Exception as error:  # torch has many
@@ -252,9 +262,9 @@ def _name_classes(graph: Any, names: np.ndarray) -> None:
 
     table = numpy_helper.from_array(names, name="classes")
     graph.initializer.append(table)
-    graph.node.append(helper.make_node("Gather", ["classes", OUTPUTS[0]], ["labels"]))
+    graph.node.append(helper.make_node("Gather", ["classes", INDICES], [LABELS]))
     indices = graph.output.pop(0)
-    labels = helper.make_tensor_value_info("labels", table.data_type, None)
+    labels = helper.make_tensor_value_info(LABELS, table.data_type, None)
     labels.type.tensor_type.shape.CopyFrom(indices.type.tensor_type.shape)
     graph.output.insert(0, labels)
 

@@ -55,6 +55,7 @@ class FrameMixin:
 
             - "path": as passed, a string.
             - "label": as :meth:`predict` gives it, categorical; missing if the file can't be read.
+              Of several labels an image, "label_cat" for a label "cat", and so on: bools.
             - "probability_cat" for a class "cat", and so on: as :meth:`predict_proba` gives them,
               in the order of ``classes_``.
             - "score": as :meth:`score_samples` gives it.
@@ -101,10 +102,9 @@ class FrameMixin:
         with own_torch():
             logits, scores, errors = self._score_files(files)
         columns: dict[str, Any] = {"path": files}
-        indices = logits.argmax(dim=1).numpy()
-        indices[list(errors)] = -1  # pandas' code of a missing value
-        columns["label"] = pandas.Categorical.from_codes(indices, categories=self.classes_)
-        probabilities = logits.softmax(dim=1).numpy()
+        network_outputs = self.net_.module_.outputs
+        columns |= network_outputs.frame_columns(pandas, logits, self.classes_, list(errors))
+        probabilities = network_outputs.probabilities(logits).numpy()
         for name, column in zip(self.classes_.tolist(), probabilities.T, strict=True):
             columns[f"probability_{name}"] = column
         columns["score"] = scores.numpy()
@@ -121,7 +121,7 @@ class FrameMixin:
         outputs: list[tuple[Tensor, Tensor]] = []
         errors: dict[int, str] = {}
         shown = bool(self.verbose) and is_main()
-        with bar(total=len(files), unit="image", shown=shown) as progress:
+        with bar(total=len(files), unit="image", what="predicting", shown=shown) as progress:
             for start in range(0, len(files), BLOCK):
                 block = range(start, min(start + BLOCK, len(files)))
                 found, unreadable = self._score_block(images, block)
@@ -153,11 +153,11 @@ class FrameMixin:
         return (logits, scores), errors
 
     def _score(self, images: Images) -> tuple[Tensor, Tensor]:
-        net, head = self.net_, self.net_.module_.head
+        net = self.net_
 
         def score(batch: Any) -> tuple[Tensor, Tensor]:
             inputs, logits = net.classifier_inputs(batch)
-            return logits, head.novelty_scores(inputs, logits)
+            return logits, net.module_.novelty_scores(inputs, logits)
 
         logits, scores = infer(net, images, replace(self._passes(), verbose=0), score)
         return logits, scores

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
-import torch
-from numpy.typing import ArrayLike
 from sklearn.utils.validation import check_is_fitted
+from torch import Tensor
 
 from ._checks import check_not_swapped, unchanged_on_error
-from ._head import add_classes
-from ._labels import encode_new_labels
+from ._head import Head
 from ._system import joint, own_torch
+from ._targets import Labels
 from ._training import (
     CLCENet,
     Passes,
@@ -41,19 +41,21 @@ class NewClassesMixin:
         def _validate_params(self) -> None: ...
 
     @joint
-    def add_classes(self, X: Any, y: ArrayLike) -> Self:
+    def add_classes(self, X: Any, y: Labels) -> Self:
         """Learn new classes from a few images of them, without images of the old ones.
 
         The classifier gets a column for each new class, fitted to the new images. The columns of
         the old classes and the backbone do not change. ``classes_`` and the columns of every output
-        are sorted again.
+        are sorted again; of several labels an image, the new ones come last.
 
         Parameters
         ----------
         X : array-like of images, or of shape (n_samples, n_features)
             Images of any kind, or feature vectors, as in :meth:`fit`.
-        y : array-like of shape (n_samples,)
-            Labels, none of them in ``classes_``, of the same kind as those.
+        y : array-like of shape (n_samples,) or (n_samples, n_new)
+            Labels, none of them in ``classes_``, of the same kind as those. Of several labels an
+            image, a column of 0 and 1 for each new label alone, with images of both kinds; a data
+            frame or a Series names them, and what is not annotated is NaN.
 
         Returns
         -------
@@ -97,23 +99,21 @@ class NewClassesMixin:
         with own_torch(), unchanged_on_error(self):
             check_not_swapped(X, y)
             samples = self._read(X, reset=False)
-            classes, labels, order = encode_new_labels(samples, y, self.classes_)
-            self.net_ = self._net_with_columns(samples, labels, order)
+            outputs = self.net_.module_.outputs
+            classes, add_columns = outputs.new_classes(samples, y, self.classes_)
+            self.net_ = self._net_with_columns(samples, add_columns)
             self.classes_ = classes
         return self
 
-    def _net_with_columns(self, samples: Samples, labels: np.ndarray, order: np.ndarray) -> CLCENet:
-        """Return a copy of the net that knows new classes, too; see ``encode_new_labels``."""
+    def _net_with_columns(
+        self, samples: Samples, add_columns: Callable[[Head, Tensor], None]
+    ) -> CLCENet:
+        """Return a copy of the net that knows new classes, too."""
         net = self.net_
         check_class_means(net, "add_classes")
         inputs, _ = infer(net, samples, self._passes(), net.classifier_inputs)
         assert net.resume is not None  # it has trained
         resume = continue_state(net.resume, remembered(self), net.module_.backbone)
         return with_changed_head(
-            net,
-            resume,
-            plan_passes(self),
-            lambda head: add_classes(
-                head, inputs, torch.from_numpy(labels), torch.from_numpy(order)
-            ),
+            net, resume, plan_passes(self), lambda head: add_columns(head, inputs)
         )

@@ -52,6 +52,7 @@ class NoveltyMixin:
         -----
         The score is the energy of the logits [1]_, ``logsumexp(logits - mean(logits))``, less a
         quarter of the squared distance, in standardised features, to the nearest mean of a class.
+        Of several labels an image, the energy is the sum of ``log(1 + exp(logit))``.
         ``benchmarks/NOTES.md`` compares other scores.
 
         References
@@ -70,11 +71,11 @@ class NoveltyMixin:
         True
         """
         check_is_fitted(self)
-        net, head = self.net_, self.net_.module_.head
+        net = self.net_
         check_class_means(net, "score_samples")
 
         def score(batch: Any) -> tuple[Tensor]:
-            return (head.novelty_scores(*net.classifier_inputs(batch)),)
+            return (net.module_.novelty_scores(*net.classifier_inputs(batch)),)
 
         with own_torch():
             (scores,) = infer(net, self._read(X, reset=False), self._passes(), score)

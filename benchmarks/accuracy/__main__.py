@@ -83,7 +83,7 @@ def measure_missing(missing, options):
     """Do runs and write their lines."""
     from sklearn_clce._system import resolve_device
 
-    from .measure import Surroundings
+    from .models import Surroundings
     from .processes import measure_all
 
     if options.jobs > 1 and resolve_device(options.device).type == "cuda":

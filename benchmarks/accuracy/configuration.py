@@ -8,8 +8,32 @@ from .pictures import COLLECTIONS
 
 # By task. To be raised when a change of the estimator changes what it learns there at its defaults:
 # lines of an earlier recipe are then history, and its own methods are measured again.
-RECIPES = {"classify": 2, "head": 2, "new_classes": 2}
-OURS = {"clce": {}, "ce": {"weight": 0.0}, "supcon": {"hardness": 0.0}}
+RECIPES = {"classify": 2, "head": 2, "new_classes": 2, "few_shot": 1, "transfer": 1}
+# What is compared: criteria by name, each with every setting of it.
+CRITERIA = {
+    "ce": {"weight": 0.0},
+    "each_5": {"positives": "each", "weight": 0.5},
+    "mean_9": {"positives": "mean", "weight": 0.9},
+    "supcon_9": {"positives": "each", "hardness": 0.0, "weight": 0.9},
+    "each_9": {"positives": "each", "weight": 0.9},
+    "mean_5": {"positives": "mean", "weight": 0.5},
+    "supcon_5": {"positives": "each", "hardness": 0.0, "weight": 0.5},
+}
+# The recipe of the authors' code, as far as it is the estimator's business.
+AUTHORS = {
+    "batch_size": 128,
+    "layer_decay": 0.65,
+    "learning_rate": 7e-4,
+    "n_views": 2,
+    "projection_dim": 128,
+    "warmup_fraction": 0.05,
+    "weight_decay": 0.05,
+}
+RECIPE_OF_AUTHORS = {
+    "authors_ce": AUTHORS | CRITERIA["ce"],
+    "authors_mean_9": AUTHORS | CRITERIA["mean_9"],
+}
+OURS = {"clce": {}, "supcon": {"hardness": 0.0}} | CRITERIA | RECIPE_OF_AUTHORS
 VOTE = "vote"  # of the default and a head
 FROZEN = ("logistic", "logistic_cv", "neighbours")  # classifiers on features of the frozen backbone
 TRAINED = ("fastai", "script")  # what else fine-tunes
@@ -21,9 +45,11 @@ class Configuration:
 
     Parameters
     ----------
-    task : {"classify", "head", "new_classes"}
+    task : {"classify", "head", "new_classes", "few_shot", "transfer"}
         Train on images of some classes and classify others of them; the same, from features that
-        are computed beforehand; or train on some classes and learn new ones from a few embeddings.
+        are computed beforehand; train on some classes and learn new ones from a few embeddings;
+        the same on all base classes of a few-shot benchmark; or classify, find images and meet
+        corrupted ones.
     data : str
         A collection of pictures.
     n_classes : int

@@ -17,8 +17,16 @@ COSTS = ["fit_seconds", "fit_processor_seconds", "epoch_seconds", "seconds_a_pic
 COLUMNS = ["group", *CASE, "method", "seed", "accuracy", "log_loss", *COSTS, "epochs", "steps"]
 METHODS = {
     "clce": "CLCEClassifier()",
-    "ce": "the same, weight=0",
+    "ce": "cross-entropy (weight=0)",
     "supcon": "the same, hardness=0",
+    "each_5": '"each", weight .5',
+    "each_9": '"each", weight .9',
+    "mean_5": '"mean", weight .5',
+    "mean_9": '"mean", weight .9',
+    "supcon_5": "SupCon, weight .5",
+    "supcon_9": "SupCon, weight .9",
+    "authors_ce": "the authors' recipe, weight 0",
+    "authors_mean_9": "the authors' recipe",
     "vote": "a vote of it and a head",
     "logistic": "LogisticRegression()",
     "logistic_cv": "its C by cross-validation",

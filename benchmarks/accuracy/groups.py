@@ -3,13 +3,35 @@
 from dataclasses import dataclass, replace
 from functools import cached_property
 
-from .configuration import FROZEN, OURS, TRAINED, VOTE, Configuration, product
+from .configuration import (
+    CRITERIA,
+    FROZEN,
+    RECIPE_OF_AUTHORS,
+    TRAINED,
+    VOTE,
+    Configuration,
+    product,
+)
 
 MOST_DRAWS = 5
 PHOTOGRAPHS = ["flowers", "textures", "waste", "mri", "satellite", "histology", "sketches", "hands"]
 SETS = [*PHOTOGRAPHS, "cifar100", "caltech101", "omniglot"]
 ALL_IMAGES = 25  # of each class: "all" within hours on a CPU
 LITE0, VIT_TINY = "efficientnet_lite0", "vit_tiny"
+LEAGUE = ("clce", "ce", "supcon")  # of ours, in the league
+FEW_SHOT = {
+    "data": ["cifar_fs", "fc100"],
+    "task": ["few_shot"],
+    "n_classes": [64],
+    "shots": [40],
+    "image_size": [96],
+    "max_epochs": [10],
+}
+ABOUT_FEW_SHOT = (
+    "All base classes are trained on, 40 images of each, at 96 pixels, for 10 epochs; then the "
+    "novel classes are learned in 3,000 5-way episodes with 15 queries a class, by "
+    "``LogisticRegression()`` on L2-normalised features or embeddings."
+)
 STEPS, N_EQUAL, SHOTS_EQUAL = 64, 8, 32  # 8 x 32 images, which batches of 8 to 256 divide
 
 
@@ -60,7 +82,7 @@ GROUPS = {
         "League, 10 images a class",
         "Everyone at their own defaults, from the same pictures and weights, at the backbone's own "
         "size.",
-        {"data": SETS, "method": [*OURS, *FROZEN, *TRAINED]},
+        {"data": SETS, "method": [*LEAGUE, *FROZEN, *TRAINED]},
     ),
     "league_few": group(
         "League, 5 images a class",
@@ -118,7 +140,7 @@ GROUPS = {
             "data": ["cifar100", "caltech101", "omniglot"],
             "n_classes": [25],
             "shots": [8],
-            "method": [*OURS, "logistic"],
+            "method": [*LEAGUE, "logistic"],
         },
     ),
     "new_classes": group(
@@ -130,7 +152,7 @@ GROUPS = {
             "data": ["cifar_fs", "caltech_fs"],
             "task": ["new_classes"],
             "n_classes": [16],
-            "method": list(OURS),
+            "method": list(LEAGUE),
             "trainable": ["all"],
         },
         {
@@ -138,6 +160,36 @@ GROUPS = {
             "task": ["new_classes"],
             "n_classes": [16],
             "method": ["logistic"],
+        },
+    ),
+    "few_shot": group(
+        "Few-shot: novel classes of CIFAR-FS and FC100",
+        ABOUT_FEW_SHOT,
+        FEW_SHOT | {"method": ["logistic", *CRITERIA, *RECIPE_OF_AUTHORS]},
+        draws=2,
+    ),
+    "few_shot_vit": group(
+        "Few-shot with a transformer",
+        ABOUT_FEW_SHOT,
+        FEW_SHOT | {"backbone": [VIT_TINY], "method": ["logistic", *CRITERIA, *RECIPE_OF_AUTHORS]},
+        draws=1,
+    ),
+    "transfer": group(
+        "Transfer: what the criterion is worth",
+        "10 images a class. Recall and mean average precision are those of the embeddings of test "
+        "images; corrupted images are test images with noise, blur, JPEG blocks, little contrast "
+        "and much light.",
+        {"data": SETS, "task": ["transfer"], "method": list(CRITERIA)},
+    ),
+    "head_criteria": group(
+        "The criterion of a head",
+        "The same criteria on frozen features.",
+        {
+            "data": SETS,
+            "task": ["head"],
+            "backbone": [LITE0, VIT_TINY],
+            "shots": [5, 15],
+            "method": list(CRITERIA),
         },
     ),
     "batch_size": group(
@@ -153,7 +205,7 @@ GROUPS = {
                 {"batch_size": size, "max_epochs": STEPS * size // (N_EQUAL * SHOTS_EQUAL)}
                 for size in (8, 16, 32, 64, 128, 256)
             ],
-            "method": ["clce", "ce"],
+            "method": ["clce", "ce", "mean_5", "mean_9"],
         },
     ),
     "large": group(
@@ -167,7 +219,7 @@ GROUPS = {
             "backbone": [LITE0, VIT_TINY],
             "batch_size": [128],
             "trainable": ["all"],
-            "method": list(OURS),
+            "method": list(LEAGUE),
         },
         {
             "data": SETS,

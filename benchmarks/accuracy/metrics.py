@@ -93,3 +93,33 @@ def embedding_metrics(train_embeddings, y_train, embeddings, y):
         "recall_at_1": float(np.mean(y[nearest[:, 0]] == y)),
         "class_mean_accuracy": float(np.mean(by_mean == y)),
     }
+
+
+def retrieval_metrics(embeddings, y):
+    """Measure how images of a label are found by one of them, by cosine similarity.
+
+    Parameters
+    ----------
+    embeddings : ndarray of shape (n, d)
+        Those of images, L2-normalised.
+    y : ndarray of shape (n,)
+        Their labels.
+
+    Returns
+    -------
+    dict of str to float
+        ``recall_at_1``, the share of images whose nearest other image has their label, and
+        ``mean_average_precision`` of all other images in the order of their similarity. Images
+        whose label no other has are left out.
+    """
+    similarity = embeddings @ embeddings.T
+    np.fill_diagonal(similarity, -np.inf)  # itself comes last, and is left out
+    order = np.argsort(-similarity, axis=1, kind="stable")[:, :-1]
+    hits = y[order] == y[:, None]
+    hits = hits[hits.any(axis=1)]
+    precision = np.cumsum(hits, axis=1) / np.arange(1, hits.shape[1] + 1)
+    average = (precision * hits).sum(axis=1) / hits.sum(axis=1)
+    return {
+        "recall_at_1": float(hits[:, 0].mean()),
+        "mean_average_precision": float(average.mean()),
+    }

@@ -12,6 +12,8 @@ COLOURS = {
     "clce": "#d1541f",
     "ce": "#1b7fb5",
     "supcon": "#3a8f4d",
+    "mean_5": "#c9a227",
+    "mean_9": "#7a5c00",
     "vote": "#8452a3",
     "logistic": "#555555",
 }

@@ -6,6 +6,7 @@ import textwrap
 from collections import Counter
 
 from .configuration import TRAINED
+from .criterion_report import MEASURES, SHOWN, few_shot_tables, transfer_rows, worth_table
 from .frames import (
     METHODS,
     best_and_worst,
@@ -67,10 +68,11 @@ def page(lines, frame, drawn=()):
     parts = [
         heading("Results", "="),
         verdict(frame) or "Nothing is measured at today's defaults yet.\n",
+        worth_table(lines, frame, table),
         *(f"**{GROUPS[n].title}.** {GROUPS[n].about}\n\n{picture(n, GROUPS[n])}" for n in drawn),
         heading("What was measured, and how") + ABOUT,
         f"\n:download:`Every run <{FOLDER}/runs.csv>` is in one file.\n",
-        *(section(name, group, select(frame, name)) for name, group in measured.items()),
+        *(section(name, group, select(frame, name), lines) for name, group in measured.items()),
         provenance(lines, measured),
     ]
     return "\n".join(part for part in parts if part)
@@ -162,11 +164,18 @@ def worst_of(lead):
     return f"{COLLECTIONS[name].title} {worst.mean:+.1f}"
 
 
-def section(name, group, runs):
+def section(name, group, runs, lines):
     """Write the tables of a group."""
     parts = [heading(group.title), f"{group.about}\n"]
     if name == "new_classes":
         parts.append(episode_table(runs))
+    elif name.startswith("few_shot"):
+        parts += few_shot_tables(lines, GROUPS[name], table)
+    elif name == "transfer":
+        header = ["", *(MEASURES[name][0] for name in SHOWN)]
+        parts.append(table("Means over sets", header, transfer_rows(runs)))
+    elif "clce" not in set(runs["method"]):
+        parts.append(standings(runs))
     else:
         parts += [
             case_table(runs) or standings(runs),

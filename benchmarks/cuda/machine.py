@@ -6,7 +6,8 @@ import subprocess
 
 import torch
 
-from ..accuracy.measure import Surroundings, machine, versions
+from ..accuracy.measure import machine, versions
+from ..accuracy.models import Surroundings
 
 
 def describe(device: torch.device) -> dict:

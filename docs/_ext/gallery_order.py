@@ -2,8 +2,10 @@
 
 ORDER = [
     "quickstart",
+    "tutorial",
     "does_it_help",
     "wrong_labels",
+    "multilabel",
     "none_of_these",
     "why",
     "embeddings",

@@ -156,9 +156,9 @@ def _temper(
             scores[held_out] = features[held_out] @ weight.T + bias
     if not several.any():
         weight, bias = discriminant(features, labels, weights, n_classes, variance)
-        return ONE_SHOT_RMS / max(_rms(features @ weight.T + bias), EPS)
+        return ONE_SHOT_RMS / max(rms(features @ weight.T + bias), EPS)
     scores, labels, weights = scores[several], labels[several], weights[several]
-    least = math.log(1e-3 / max(_rms(scores), EPS))
+    least = math.log(1e-3 / max(rms(scores), EPS))
     doubt = 1 / (len(labels) + 2)  # all of a few right doesn't mean that the next will be
 
     def loss(log_factor: float) -> float:
@@ -170,7 +170,8 @@ def _temper(
     return math.exp(best.x)
 
 
-def _rms(scores: Tensor) -> float:
+def rms(scores: Tensor) -> float:
+    """Return the root of the mean square."""
     return float(scores.square().mean().sqrt())
 
 
@@ -191,18 +192,24 @@ def start_head(head: Head, features: Tensor, labels: Tensor, weights: Tensor) ->
     Samples of earlier calls, which were not enough to start from, count by their class means.
     Shapes: features (n, n_features), labels and weights (n,).
     """
-    known = (head.class_counts > 0).nonzero()[:, 0]
-    means = head.standardize.inverse(head.class_means[known, : head.n_features]).float()
+    known, means, counts = earlier_samples(head)
     if len(known):
         features = torch.cat([means.to(features), features])
         labels = torch.cat([known.to(labels), labels])
-        weights = torch.cat([head.class_counts[known].to(weights), weights])
+        weights = torch.cat([counts.to(weights), weights])
     differ = head.standardize.adapt(features, weights)
     # a scale from less, such as the only sample of a first call, says little about others
     head.is_initialised = differ and len(labels.unique()) > 1
     start_classifier(head, features, labels, weights)
     with torch.no_grad():
         head.class_means[known] = head.inputs(means.to(head.class_means))[0]
+
+
+def earlier_samples(head: Head) -> tuple[Tensor, Tensor, Tensor]:
+    """Return classes that have samples, the mean features of these, and their weights."""
+    known = (head.class_counts > 0).nonzero()[:, 0]
+    means = head.standardize.inverse(head.class_means[known, : head.n_features]).float()
+    return known, means, head.class_counts[known]
 
 
 def start_classifier(head: Head, features: Tensor, labels: Tensor, weights: Tensor) -> None:

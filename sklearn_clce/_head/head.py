@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -25,6 +25,12 @@ class HeadConfig:
         width = self.projection_dim
         if width is not None and (type(width) is not int or not 1 <= width <= MAX_WIDTH):
             raise ValueError(f"projection_dim is not in 1..{MAX_WIDTH}")
+
+
+def energy_of_classes(logits: Tensor) -> Tensor:
+    """Return the energy of logits (n, n_classes) of classes that exclude each other: (n,)."""
+    centred = logits - logits.mean(dim=1, keepdim=True)  # an offset of all says nothing
+    return centred.logsumexp(dim=1)
 
 
 class Head(nn.Module):
@@ -113,11 +119,16 @@ class Head(nn.Module):
         counts = self.class_counts[trained]
         self.class_counts[trained] = torch.where(counts == 0, -1, counts)
 
-    def novelty_scores(self, inputs: Tensor, logits: Tensor) -> Tensor:
+    def novelty_scores(
+        self,
+        inputs: Tensor,
+        logits: Tensor,
+        energy: Callable[[Tensor], Tensor] = energy_of_classes,
+    ) -> Tensor:
         """Return how much samples are like the training samples; higher is more like them.
 
-        The energy of the logits, less the squared distance to the nearest class mean: a sample far
-        from all classes may have large logits for that alone. The sum is the logarithm of a
+        The ``energy`` of the logits, less the squared distance to the nearest class mean: a sample
+        far from all classes may have large logits for that alone. The sum is the logarithm of a
         density if classes are clouds of one shape. Distances are those of features, whose scale is
         fixed, and an embedding may not have been trained.
 
@@ -130,5 +141,4 @@ class Head(nn.Module):
         features, means = inputs[:, : self.n_features], means[counts > 0, : self.n_features]
         squares = features.square().sum(dim=1)[:, None] + means.square().sum(dim=1)
         distances = squares - 2 * features @ means.T  # (n, n_known)
-        centred = logits - logits.mean(dim=1, keepdim=True)  # an offset of all says nothing
-        return centred.logsumexp(dim=1) - PER_DISTANCE * distances.amin(dim=1)
+        return energy(logits) - PER_DISTANCE * distances.amin(dim=1)

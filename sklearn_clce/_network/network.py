@@ -8,6 +8,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from .._head import BatchInvariantLinear, Head, HeadConfig
+from .._targets import SINGLE_LABEL, Outputs
 from ..backbones import BackboneConfig, Normalize, part_widths, run_backbone
 from .low_rank import is_adapted, merge
 
@@ -27,9 +28,11 @@ class Network(nn.Module):
         n_features: int,
         n_classes: int,
         head: HeadConfig,
+        outputs: Outputs = SINGLE_LABEL,
         pretrained: bool = False,
     ) -> None:
         super().__init__()
+        self.outputs = outputs
         self.pretrained = pretrained
         self.backbone = backbone
         self.config = config
@@ -104,6 +107,13 @@ class Network(nn.Module):
         Shapes: batch (n, C, H, W) -> inputs (n, n_inputs), embeddings (n, n_embedding).
         """
         return self.head.inputs(self.features(batch))
+
+    def novelty_scores(self, inputs: Tensor, logits: Tensor) -> Tensor:
+        """Return how much samples are like the training samples; higher is more like them.
+
+        Shapes: inputs (n, n_inputs), logits (n, n_classes) -> (n,).
+        """
+        return self.head.novelty_scores(inputs, logits, self.outputs.energy)
 
     def forward(self, batch: Tensor) -> tuple[Tensor, Tensor]:
         """Compute logits and embeddings in one pass.

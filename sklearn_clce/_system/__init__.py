@@ -21,6 +21,7 @@ from .files import (
 )
 from .joint_calls import agree, joint
 from .locks import ProcessLock
+from .places import is_interactive
 from .processes import (
     Parallel,
     SharedBatches,
@@ -38,12 +39,9 @@ from .processes import (
     shared,
     warn_if_not_joined,
 )
-from .progress import (
-    bar,
-    duration,
-    warn,
-    write_line,
-)
+from .progress import count, duration, time_left, warn, write_line
+from .searches import own_search
+from .status import bar, expect, is_due, note
 
 __all__ = [
     "warn",
@@ -81,6 +79,13 @@ __all__ = [
     "shared",
     "warn_if_not_joined",
     "bar",
+    "count",
     "duration",
+    "expect",
+    "is_due",
+    "is_interactive",
+    "note",
+    "own_search",
+    "time_left",
     "write_line",
 ]

@@ -3,8 +3,9 @@
 from .batches import LabelledSamples, Samples
 from .build import restore_net, with_changed_head
 from .fit import fit_net
+from .history import TrainingHistory
 from .inference import check_class_means, infer
-from .plan import FitPlan, Passes, plan_passes, plan_without_fit
+from .plan import FitPlan, Passes, passes_of_fit, plan_passes, plan_without_fit
 from .resume import ResumeState, Split, continue_state, remembered
 from .sklearn_callbacks import CallbackSupportMixin, FitTask, with_callbacks
 from .trainer import CLCENet
@@ -17,8 +18,10 @@ __all__ = [
     "restore_net",
     "with_changed_head",
     "CLCENet",
+    "TrainingHistory",
     "FitPlan",
     "Passes",
+    "passes_of_fit",
     "plan_passes",
     "plan_without_fit",
     "Samples",

@@ -8,7 +8,6 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
-from skorch.history import History
 from torch import Tensor, nn
 
 from .._head import Head
@@ -21,6 +20,7 @@ from .._network import (
     set_trainable,
 )
 from .._system import gpu_lock, seeded_torch, warn
+from .._targets import Target
 from ..backbones import (
     BackboneConfig,
     FrozenBackbone,
@@ -30,13 +30,13 @@ from ..backbones import (
 )
 from ..data import EvaluationTransform, ImageBatches, Images
 from ..features import FeatureStore, open_store
-from ..losses import CLCELoss
 from .batches import Samples
 from .callbacks import default_callbacks
+from .history import TrainingHistory
 from .inference import frozen_features
 from .plan import FitPlan, Passes, is_pretrained
 from .resume import ResumeState, mix_seed
-from .trainer import CLCENet, identity_collate, probabilities
+from .trainer import CLCENet, identity_collate
 
 
 @dataclass(frozen=True)
@@ -73,7 +73,7 @@ def warn_if_memory_is_unused(memory: Any, why_not: str) -> None:
 
 
 def build_network(
-    plan: FitPlan, loaded: LoadedBackbone | None, samples: Samples, n_classes: int
+    plan: FitPlan, loaded: LoadedBackbone | None, samples: Samples, target: Target
 ) -> tuple[Network, Tensor | None]:
     """Build the network on the CPU, and return the samples' features if they are known.
 
@@ -96,7 +96,8 @@ def build_network(
         None if loaded is None else loaded.module,
         None if loaded is None else loaded.config,
         n_features=n_features,
-        n_classes=n_classes,
+        n_classes=target.n_outputs,
+        outputs=target.outputs,
         head=plan.head,
         pretrained=plan.is_pretrained,
     )
@@ -122,7 +123,7 @@ def build_net(plan: FitPlan, network: Network) -> CLCENet:
     options: dict[str, Any] = {
         "plan": plan,
         "module": network,
-        "criterion": CLCELoss(
+        "criterion": network.outputs.criterion(
             weight=plan.weight,
             temperature=plan.temperature,
             hardness=plan.hardness,
@@ -136,7 +137,7 @@ def build_net(plan: FitPlan, network: Network) -> CLCENet:
         "max_epochs": plan.n_epochs,
         "batch_size": plan.batch_size,
         "train_split": None,
-        "predict_nonlinearity": probabilities,
+        "predict_nonlinearity": network.outputs.probabilities,
         "callbacks": [*default_callbacks(plan), *(plan.callbacks or [])],
         "callbacks__print_log": None,
         "device": plan.device,
@@ -185,7 +186,7 @@ def with_changed_head(
 def with_history_of(previous: CLCENet, net: CLCENet) -> CLCENet:
     """Give a net the history, loss scaling and optimizer state of an earlier one."""
     # No call costs more than the first: old epochs are shared, without their batches.
-    net.history_ = History(
+    net.history_ = TrainingHistory(
         {**epoch, "batches": []} if epoch["batches"] else epoch for epoch in previous.history_
     )
     net.scaling = previous.scaling
@@ -226,6 +227,6 @@ def restore_net(
     if network.backbone is not None and not network.frozen:
         checkpoint_gradients(network.backbone, plan.gradient_checkpointing)
     net = build_net(plan, network)
-    net.history_ = History(history)
+    net.history_ = TrainingHistory(history)
     net.resume = resume
     return net

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-import time
 from functools import partial
 from typing import Any
 
@@ -14,12 +12,20 @@ from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 from torch.optim.lr_scheduler import LambdaLR
 
 from .._network import warmup_cosine
-from .._system import bar, broadcast, duration, is_main, write_line
+from .._system import (
+    bar,
+    broadcast,
+    duration,
+    expect,
+    is_due,
+    is_interactive,
+    is_main,
+    time_left,
+    write_line,
+)
 from .plan import FitPlan
 from .trainer import CLCENet, FitState
 
-N_TIMED = 3  # steps that an estimate of the time is made from
-WORTH_SAYING = 5.0  # seconds
 SHOWN = {"train_loss": "loss", "valid_loss": "validation loss", "valid_acc": "validation accuracy"}
 
 
@@ -148,77 +154,79 @@ class RestoreCheckpoint(Callback):
 
 
 class Progress(Callback):
-    """Says how many parameters train, leaves a line per epoch, and shows a bar of its steps."""
+    """Shows how far the epochs are, in the line that moves and where that can't move in lines."""
 
-    bar_ = None
+    stage_: Any = None
 
     def on_train_begin(self, net: CLCENet, X: Any = None, y: Any = None, **kwargs: Any) -> None:
-        """Say how many parameters train."""
-        self.shown_ = bool(net.verbose) and is_main()
-        if not self.shown_:
-            return
-        parameters = list(net.module_.parameters())
-        trained = sum(p.numel() for p in parameters if p.requires_grad)
-        total = sum(p.numel() for p in parameters)
-        left = net.state.time.left
-        limit = f", {duration(left)} left" if math.isfinite(left) else ""
-        write_line(f"training {trained:,} of {total:,} parameters{limit}")
-        self.n_before_, self.start_ = net.state.epochs_done, time.monotonic()
-        self.steps_: list[float] = []  # when the first ones ended
-        checkpoint = net.state.checkpoint
-        if checkpoint is not None and self.n_before_:  # which RestoreCheckpoint has restored
-            folder, total = str(checkpoint.folder), net.plan.max_epochs
-            is_over = "the fit is over after" if self.n_before_ >= total else "resuming after"
-            write_line(f"checkpoint={folder!r}: {is_over} epoch {self.n_before_} of {total}")
+        """Open a stage, and say where a checkpoint resumes."""
+        state, n_steps = net.state, net.plan.n_steps
+        if net.verbose and is_main():
+            self._say_what_trains(net)
+        expect()
+        self.stage_ = bar(
+            total=net.plan.n_epochs * n_steps,
+            first=state.epochs_done * n_steps,
+            unit="step",
+            what="training",
+            deadline=state.time.start + state.time.seconds,
+            shown=False,
+        )
+        self.stage_.figures = f"epoch {self._number(net)}"
 
-    def on_epoch_begin(self, net: CLCENet, **kwargs: Any) -> None:
-        """Begin a bar."""
-        if self.shown_:
-            self.bar_ = bar(total=len(net.state.batch_sampler), unit="step")
+    def _say_what_trains(self, net: CLCENet) -> None:
+        if net.verbose > 1:
+            parameters = list(net.module_.parameters())
+            trained = sum(p.numel() for p in parameters if p.requires_grad)
+            write_line(f"training {trained:,} of {sum(p.numel() for p in parameters):,} parameters")
+        checkpoint, n_before = net.state.checkpoint, net.state.epochs_done
+        if checkpoint is not None and n_before:  # which RestoreCheckpoint has restored
+            is_over = "the fit is over" if net.state.is_over else "continuing"
+            where = f"checkpoint={str(checkpoint.folder)!r}"
+            write_line(f"{where}: {is_over} after epoch {n_before} of {net.plan.max_epochs}")
+
+    def _number(self, net: CLCENet) -> str:
+        n_epochs = net.plan.n_epochs
+        return f"{min(net.state.epochs_done + 1, n_epochs)}/{n_epochs}"
 
     def on_batch_end(self, net: CLCENet, training: bool = False, **kwargs: Any) -> None:
-        """Move on by a step; after a few of them say how long training takes."""
-        if self.bar_ is None or not training:
-            return
-        self.bar_.update()
-        if len(self.steps_) < N_TIMED:
-            self.steps_.append(time.monotonic())
-            if len(self.steps_) == N_TIMED:
-                self._estimate(net)
-
-    def _estimate(self, net: CLCENet) -> None:
-        per_step = (self.steps_[-1] - self.steps_[0]) / (N_TIMED - 1)
-        epochs_left = net.plan.n_epochs - net.state.epochs_done
-        seconds = min(per_step * epochs_left * net.plan.n_steps, net.state.time.left)
-        if seconds >= WORTH_SAYING:
-            write_line(f"training takes about {duration(seconds)}")
+        """Count a step."""
+        if training and self.stage_ is not None:
+            self.stage_.update()
 
     def on_epoch_end(self, net: CLCENet, **kwargs: Any) -> None:
-        """Leave a line with the epoch's figures, its time, and the time that is left."""
-        if not self.shown_:
-            return
-        self._close()
-        state, n_epochs, epoch = net.state, net.plan.n_epochs, net.history[-1]
-        done = state.epochs_done
-        passed = time.monotonic() - self.start_
-        left = passed / max(done - self.n_before_, 1) * (n_epochs - done)
-        left = min(left, state.time.left)
-        shown = dict(SHOWN)
-        if state.score is not None and state.score.of_batches is None:
-            shown["valid_score"] = f"validation {state.score.name}"
-        figures = [f"{name} {epoch[key]:.3f}" for key, name in shown.items() if key in epoch]
-        ending = "" if state.is_over else f", {duration(left)} left"
-        number = f"{done:>{len(str(n_epochs))}}/{n_epochs}"
-        write_line(f"epoch {number}: {', '.join([*figures, duration(epoch['dur'])])}{ending}")
+        """Show the figures of the epoch, and leave them in a line where the line can't move."""
+        figures = _figures(net)
+        if self.stage_ is not None:
+            self.stage_.figures = ", ".join([f"epoch {self._number(net)}", *figures])
+        if is_main() and _leaves_line(net):
+            n_epochs, done = net.plan.n_epochs, net.state.epochs_done
+            figures.append(duration(net.history[-1]["dur"]))
+            if not net.state.is_over:
+                figures.append(time_left(self.stage_.left))
+            write_line(f"epoch {done:>{len(str(n_epochs))}}/{n_epochs}: {', '.join(figures)}")
 
     def on_train_end(self, net: CLCENet, X: Any = None, y: Any = None, **kwargs: Any) -> None:
-        """Close the bar of an epoch that was cut short."""
-        self._close()
+        """Close the stage."""
+        if self.stage_ is not None:
+            self.stage_.close()
+        self.stage_ = None
 
-    def _close(self) -> None:
-        if self.bar_ is not None:
-            self.bar_.close()
-        self.bar_ = None
+
+def _leaves_line(net: CLCENet) -> bool:
+    """Return whether an epoch leaves a line: on request, or now and then where none can move."""
+    if net.plan.is_of_clone or is_interactive():
+        return net.verbose > 1
+    return net.verbose > 1 or (net.verbose > 0 and (net.state.is_over or is_due()))
+
+
+def _figures(net: CLCENet) -> list[str]:
+    """Return the losses and scores of the last epoch, in words."""
+    score, shown = net.state.score, dict(SHOWN)
+    if score is not None and score.of_batches is None:
+        shown["valid_score"] = f"validation {score.name}"
+    epoch = net.history[-1]
+    return [f"{name} {epoch[key]:.3f}" for key, name in shown.items() if key in epoch]
 
 
 class EpochTasks(Callback):

@@ -7,20 +7,21 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
-import torch
 from sklearn.exceptions import ConvergenceWarning
 from torch import Tensor
 
 from .._checks import prefix_errors
-from .._head import MAX_PER_CLASS, Head, refit_classifier, start_head, start_late_classes
+from .._head import MAX_PER_CLASS, Head
 from .._system import (
     agree,
+    bar,
+    expect,
     gpu_lock,
     is_main,
+    note,
     seeded_torch,
     warn,
     warn_if_not_joined,
-    write_line,
 )
 from .._targets import Target
 from ..data import MemoryBudget, make_batch_sampler
@@ -95,7 +96,7 @@ def fit_net(
     is_validated = validation is not None or estimator.early_stopping
     check_callbacks(estimator.callbacks, validated=is_validated)
     n_given = len(data)
-    data = data.take(np.flatnonzero(data.target.weights))  # weight 0 is as good as no sample
+    data = data.take(np.flatnonzero(data.target.sample_weights))  # weight 0 is as good as no sample
     circumstances: dict[str, Any] = {
         "previous": previous,
         "is_partial_fit": is_partial_fit,
@@ -116,7 +117,8 @@ def fit_net(
     with checkpoint or nullcontext(), gpu_lock(device), seeded_torch(plan.seed, device):
         time = TimeLimit(plan.max_time)  # waiting for the lock does not count
         if plan.verbose and is_main():
-            write_line(str(plan))
+            note(str(plan))
+        expect(later=plan.n_images_later, n_fits=None if fit_task is None else fit_task.n_of_search)
         net, features = _build(request, data)
         if plan.refits_classifier:
             time.expect_pass(-(-len(data) // plan.batch_size))
@@ -133,7 +135,8 @@ def fit_net(
         _train(net, training, validation, state)
         if net.module_.frozen and features is not None:
             training = training.with_samples(features[request.train_on])
-        _finish(net, training, state)
+        with bar(what="last pass", shown=False):
+            _finish(net, training, state)
     epochs = net.history_[state.epochs_before :]
     scores = [epoch["valid_score"] for epoch in epochs] if plan.early_stopping else None
     return FittedNet(net, scores)
@@ -218,7 +221,7 @@ def _build(request: Request, data: LabelledSamples) -> tuple[CLCENet, Tensor | N
         net = continue_net(plan, request.previous)
         features = features_for(net.module_, data.samples, plan.passes)
     else:
-        network, features = build_network(plan, request.loaded, data.samples, data.target.n_outputs)
+        network, features = build_network(plan, request.loaded, data.samples, data.target)
         net = build_net(plan, network)
     net.resume = request.resume
     return net, features
@@ -270,7 +273,8 @@ def _start(
     starts = features is not None and (is_new or not head.is_initialised)
     if features is not None:
         if starts:
-            start_head(head, features[train_on], *training.target.tensors())
+            target = training.target
+            target.outputs.start_head(head, features[train_on], *target.tensors())
         check_finite(net, features)
     if not is_new and not starts:
         _start_late_classes(net, training)
@@ -286,12 +290,13 @@ def _start(
 def _start_late_classes(net: CLCENet, training: LabelledSamples) -> None:
     """Fit the columns of classes that were named earlier and have their first samples now."""
     head: Head = net.module_.head
-    late = np.flatnonzero(head.class_counts.cpu().numpy()[training.target.labels] == 0)
-    if not head.has_class_means or not len(late):
-        return
-    dataset = make_dataset(net.module_, part_of(training.samples, late))
-    inputs, _ = infer_batches(net, dataset, net.classifier_inputs, verbose=net.verbose)
-    start_late_classes(head, inputs, torch.from_numpy(training.target.labels[late]))
+
+    def read(indices: np.ndarray) -> Tensor:
+        dataset = make_dataset(net.module_, part_of(training.samples, indices))
+        return infer_batches(net, dataset, net.classifier_inputs)[0]
+
+    if head.has_class_means:
+        training.target.start_late_classes(head, read)
 
 
 def check_finite(net: CLCENet, features: Tensor) -> None:
@@ -307,22 +312,23 @@ def check_finite(net: CLCENet, features: Tensor) -> None:
 def _make_batches(plan: FitPlan, target: Target) -> BatchSampler:
     """Make the batches, and warn if the contrastive term finds few pairs in them."""
     batch_sampler = make_batch_sampler(
-        plan.sampler, target.labels, plan.batch_size, random_state=plan.seed
+        plan.sampler, target.groups, plan.batch_size, random_state=plan.seed
     )
     if plan.weight > 0 and plan.n_views == 1:
-        warn_of_anchors_without_positive(batch_sampler, target.labels)
+        warn_of_anchors_without_positive(batch_sampler, target)
     return batch_sampler
 
 
-def warn_of_anchors_without_positive(batch_sampler: BatchSampler, labels: np.ndarray) -> None:
+def warn_of_anchors_without_positive(batch_sampler: BatchSampler, target: Target) -> None:
     """Warn if most anchors will not have a positive in their batch."""
     epoch, n_paired, n_anchors = batch_sampler.epoch, 0, 0
     for batch in batch_sampler:
-        counts = np.bincount(labels[batch])
-        n_paired += counts[counts > 1].sum()
-        n_anchors += len(batch)
+        n_paired += target.paired(batch).sum()
+        n_anchors += target.are_anchors[batch].sum()
     batch_sampler.epoch = epoch
-    if np.bincount(labels).max() == 1 and is_main():
+    if not n_anchors:
+        return
+    if not target.paired(slice(None)).any() and is_main():
         warn(
             "each class has only one sample, and the contrastive term compares two of a class: add "
             "samples, use n_views=2, or weight=0"
@@ -381,16 +387,20 @@ def _refit(net: CLCENet, training: LabelledSamples) -> LabelledSamples:
     assert not isinstance(training.samples, Tensor)  # the backbone trained
     passes = replace(net.plan.passes, store=None, verbose=0)  # of this backbone none are kept
     features = frozen_features(as_frozen(net.module_), training.samples, passes)
-    refit_classifier(net.module_.head, features, *training.target.tensors())
+    target = training.target
+    target.outputs.refit_classifier(net.module_.head, features, *target.tensors())
     return training.with_samples(features)
 
 
 def _add_class_means(net: CLCENet, training: LabelledSamples) -> None:
     head: Head = net.module_.head
-    head.expect_class_means(torch.from_numpy(training.target.labels))
+    head.expect_class_means(training.target.members()[1])
     if not isinstance(training.samples, Tensor):
         training = training.take(training.target.evenly_per_class(MAX_PER_CLASS))
+    members, labels, weights = training.target.members()
+    if not len(labels):
+        return
     dataset = make_dataset(net.module_, training.samples)
-    inputs, _ = infer_batches(net, dataset, net.classifier_inputs, verbose=net.verbose)
+    inputs, _ = infer_batches(net, dataset, net.classifier_inputs)
     keep_earlier = net.plan.is_partial_fit
-    head.add_class_means(inputs, *training.target.tensors(), keep_earlier=keep_earlier)
+    head.add_class_means(inputs[members], labels, weights, keep_earlier=keep_earlier)

@@ -14,7 +14,7 @@ from torch.utils.data import Dataset
 from .._network import Network
 from .._system import agree, bar, gather_objects, gpu_lock, is_main, own_share
 from ..backbones import FrozenBackbone
-from ..data import FeatureBatches, Images
+from ..data import Images
 from ..features import features_of
 from .batches import Samples, make_dataset
 from .plan import Passes
@@ -31,10 +31,11 @@ def infer(
     ``how`` computes other outputs of a batch.
     """
     agree(model_of(net))
-    with gpu_lock(torch.device(net.device)):
+    shown = bool(passes.verbose) and is_main()
+    with gpu_lock(torch.device(net.device)), bar(what="predicting", shown=shown):
         features = features_for(net.module_, samples, replace(passes, verbose=0))
         dataset = make_dataset(net.module_, samples if features is None else features)
-        outputs = infer_batches(net, dataset, how or net.infer, verbose=passes.verbose)
+        outputs = infer_batches(net, dataset, how or net.infer)
     rows = [output.reshape(len(output), -1) for output in outputs]
     finite = torch.cat(rows, dim=1).isfinite().all(dim=1)  # (n,)
     if not finite.all():
@@ -71,17 +72,17 @@ def model_of(net: CLCENet) -> dict[str, Any]:
     }
 
 
-def infer_batches(
-    net: CLCENet, dataset: Dataset, how: Infer, *, verbose: int | bool = False
-) -> tuple[Tensor, ...]:
+def infer_batches(net: CLCENet, dataset: Dataset, how: Infer) -> tuple[Tensor, ...]:
     """Return the outputs of a dataset's batches in order, each process computing some of them."""
     net.module_.eval()
     outputs = []
-    batches: Any = net.load(dataset, own_share(net.in_order(dataset)))
-    shown = bool(verbose) and is_main() and not isinstance(batches, FeatureBatches)
-    for batch, _ in bar(batches, total=len(batches), unit="batch", shown=shown):
-        with torch.inference_mode():
-            outputs.append([output.float().cpu() for output in how(batch)])
+    shares = own_share(net.in_order(dataset))
+    batches = net.load(dataset, shares)
+    with bar(total=sum(map(len, shares)), unit="image", shown=False) as progress:
+        for batch, _ in batches:
+            with torch.inference_mode():
+                outputs.append([output.float().cpu() for output in how(batch)])
+            progress.update(len(batch))
     return tuple(map(torch.cat, zip(*chain(*gather_objects(outputs)), strict=True)))
 
 

@@ -20,7 +20,7 @@ from .._network import (
     trainable_names,
     trainable_of,
 )
-from .._system import duration, n_processes, resolve_device, resolve_precision
+from .._system import count, duration, n_processes, resolve_device, resolve_precision
 from .._targets import Target
 from ..data import Augmentation, check_augment, make_batch_sampler, resolve_sampler
 from ..features import FeatureStore, ProcessStore, open_store
@@ -28,6 +28,7 @@ from .batches import Augment, Samples
 from .skorch_arguments import check_skorch_params
 
 PROJECTION_DIM = 128
+STEP_OF_LAST, STEP_OF_ALL = 2.0, 3.5  # passes that an epoch costs, of the last blocks and of all
 
 # Parameters of one value that "auto" decides; they follow from data and other parameters.
 DECIDED = ("augment", "layer_decay", "projection_dim", "sampler", "trainable")
@@ -185,6 +186,14 @@ class FitPlan:
         return 1 if self.is_partial_fit else self.max_epochs
 
     @property
+    def n_images_later(self) -> float:
+        """What follows the first pass, in images that the backbone runs on."""
+        if not self.trains_backbone:
+            return 0.0 if self.augment is None else self.n_samples * self.n_epochs
+        passes = _passes_of_training(self.trainable, self.n_epochs * self.n_views)
+        return self.n_samples * (passes + self.refits_classifier)
+
+    @property
     def precision(self) -> str:
         """Precision of the network."""
         return self.passes.precision
@@ -199,7 +208,7 @@ class FitPlan:
         time = "" if self.max_time is None else f", for at most {duration(self.max_time)}"
         return (
             f"trains {self._trained_parts()}: {self.n_samples:,} samples, {limit}"
-            f"{_count(self.n_epochs, 'epoch')} of {_count(self.n_steps, 'step')}, batches of up to "
+            f"{count(self.n_epochs, 'epoch')} of {count(self.n_steps, 'step')}, batches of up to "
             f"{min(self.batch_size, self.n_samples)}{time}, {self.precision} on {self.device}"
         )
 
@@ -235,16 +244,22 @@ def make_plan(
     ``knows_features``: a frozen backbone gives a new head features to start from.
     """
     check_skorch_params(estimator.skorch_params or {}, estimator.get_params(deep=False))
-    labels = np.zeros(0, dtype=np.int64) if target is None else target.labels
+    groups = n_partners = np.zeros(0, dtype=np.int64)
+    if target is not None:
+        groups, n_partners = target.groups, target.n_partners()
     pretrained = is_pretrained(estimator) if previous is None else previous.pretrained
     fixed = fixed_parameters(estimator.backbone)
     trainable, trains_backbone = _decide_trainable(
         estimator.trainable, backbone, fixed, previous, pretrained, changes_trainable
     )
     sampler = resolve_sampler(
-        estimator.sampler, labels, estimator.batch_size, weight=estimator.weight
+        estimator.sampler,
+        groups,
+        estimator.batch_size,
+        weight=estimator.weight,
+        n_partners=n_partners,
     )
-    batches = make_batch_sampler(sampler, labels, estimator.batch_size, random_state=seed)
+    batches = make_batch_sampler(sampler, groups, estimator.batch_size, random_state=seed)
     head = _decide_head(estimator, knows_features) if previous is None else previous.head.config
     is_refit = trains_backbone and (pretrained or estimator.weight == 1)
     decided: dict[str, Any] = {
@@ -264,7 +279,7 @@ def make_plan(
         "is_of_clone": estimator._is_clone,
         "seed": seed,
         "passes": passes,
-        "n_samples": len(labels),
+        "n_samples": len(groups),
         "n_steps": len(batches),
         "n_blocks": len(blocks_of(backbone)) if hasattr(backbone, "group_matcher") else None,
     }
@@ -286,12 +301,20 @@ def plan_without_fit(estimator: Any, network: Network, seed: int) -> FitPlan:
     )
 
 
+def passes_of_fit(estimator: Any) -> float:
+    """Estimate what a fit costs in passes over its images, before any of them is read."""
+    trainable = getattr(estimator, "trainable", "head")
+    if trainable == "head":
+        return 1.0
+    return 2.0 + _passes_of_training(trainable, estimator.max_epochs * estimator.n_views)
+
+
+def _passes_of_training(trainable: str | int, n_epochs: int) -> float:
+    return n_epochs * (STEP_OF_ALL if trainable == "all" else STEP_OF_LAST)
+
+
 def _none_if_auto(value: int | str) -> int | None:
     return None if isinstance(value, str) else value
-
-
-def _count(n: int, what: str) -> str:
-    return f"{n:,} {what}{'' if n == 1 else 's'}"
 
 
 def is_pretrained(estimator: Any) -> bool:

@@ -148,7 +148,9 @@ def continue_split(
     """
     if not sets_aside:
         return replace(state, split=None, has_trained=True)  # trains on samples once set aside
-    digest = hashlib.blake2b(np.concatenate([target.labels, rows]).tobytes(), digest_size=16)
+    digest = hashlib.blake2b(
+        np.concatenate([target.labels.ravel(), rows]).tobytes(), digest_size=16
+    )
     seed = state.seed if state.split is None else state.split.seed
     content = "" if state.split is None else state.split.content
     split = Split(seed, float(validation_fraction), digest.hexdigest(), content)

@@ -46,6 +46,14 @@ class FitTask:
         """Return the task that knows which of so many rows train."""
         return self if len(rows) == n_rows else replace(self, indices=rows)
 
+    @property
+    def n_of_search(self) -> int | None:
+        """Number of fits of the search that this is one of; None: unknown."""
+        context = self.context
+        while context is not None and context.task_name != "search":
+            context = context.parent
+        return None if context is None else context.max_subtasks
+
     def data(self) -> dict[str, Any]:
         """Return X and y of the samples that train, as functions: most callbacks ask for none."""
         if self.indices is None:

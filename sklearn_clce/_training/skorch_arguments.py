@@ -61,14 +61,14 @@ def check_skorch_params(skorch_params: Mapping[str, Any], parameters: Iterable[s
             part = name.startswith(f"{replaced}__") and replaced != "callbacks"
             if name == replaced or part:
                 raise ValueError(
-                    f"skorch_params sets {name}, which has no effect here; the estimator's own "
-                    f"parameter is {instead}"
+                    f"skorch_params={{{name!r}: ...}} has no effect here: set {instead}, the "
+                    "estimator's own parameter"
                 )
         if name in NEEDED:
-            raise ValueError(f"skorch_params sets {name}: fit itself needs this callback as it is")
+            raise ValueError(f"skorch_params={{{name!r}: ...}}: fit needs this callback as it is")
         if name not in ACCEPTED and not name.startswith(ACCEPTED_PREFIXES):
             raise ValueError(
-                f"skorch_params sets {name}, which has no effect here."
+                f"skorch_params={{{name!r}: ...}} has no effect here."
                 f"{suggestion(name, ACCEPTED)} "
                 " optimizer__..., callbacks__... and options of the loaders have one"
             )

@@ -15,7 +15,6 @@ from sklearn.base import ClassifierMixin
 from sklearn.exceptions import ConvergenceWarning
 from skorch import NeuralNet
 from skorch.callbacks import EpochTimer
-from skorch.history import History
 from skorch.utils import TeeGenerator
 from torch import Tensor
 from torch.utils.data import Dataset
@@ -42,6 +41,7 @@ from ..data import (
     augmented,
 )
 from .batches import Batches, Views, in_order
+from .history import TrainingHistory
 from .plan import FitPlan
 from .resume import ResumeState, mix_seed, pack_history, unpack_history
 from .sklearn_callbacks import FitTask
@@ -141,7 +141,8 @@ class CLCENet(ClassifierMixin, NeuralNet):
 
     def predict(self, X: Any) -> np.ndarray:
         """Predict indices of classes, for skorch's scores of an epoch."""
-        return self.predict_proba(X).argmax(axis=1)
+        logits, *_ = self.forward(X)
+        return self.module_.outputs.codes(logits).numpy()
 
     def get_params_for_optimizer(self, prefix: str, named_parameters: Any) -> tuple[list, dict]:
         """Group parameters by layer, unless the user has grouped them."""
@@ -163,12 +164,17 @@ class CLCENet(ClassifierMixin, NeuralNet):
             group["lr_scale"] = group["lr"] / self.lr
         return self
 
+    def initialize_history(self) -> CLCENet:
+        """Begin a history that prints itself as a table."""
+        self.history_ = TrainingHistory()
+        return self
+
     def notify(self, method_name: str, **kwargs: Any) -> None:
         """Call callbacks; to theirs, a batch is ``(X, labels)`` with a label for each output."""
         if "batch" in kwargs:
             X, (labels, _) = kwargs["batch"]
             n_outputs = len(kwargs["y_pred"][0]) if "y_pred" in kwargs else len(labels)
-            kwargs["batch"] = X, labels.repeat(n_outputs // len(labels))
+            kwargs["batch"] = X, torch.cat([labels] * (n_outputs // len(labels)))
         super().notify(method_name, **kwargs)
 
     def get_iterator(self, dataset: Dataset, training: bool = False) -> Batches:
@@ -280,7 +286,7 @@ class CLCENet(ClassifierMixin, NeuralNet):
         if self.state.score is not None:
             self.state.score.add(step["y_pred"])
         labels, weights = (target.to(self.device, non_blocking=True) for target in batch[1])
-        hits = step["y_pred"][0].argmax(dim=1) == labels
+        hits, weights = self.module_.outputs.hits(step["y_pred"][0], labels, weights)
         exact = highest_precision_dtype(weights.device)
         weights = gather(weights.to(exact))
         total = weights.sum()
@@ -456,7 +462,9 @@ class CLCENet(ClassifierMixin, NeuralNet):
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         """Point both names at the one module again; the device may be another one now."""
-        super().__setstate__(state | {"history_": History(unpack_history(state["history_"]))})
+        super().__setstate__(
+            state | {"history_": TrainingHistory(unpack_history(state["history_"]))}
+        )
         self.module = getattr(self, "module_", None)
         device = torch.device(self.device)
         if device.type != self.plan.device.type:
@@ -475,11 +483,6 @@ def _explained_batch_norm() -> Iterator[None]:
             "X, batch_size or micro_batch_size gives the network one sample at a time, which "
             "its batch norm can't train on: at least two are required"
         ) from error
-
-
-def probabilities(logits: Tensor) -> Tensor:
-    """Return class probabilities, in float32 after any precision."""
-    return logits.float().softmax(dim=-1)
 
 
 def identity_collate(batch: Any) -> Any:

@@ -15,14 +15,14 @@ from torch import Tensor
 
 from .._checks import check_not_swapped, prefix_errors
 from .._system import gather
-from .._targets import Target, known_target
+from .._targets import Outputs, Target
 from ..data import as_indices, is_single
 from .batches import LabelledSamples, Samples
 from .callbacks import ValidationMean
 from .step_metrics import NonFiniteError
 from .trainer import CLCENet
 
-Outputs = tuple[Tensor, Tensor]  # logits and embeddings
+LogitsAndEmbeddings = tuple[Tensor, Tensor]  # logits and embeddings
 
 # Scores that the batches of an epoch have recorded, and their sign as a score.
 OF_BATCHES = {
@@ -50,6 +50,7 @@ def read_validation_set(
     sample_weight_val: Any,
     *,
     read: Callable[[Any], Samples],
+    outputs: Outputs,
     classes: Any,
     early_stopping: bool,
 ) -> ValidationSet | None:
@@ -72,7 +73,7 @@ def read_validation_set(
     with prefix_errors("X_val and y_val"):
         check_not_swapped(X_val, y_val)
         remedy = "leave their samples out, or let y hold some"
-        target = known_target(X_val, y_val, classes, sample_weight_val, None, remedy=remedy)
+        target = outputs.known_target(X_val, y_val, classes, sample_weight_val, None, remedy=remedy)
         is_list = isinstance(X_val, (list, tuple))
         return ValidationSet(Items(X_val) if is_list else X_val, read(X_val), target)
 
@@ -115,7 +116,7 @@ class ValidationScore:
         self,
         scoring: str | Callable[..., float] | None,
         validation: ValidationSet,
-        estimator_with: Callable[[CLCENet, Any, Outputs], Any],
+        estimator_with: Callable[[CLCENet, Any, LogitsAndEmbeddings], Any],
     ) -> None:
         scoring = "accuracy" if scoring is None else scoring
         self.validation = validation
@@ -125,6 +126,11 @@ class ValidationScore:
         self.outputs: list[list[Tensor]] = []
         if self.of_batches is None:
             self.scorer = get_scorer(scoring)
+            if isinstance(scoring, str) and validation.target.has_unknown:
+                raise ValueError(
+                    f"scoring={scoring!r}: y holds labels that are not known, and scikit-learn's "
+                    "scores need all; 'accuracy' or 'loss' is required, or a callable of your own"
+                )
 
     def add(self, outputs: Sequence[Tensor]) -> None:
         """Keep the outputs of a batch; batches come in order."""
@@ -152,7 +158,7 @@ class ValidationScore:
         self.outputs = []
         X, target = self.validation.X, self.validation.target
         estimator = self.estimator_with(net, X, (logits, embeddings))
-        weighted = {"sample_weight": target.weights} if target.is_weighted else {}
+        weighted = {"sample_weight": target.sample_weights} if target.is_weighted else {}
         return self.scorer(estimator, X, target.names, **weighted)
 
 

@@ -37,7 +37,7 @@ def read_weights(path: str | os.PathLike[str]) -> dict[str, Tensor]:
         )
     path = Path(path)
     if not path.is_file():
-        raise FileNotFoundError(f"pretrained={str(path)!r}: there is no such file")
+        raise FileNotFoundError(f"pretrained={str(path)!r}: this file does not exist")
     try:
         weights = load_state_dict(str(path), weights_only=True)
     except Exception as error:  # each reader has its own kinds

@@ -12,7 +12,7 @@ from typing import Any
 import joblib
 import numpy as np
 
-from .._system import bar, warn
+from .._system import bar, count, warn
 from ._kinds import as_images
 from ._sequences import Images
 
@@ -49,7 +49,7 @@ def load_image_folder(path: str | os.PathLike[str]) -> tuple[np.ndarray, np.ndar
     Raises
     ------
     FileNotFoundError
-        If there is no such folder.
+        If this folder does not exist.
     ValueError
         If it holds no class folder, one without an image, or parts such as ``train``
         and ``test`` that hold the classes.
@@ -124,7 +124,7 @@ def list_images(path: str | os.PathLike[str]) -> np.ndarray:
     Raises
     ------
     FileNotFoundError
-        If there is no such folder.
+        If this folder does not exist.
     ValueError
         If it holds no image.
     OSError
@@ -167,7 +167,7 @@ def list_images(path: str | os.PathLike[str]) -> np.ndarray:
 def _existing_folder(path: str | os.PathLike[str]) -> Path:
     root = Path(path)
     if not root.is_dir():
-        raise FileNotFoundError(f"path={str(path)!r}: there is no such folder")
+        raise FileNotFoundError(f"path={str(path)!r}: this folder does not exist")
     return root
 
 
@@ -271,7 +271,9 @@ def _warn_of_others(call: str, others: dict[str, Counter]) -> None:
     if not total:
         return
     by_class = "; ".join(f"{name}: {_counts(found)}" for name, found in others.items() if found)
-    warn(f"{call} left out {sum(total.values())} files that are not images: {by_class}")
+    n = total.total()
+    are_no_images = "that is not an image" if n == 1 else "that are not images"
+    warn(f"{call} left out {count(n, 'file')} {are_no_images}: {by_class}")
 
 
 def _counts(suffixes: Counter) -> str:
@@ -302,7 +304,7 @@ def find_unreadable(
     n_channels : int, default=None
         Channels of each image, all of which are kept; as in :class:`CLCEClassifier`.
     verbose : int, default=1
-        0 prints nothing, 1 draws a progress bar.
+        0 prints nothing, 1 shows a line that moves.
 
     Returns
     -------
@@ -355,6 +357,7 @@ def read_errors(images: Images, indices: Sequence[int], *, verbose: int = 0) -> 
     n_threads = joblib.cpu_count() if images.is_thread_safe else 1
     with ThreadPoolExecutor(n_threads) as pool:
         complaints = pool.map(complaint, indices)
-        progress = bar(complaints, total=len(indices), unit="image", shown=bool(verbose))
+        shown = bool(verbose)
+        progress = bar(complaints, total=len(indices), unit="image", what="reading", shown=shown)
         found = zip(indices, progress, strict=True)
         return {index: message for index, message in found if message is not None}

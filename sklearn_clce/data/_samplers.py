@@ -155,18 +155,26 @@ class ClassBalancedBatchSampler(Sampler[list[int]]):
         return self._groups(self.indices_by_class[code], rng)[0]
 
 
-def resolve_sampler(sampler: str, labels: np.ndarray, batch_size: int, *, weight: float) -> str:
+def resolve_sampler(
+    sampler: str,
+    labels: np.ndarray,
+    batch_size: int,
+    *,
+    weight: float,
+    n_partners: np.ndarray,
+) -> str:
     """Decide how samples come into batches, for labels of shape (n_samples,).
 
-    "auto" balances if shuffled batches would leave more than a tenth of the anchors without a
-    positive, unless the contrastive term has no weight. Labels of one class are shuffled.
+    ``n_partners`` counts, for some or all of them, the samples that may be positives of it, itself
+    included. "auto" balances if shuffled batches would leave more than a tenth of the anchors
+    without a positive, unless the contrastive term has no weight. Labels of one class are shuffled.
     """
     if len(np.unique(labels)) < 2:
         return "shuffle"  # of one class, as a call of partial_fit may be
     if sampler == "auto":
         n_drawn = math.ceil(len(labels) / count_parts(len(labels), batch_size))
-        alone = weight > 0 and anchors_without_positive(labels, n_drawn) > MAX_WITHOUT_POSITIVE
-        return "balanced" if alone and batch_size >= 4 else "shuffle"
+        alone = anchors_without_positive(n_partners, len(labels), n_drawn) > MAX_WITHOUT_POSITIVE
+        return "balanced" if weight > 0 and alone and batch_size >= 4 else "shuffle"
     if sampler == "balanced" and batch_size < 4:
         raise ValueError(
             f"batch_size={batch_size!r}: sampler='balanced' takes two samples of two classes, so "
@@ -193,15 +201,17 @@ def make_batch_sampler(
     )
 
 
-def anchors_without_positive(labels: np.ndarray, batch_size: int) -> float:
-    """Return the expected share of anchors without a positive in shuffled batches."""
-    n_samples, counts = len(labels), np.bincount(labels)
-    counts = counts[counts > 0]
+def anchors_without_positive(n_partners: np.ndarray, n_samples: int, batch_size: int) -> float:
+    """Return the expected share of anchors without a positive in shuffled batches.
+
+    ``n_partners`` (n_anchors,) counts the positives of each anchor and itself, of all samples.
+    """
+    sizes, counts = np.unique(n_partners, return_counts=True)
     drawn = min(batch_size, n_samples) - 1  # others in the batch
-    log_alone = np.zeros(len(counts))  # log-probability that none of them is of the class
+    log_alone = np.zeros(len(sizes))  # log-probability that none of them is a positive
     for already in range(drawn):
-        others = n_samples - counts - already
+        others = n_samples - sizes - already
         left = n_samples - 1 - already
         with np.errstate(divide="ignore"):
             log_alone += np.log(np.maximum(others, 0) / left)
-    return float(np.sum(counts / n_samples * np.exp(log_alone)))
+    return float(np.average(np.exp(log_alone), weights=counts)) if len(sizes) else 0.0

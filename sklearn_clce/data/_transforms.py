@@ -183,6 +183,10 @@ class Augmentation:
     def __init__(self, grey: bool) -> None:
         self.grey = grey
 
+    def __repr__(self) -> str:
+        changes = "turns, shifts and scalings" if self.grey else "brightness and contrast"
+        return f"Augmentation(grey={self.grey}): {changes}"
+
     def __call__(self, images: Tensor) -> Tensor:
         """Augment a batch of images (n, C, H, W) in 0..1, each on its own, perhaps in place."""
         return move_a_little(images) if self.grey else change_light(images)

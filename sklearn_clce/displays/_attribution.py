@@ -216,12 +216,13 @@ def attribute(module: Network, image: Tensor, target: int | None) -> tuple[Tenso
         features, activation, arrange = run_to_map(backbone, normalize(image.clone()))
         logits = module.forward(features)[0][0]  # (n_classes,)
         target = int(logits.argmax()) if target is None else target
-        (gradient,) = torch.autograd.grad(logits[target] - logits.mean(), activation)
+        score = module.outputs.score_of(logits, target)
+        (gradient,) = torch.autograd.grad(score, activation)
     map_ = arrange(activation.detach())[0]  # (C, h, w)
     weights = arrange(gradient)[0].mean(dim=(1, 2))  # (C,)
     centred = map_ - map_.mean(dim=(1, 2), keepdim=True)
     places = torch.einsum("c,chw->hw", weights, centred).float()
-    return places, target, float(logits.detach().softmax(dim=0)[target])
+    return places, target, float(module.outputs.probabilities(logits.detach())[target])
 
 
 def run_to_map(backbone: nn.Module, image: Tensor) -> tuple[Tensor, Tensor, Arrange]:

@@ -10,8 +10,9 @@ import numpy as np
 from numpy.typing import ArrayLike
 from sklearn.utils import check_random_state
 
-from .._labels import as_labels, encode_known_labels
+from .._labels import as_labels
 from .._system import warn
+from .._targets import outputs_for
 from ._plotting import (
     Display,
     as_estimator_reads,
@@ -97,6 +98,7 @@ class EmbeddingDisplay(Display):
         X: Any,
         y: ArrayLike,
         *,
+        label: Any = None,
         method: Literal["pca", "tsne"] = "pca",
         random_state: int | np.random.RandomState | None = None,
         thumbnails: int = 0,
@@ -110,8 +112,10 @@ class EmbeddingDisplay(Display):
             Such as :class:`CLCEClassifier`.
         X : array-like of images, or of shape (n_samples, n_features)
             Images of any kind that the estimator takes.
-        y : array-like of shape (n_samples,)
+        y : array-like of shape (n_samples,) or (n_samples, n_classes)
             True labels.
+        label : label, default=None
+            Of several labels an image, the one that colours the points.
         method, random_state, thumbnails, ax : object
             As in :meth:`from_predictions`.
 
@@ -128,12 +132,14 @@ class EmbeddingDisplay(Display):
         """
         check_comes_first(estimator)
         embeddings = estimator.transform(X)
+        predicted = estimator.predict(X)
         if hasattr(estimator, "classes_"):
-            codes = encode_known_labels(embeddings, y, estimator.classes_, remedy=FREE_LABELS)
-            y = estimator.classes_[codes]
+            y, predicted = outputs_for(y).named(
+                y, predicted, estimator.classes_, label, remedy=FREE_LABELS
+            )
         return cls.from_predictions(
             y,
-            estimator.predict(X),
+            predicted,
             embeddings=embeddings,
             X=as_estimator_reads(estimator, X) if thumbnails else None,
             image_shape=getattr(estimator, "image_shape", None),

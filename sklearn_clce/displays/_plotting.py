@@ -126,8 +126,8 @@ def shortened(text: Any, n_characters: int) -> str:
 
 
 def with_percent(name: Any, share: float, *, prefix: str = "") -> str:
-    """Write a line of a caption, such as "predicted: metal (97 %)"."""
-    return f"{prefix}{shortened(name, CAPTION_LENGTH - len(prefix))} ({100 * share:.0f} %)"
+    """Write a line of a caption, such as "predicted: metal 97 %"."""
+    return f"{prefix}{shortened(name, CAPTION_LENGTH - len(prefix))} {100 * share:.0f} %"
 
 
 def class_style(number: int) -> dict[str, str]:

@@ -10,8 +10,10 @@ from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 from numpy.typing import ArrayLike
+from sklearn.utils import check_consistent_length
 
-from .._labels import as_labels, encode_known_labels
+from .._labels import as_labels
+from .._targets import outputs_for
 from ..data import ListImages
 from ._plotting import (
     CAPTION_LENGTH,
@@ -101,7 +103,14 @@ class TopLossesDisplay(Display):
 
     @classmethod
     def from_estimator(
-        cls, estimator: Any, X: Any, y: ArrayLike, *, n_images: int = 9, ax: Axes | None = None
+        cls,
+        estimator: Any,
+        X: Any,
+        y: ArrayLike,
+        *,
+        label: Any = None,
+        n_images: int = 9,
+        ax: Axes | None = None,
     ) -> Self:
         """Predict, and draw what the estimator is most wrong about.
 
@@ -111,9 +120,9 @@ class TopLossesDisplay(Display):
             Such as :class:`CLCEClassifier`.
         X : array-like of images
             Images of any kind listed in the notes of :class:`CLCEClassifier`.
-        y : array-like of shape (n_samples,)
+        y : array-like of shape (n_samples,) or (n_samples, n_classes)
             True labels.
-        n_images, ax : object
+        label, n_images, ax : object
             As in :meth:`from_predictions`.
 
         Returns
@@ -133,6 +142,7 @@ class TopLossesDisplay(Display):
             X=as_estimator_reads(estimator, X),
             classes=estimator.classes_,
             image_shape=getattr(estimator, "image_shape", None),
+            label=label,
             n_images=n_images,
             ax=ax,
         )
@@ -146,6 +156,7 @@ class TopLossesDisplay(Display):
         X: Any,
         classes: ArrayLike,
         image_shape: Sequence[int] | None = None,
+        label: Any = None,
         n_images: int = 9,
         ax: Axes | None = None,
     ) -> Self:
@@ -153,16 +164,19 @@ class TopLossesDisplay(Display):
 
         Parameters
         ----------
-        y_true : array-like of shape (n_samples,)
-            True labels.
+        y_true : array-like of shape (n_samples,) or (n_samples, n_classes)
+            True labels, or an indicator of several for each image.
         y_proba : array-like of shape (n_samples, n_classes)
             Predicted probabilities.
         X : array-like of images
             Images of any kind listed in the notes of :class:`CLCEClassifier`.
         classes : array-like of shape (n_classes,)
-            The labels of the columns, sorted.
+            The labels of the columns; sorted where each image has one.
         image_shape : tuple of int, default=None
             Shape of one image where X has two axes and holds flattened images.
+        label : label, default=None
+            Of several labels an image, the one to look at. None takes for each image the one with
+            the greatest loss.
         n_images : int, default=9
             How many to draw; all where there are fewer.
         ax : matplotlib Axes, default=None
@@ -182,24 +196,25 @@ class TopLossesDisplay(Display):
         if not isinstance(n_images, Integral) or n_images < 1:
             raise ValueError(f"n_images={n_images!r}: an integer of at least 1 is required")
         y_proba, classes = np.asarray(y_proba), as_labels(classes, "classes")
-        n_samples = len(as_labels(y_true))
+        outputs = outputs_for(y_true)
+        outputs.check_classes(classes)
+        n_samples = len(outputs.truth(y_true, classes))
         if y_proba.shape != (n_samples, len(classes)):
             raise ValueError(
                 f"y_proba of shape {y_proba.shape}: a row for each of {n_samples} labels and a "
                 f"column for each of {len(classes)} classes is required"
             )
-        if not np.array_equal(np.unique(classes), classes):
-            raise ValueError(f"classes={classes.tolist()!r}: sorted labels are required")
         images = read_images(X, image_shape)
-        codes = encode_known_labels(images, y_true, classes)
-        label_probability = y_proba[np.arange(len(codes)), codes]
-        indices = np.argsort(label_probability, kind="stable")[:n_images]
+        check_consistent_length(images, y_proba)
+        judged = outputs.judged(y_true, y_proba, classes, label)
+        indices = np.argsort(judged.label_probability, kind="stable")[:n_images]
+        indices = indices[~np.isnan(judged.label_probability[indices])]
         display = cls(
             [thumbnail(images[int(index)], IMAGE_SIDE) for index in indices],
-            classes[codes[indices]],
-            predictions=classes[y_proba[indices].argmax(axis=1)],
-            label_probability=label_probability[indices],
-            prediction_probability=y_proba[indices].max(axis=1),
+            judged.labels[indices],
+            predictions=judged.predictions[indices],
+            label_probability=judged.label_probability[indices],
+            prediction_probability=judged.prediction_probability[indices],
             indices=indices,
             paths=[_path(images, int(index)) for index in indices],
         )
@@ -221,11 +236,12 @@ class TopLossesDisplay(Display):
         if path is not None:
             place += _end_of(path, CAPTION_LENGTH - len(place))
         label, prediction = self.labels[number], self.predictions[number]
-        prefix = "correct: " if label == prediction else "label: "
-        lines = [place.strip(), with_percent(label, self.label_probability[number], prefix=prefix)]
+        lines = [place.strip()]
         if label != prediction:
-            share = self.prediction_probability[number]
-            lines.append(with_percent(prediction, share, prefix="predicted: "))
+            lines.append(f"label: {shortened(label, CAPTION_LENGTH - len('label: '))},")
+        share = self.prediction_probability[number]
+        prefix = "correct: " if label == prediction else "predicted: "
+        lines.append(with_percent(prediction, share, prefix=prefix))
         return "\n".join(lines).strip()
 
 

@@ -16,15 +16,15 @@ from torch import Tensor
 from .._system import (
     FileState,
     bar,
+    count,
     digest_file,
-    duration,
     gather_objects,
     is_main,
     n_processes,
+    note,
     own_share,
     state_of,
     warn,
-    write_line,
 )
 from ..backbones import FrozenBackbone, UndescribableError
 from ..data import (
@@ -78,29 +78,24 @@ def features_of(
     missing = {key: index for index, key in reversed(list(enumerate(keys))) if key not in kept}
     indices = sorted(set().union(*gather_objects(list(missing.values()))))
     shown = bool(verbose) and is_main()
-    if shown:
-        n_missing, n = f"{len(indices):,}", f"{len(images):,}"
-        running = f"running the backbone on {n_missing} of {n} images"
-        write_line(f"features: {running if indices else f'all {n} images are in memory'}")
-    start = time.monotonic()
+    if shown and (n_kept := sum(key in kept for key in keys)):
+        note(f"{_how_many(n_kept, len(keys))} in memory")
     parts = list(_parts(own_share(indices), batch_size))
     batches = ImageBatches(data, parts, num_workers=num_workers, device=device)
     run = backbone.runner(device, precision) if parts else None
     computed: dict[Any, np.ndarray] = {}
-    progress = bar(total=len(own_share(indices)), unit="image", shown=shown)
-    for part, (batch, _) in zip(parts, batches, strict=True):
-        assert run is not None
-        vectors = run(batch).numpy()
-        computed |= {keys[index]: vector for index, vector in zip(part, vectors, strict=True)}
-        if store is not None:
-            now = _keys(images, part, store, run_key)
-            # an image that changed while it was read has no key
-            same = [key for index, key in zip(part, now, strict=True) if keys[index] == key]
-            store.put({key: computed[key] for key in same})
-        progress.update(len(part))
-    progress.close()
-    if shown and indices:
-        write_line(f"features: {duration(time.monotonic() - start)}")
+    what = "features" if verbose else ""
+    with bar(total=len(own_share(indices)), unit="image", what=what, shown=shown) as progress:
+        for part, (batch, _) in zip(parts, batches, strict=True):
+            assert run is not None
+            vectors = run(batch).numpy()
+            computed |= {keys[index]: vector for index, vector in zip(part, vectors, strict=True)}
+            if store is not None:
+                now = _keys(images, part, store, run_key)
+                # an image that changed while it was read has no key
+                same = [key for index, key in zip(part, now, strict=True) if keys[index] == key]
+                store.put({key: computed[key] for key in same})
+            progress.update(len(part))
     for others in gather_objects(computed):
         kept |= others
     return torch.from_numpy(np.stack([kept[key] for key in keys]))
@@ -187,6 +182,12 @@ def digest_of_file(path: str | os.PathLike[str]) -> bytes:
 @lru_cache(MAX_FILES)
 def _digest_settled(path: str, state: FileState) -> bytes:
     return digest_file(path)
+
+
+def _how_many(n_kept: int, n: int) -> str:
+    if n_kept == n:
+        return f"all {count(n, 'image')} were"
+    return f"{n_kept:,} of {count(n, 'image')} {'was' if n_kept == 1 else 'were'}"
 
 
 def _parts(items: list[Any], size: int) -> Iterator[list[Any]]:

@@ -120,7 +120,7 @@ class ModelFileMixin:
         Raises
         ------
         FileNotFoundError
-            If there is no such file.
+            If the file does not exist.
         ValueError
             If it is not a file of :meth:`save`, is damaged, was written by a newer version, or
             needs a ``backbone``.

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from .._head import HeadConfig
 from .._network import Network
 from .._system import seeded_torch
+from .._targets import outputs_named
 from .._training import ResumeState, Split, plan_without_fit, remembered, restore_net
 from ..backbones import UNSTORED_PATH
 from ._module_state import check_backbone, check_restorable, module_state
@@ -142,8 +143,8 @@ def restore(
     parameters = take(state, "parameters", dict)
     clf = _unfitted(cls, parameters, device, backbone)
     clf.classes_ = labels_from_json(take(state, "classes", dict))
-    if len(clf.classes_) < 2 or not np.array_equal(np.unique(clf.classes_), clf.classes_):
-        raise ValueError("its classes are not two or more labels in order")
+    outputs = outputs_named(take(take(state, "module", dict), "outputs", str))
+    outputs.check_classes(clf.classes_)
     scores = take(state, "validation_scores", list, NoneType)
     if not all(type(score) is float for score in scores or []):
         raise ValueError("its validation_scores are not numbers")

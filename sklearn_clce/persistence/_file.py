@@ -70,7 +70,7 @@ def write_model_file(
 def read_model_file(path: str | os.PathLike[str]) -> tuple[dict[str, Any], dict[str, Tensor]]:
     """Read a file that :func:`write_model_file` wrote."""
     if not os.path.exists(path):
-        raise FileNotFoundError(f"path={os.fspath(path)!r}: there is no such file")
+        raise FileNotFoundError(f"path={os.fspath(path)!r}: this file does not exist")
     try:
         return _parsed(*_read(Path(path)))
     except ValueError as error:

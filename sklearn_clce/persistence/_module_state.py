@@ -23,6 +23,7 @@ from torch.overrides import TorchFunctionMode
 from .._head import HeadConfig
 from .._network import Network
 from .._system import seeded_torch
+from .._targets import outputs_named
 from ..backbones import (
     BackboneConfig,
     block_widths,
@@ -60,6 +61,7 @@ def module_state(module: Network) -> dict[str, Any]:
         "head": to_json(asdict(head.config)),
         "floor": head.standardize.floor,
         "is_initialised": head.is_initialised,
+        "outputs": module.outputs.name,
         "pretrained": module.pretrained,
         "lora": module.lora,
         "frozen": [name for name, p in module.named_parameters() if not p.requires_grad],
@@ -172,6 +174,7 @@ def _build_module(state: dict[str, Any], n_classes: int, backbone: nn.Module | N
         n_features=n_features,
         n_classes=n_classes,
         head=_head_config(from_json(take(state, "head", dict))),
+        outputs=outputs_named(take(state, "outputs", str)),
         pretrained=take(state, "pretrained", bool),
     )
     module.lora = take(state, "lora", bool)

@@ -92,6 +92,10 @@ def test_shuffled_batches_are_nearly_equal(n_rows, batch_size):
     assert n_rows == 1 or min(sizes) > 1
 
 
+def partners(labels):
+    return np.bincount(labels)[labels]
+
+
 @pytest.mark.parametrize(("sizes", "batch_size"), [([10, 10, 10], 4), ([30, 3, 1], 8), ([5], 3)])
 def test_anchors_without_positive_agrees_with_a_count(sizes, batch_size):
     labels = labels_of(sizes)
@@ -101,7 +105,11 @@ def test_anchors_without_positive_agrees_with_a_count(sizes, batch_size):
         batch = labels[rng.permutation(len(labels))[:batch_size]]
         counts = Counter(batch)
         alone += [counts[label] == 1 for label in batch]
-    assert np.isclose(anchors_without_positive(labels, batch_size), np.mean(alone), atol=0.02)
+    assert np.isclose(
+        anchors_without_positive(partners(labels), len(labels), batch_size),
+        np.mean(alone),
+        atol=0.02,
+    )
 
 
 @pytest.mark.parametrize(
@@ -117,7 +125,7 @@ def test_anchors_without_positive_agrees_with_a_count(sizes, batch_size):
 def test_auto_balances_where_anchors_would_lack_positives(sizes, batch_size, weight, expected):
     labels = labels_of(sizes)
     sampler = make_batch_sampler(
-        resolve_sampler("auto", labels, batch_size, weight=weight),
+        resolve_sampler("auto", labels, batch_size, weight=weight, n_partners=partners(labels)),
         labels,
         batch_size,
         random_state=0,
@@ -157,4 +165,4 @@ def test_bad_input(labels, params, message):
 
 def test_balanced_batches_need_four_samples():
     with pytest.raises(ValueError, match="batch_size=3: sampler='balanced'"):
-        resolve_sampler("balanced", np.array([0, 1]), 3, weight=0.5)
+        resolve_sampler("balanced", np.array([0, 1]), 3, weight=0.5, n_partners=np.ones(2, int))

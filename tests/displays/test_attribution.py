@@ -135,7 +135,7 @@ def test_display_does_not_change_the_classifier_and_names_its_images():
     display = AttributionDisplay.from_estimator(clf, X[:3], ax=ax)
     assert display.figure_ is figure
     assert len(display.axes_) == 3
-    assert display.axes_[0].get_title().startswith(f"{display.targets[0]} (")
+    assert display.axes_[0].get_title().startswith(f"{display.targets[0]} ")
     drawn = display.axes_[0].images[0].get_array()
     assert drawn.shape == (SIDE, SIDE, 3)
     assert drawn.max() <= 1
@@ -161,8 +161,8 @@ def test_overlay_colours_what_speaks_for_the_class():
     overlay = display.axes_[0].images[0].get_array()
     assert np.ptp(overlay[:, -1], axis=1).max() == pytest.approx(0)  # grey
     assert (overlay[:, 0, 0] > overlay[:, 0, 2] + 0.2).all()  # red
-    assert display.axes_[0].get_title() == "cat (97 %)"
-    assert repr(display) == "AttributionDisplay(1 image: cat (97 %))"
+    assert display.axes_[0].get_title() == "cat 97 %"
+    assert repr(display) == "AttributionDisplay(1 image: cat 97 %)"
 
 
 def test_map_of_bands_grey_images_and_any_size():

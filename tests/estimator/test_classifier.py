@@ -324,7 +324,7 @@ def test_callbacks_and_skorch_params_reach_skorch(features):
 @pytest.mark.parametrize(
     ("params", "error", "message"),
     [
-        ({"module__n_classes": 3}, ValueError, "skorch_params sets module__n_classes"),
+        ({"module__n_classes": 3}, ValueError, "'module__n_classes': ...} has no effect"),
         ({"optimiser": torch.optim.SGD}, (TypeError, ValueError), "optimiser"),
     ],
 )

@@ -122,7 +122,7 @@ def test_frame_shows_a_bar_of_all_files(paths, colour_labels, capsys, monkeypatc
     clf.predict_frame(paths)
     assert capsys.readouterr().out == ""
     clf.set_params(verbose=1).predict_frame(paths)
-    assert "/12 [" in capsys.readouterr().out
+    assert "| 0/12 images" in capsys.readouterr().out
 
 
 def test_frame_errors(fitted, paths, colour_images, monkeypatch):

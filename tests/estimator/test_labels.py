@@ -18,7 +18,6 @@ from hypothesis import strategies as st
 from numpy.dtypes import StringDType
 from numpy.testing import assert_array_equal
 from sklearn.exceptions import DataConversionWarning
-from sklearn.multioutput import MultiOutputClassifier
 
 from sklearn_clce import CLCEClassifier, EpisodeSplit, TopLossesDisplay, few_shot_score
 from small_fits import head
@@ -201,7 +200,8 @@ REJECTED = {
     "one string": (lambda y: "ab", TypeError, "is str: a list or array of labels is required"),
     "dict": (lambda y: dict.fromkeys(y), TypeError, "is dict: a list or array"),
     "number": (lambda y: 3, TypeError, "is int: a list or array of labels is required"),
-    "lists": (lambda y: [[1], [1, 2]] * (len(y) // 2), ValueError, "not supported yet"),
+    "lists": (lambda y: [[1], [1, 2]] * (len(y) // 2), ValueError, r"MultiLabelBinarizer\(\)\."),
+    "sets": (lambda y: [{"a", "b"}] * len(y), ValueError, r"indicator, .* MultiLabelBinarizer\(\)"),
     "NaT": (lambda y: np.array(["NaT"] * len(y), "M8[D]"), ValueError, r"\[0\]=.*NaT.* leave"),
     "masked": (lambda y: np.ma.array([1] * len(y), mask=1), ValueError, r"\[0\]=None.* leave"),
     "missing StringDType": (
@@ -329,8 +329,12 @@ def test_class_weight_may_name_absent_classes_if_all_present_are_named():
     assert_array_equal(clf.predict_proba(X), same.predict_proba(X))
 
 
+def test_other_columns_are_rejected():
+    with pytest.raises(ValueError, match=r"y should be a 1d array, .* one label for each sample"):
+        head().fit(X, np.arange(2 * N).reshape(N, 2))
+
+
 ONE_HOT = np.eye(3, dtype=int)[CODES]
-SEVERAL = ONE_HOT + np.eye(3, dtype=int)[[1]]
 
 
 @pytest.mark.parametrize(
@@ -339,35 +343,26 @@ SEVERAL = ONE_HOT + np.eye(3, dtype=int)[[1]]
         (ONE_HOT, lambda y: y.argmax(axis=1)),
         (ONE_HOT.astype(bool), lambda y: y.argmax(axis=1)),
         (torch.from_numpy(ONE_HOT).float(), lambda y: y.argmax(axis=1)),
-        (pd.get_dummies(pd.Series(["a", "b", "c"])[CODES]), lambda y: y.idxmax(axis=1)),
+        (pd.get_dummies(pd.Series(list("abc"))[CODES]), lambda y: y.idxmax(axis=1)),
+        (ONE_HOT.tolist(), lambda y: np.argmax(y, axis=1)),
     ],
 )
-def test_one_hot_labels_get_their_remedy(y, remedy):
-    name = "idxmax" if isinstance(y, pd.DataFrame) else "argmax"
-    with pytest.raises(ValueError, match=rf"shape \(12, 3\).* one-hot labels: y\.{name}\(axis=1\)"):
-        head().fit(X, y)
-    assert len(head(max_epochs=1).fit(X, remedy(y)).classes_) == 3
+def test_one_hot_labels_get_their_remedy_where_one_label_is_required(y, remedy):
+    clf = head(max_epochs=1).fit(X, remedy(y))
+    way = {pd.DataFrame: r"y\.idxmax\(", list: r"np\.argmax\(y, "}.get(type(y), r"y\.argmax\(")
+    with pytest.raises(
+        ValueError, match=rf"\(12, 3\) .* one label for each .* labels: {way}axis=1"
+    ):
+        clf.partial_fit(X, y)
+    clf.partial_fit(X, remedy(y))
 
 
-def test_one_hot_lists_are_not_told_to_call_a_method():
-    with pytest.raises(ValueError, match=r"one-hot labels: np\.argmax\(y, axis=1\)"):
-        head().fit(X, ONE_HOT.tolist())
-    assert len(head(max_epochs=1).fit(X, np.argmax(ONE_HOT.tolist(), axis=1)).classes_) == 3
-
-
-def test_several_labels_get_a_message_of_their_own():
-    y = np.minimum(SEVERAL, 1)
-    with pytest.raises(ValueError, match=r"row 0 marks 2 labels.*not supported yet.*MultiOutput"):
-        head().fit(X, y)
-    with pytest.raises(ValueError, match=r"row 2 marks 0 labels.*not supported yet"):
-        head().fit(X, ONE_HOT[:, :2])
-    several = MultiOutputClassifier(head(max_epochs=1)).fit(X, ONE_HOT)  # what the message names
-    assert several.predict(X).shape == (N, 3)
-
-
-def test_other_columns_are_rejected():
-    with pytest.raises(ValueError, match=r"y should be a 1d array, .* one label for each sample"):
-        head().fit(X, np.arange(2 * N).reshape(N, 2))
+@pytest.mark.parametrize(
+    "score", [few_shot_score, lambda clf, X, y: list(EpisodeSplit().split(X, y))]
+)
+def test_episodes_are_of_one_label(score):
+    with pytest.raises(ValueError, match=r"several labels an image: .* one label for each image"):
+        score(head(), X, ONE_HOT)
 
 
 def early(**params):

@@ -130,7 +130,7 @@ def test_suggestion_breaks_ties_by_known_order():
     ],
 )
 def test_unknown_parameter_gets_suggestion(estimator, name, meant):
-    message = rf"{estimator.__name__}\({name}=\.\.\.\): .* Did you mean .*'{meant}'"
+    message = rf"^{estimator.__name__} has no parameter '{name}'\. Did you mean .*'{meant}'"
     with pytest.raises(TypeError, match=message):
         estimator(**{name: 3})
 
@@ -139,7 +139,7 @@ def test_unknown_parameter_message_names_subclass():
     class Mine(CLCEClassifier):
         pass
 
-    with pytest.raises(TypeError, match=r"^Mine\(epochs=\.\.\.\)"):
+    with pytest.raises(TypeError, match=r"^Mine has no parameter 'epochs'"):
         Mine(epochs=3)
 
 
@@ -399,9 +399,9 @@ def test_resumed_checkpoint_is_reported(clouds, tmp_path, capsys):
     params = {"checkpoint": tmp_path / "ck", "max_epochs": 8, "verbose": 1}
     with pytest.warns(ConvergenceWarning):
         head(**params, callbacks=[StopAfter(3)]).fit(*clouds)
-    assert "resuming" not in capsys.readouterr().out
+    assert "continuing" not in capsys.readouterr().out
     head(**params).fit(*clouds)
-    assert f"checkpoint={str(tmp_path / 'ck')!r}: resuming after epoch 3 of 8" in (
+    assert f"checkpoint={str(tmp_path / 'ck')!r}: continuing after epoch 3 of 8" in (
         capsys.readouterr().out
     )
     head(**params).fit(*clouds)

@@ -14,7 +14,7 @@ from sklearn.model_selection import StratifiedKFold, train_test_split
 from model_files import saved_and_loaded, tiny
 from sklearn_clce import CLCEClassifier
 from sklearn_clce._head import Head, HeadConfig
-from sklearn_clce._targets import Target
+from sklearn_clce._targets import SINGLE_LABEL
 from sklearn_clce.persistence._file import read_model_file, write_model_file
 from small_fits import head
 
@@ -174,7 +174,7 @@ def test_class_means_follow_later_calls():
 
 def test_samples_of_large_class_are_spread_over_it():
     labels = np.array([0] * 1000 + [1] * 3)
-    few = Target(np.arange(2), labels, np.ones(1003)).evenly_per_class(20)
+    few = SINGLE_LABEL.first_target(labels, labels, None, None).evenly_per_class(20)
     assert len(few) == 23
     assert {0, 999, 1000, 1001, 1002} <= set(few)
     assert_array_equal(few, np.unique(few))

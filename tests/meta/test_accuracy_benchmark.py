@@ -13,6 +13,8 @@ import pytest
 import torch
 from numpy.testing import assert_array_equal
 from PIL import Image
+from sklearn.linear_model import LogisticRegression
+from sklearn.preprocessing import normalize
 from torchvision import datasets
 
 from benchmarks.accuracy import __main__ as command
@@ -20,17 +22,21 @@ from benchmarks.accuracy import processes
 from benchmarks.accuracy.beit_script import EPOCHS, LEAST_RATE, RATE, WARM_UP, BeitScript, rate_of
 from benchmarks.accuracy.configuration import FROZEN, OURS, VOTE, configure, from_record, product
 from benchmarks.accuracy.fastai_learner import FastaiLearner
+from benchmarks.accuracy.few_shot import episode_scores
 from benchmarks.accuracy.groups import GROUPS, SETS, Group
-from benchmarks.accuracy.measure import Surroundings, make_model, measure
+from benchmarks.accuracy.measure import measure
 from benchmarks.accuracy.metrics import (
     calibration_error,
     classification_metrics,
     embedding_metrics,
+    retrieval_metrics,
 )
+from benchmarks.accuracy.models import Surroundings, make_model
 from benchmarks.accuracy.pictures import COLLECTIONS, Collection, draw, resize_once
 from benchmarks.accuracy.results import append, failed, finished, read_lines
 from benchmarks.accuracy.sources import CALTECH_TEST, CALTECH_TRAIN, CIFAR_FS, FC100, VARIABLE
-from sklearn_clce import CLCEClassifier
+from benchmarks.accuracy.transfer import CORRUPTIONS, corrupt
+from sklearn_clce import CLCEClassifier, few_shot_score
 from sklearn_clce.backbones import BackboneConfig, load_backbone
 
 ROOT = Path(__file__).parents[2]
@@ -283,7 +289,7 @@ def test_vote_combines_default_and_head():
     tuned, head = (dict(model.estimators)[name].get_params() for name in ("tuned", "head"))
     assert tuned.pop("trainable") == "auto"
     assert head.pop("trainable") == "head"
-    assert tuned == head
+    assert repr(tuned) == repr(head)
     brief = make_model(configure(**BRIEF, method=VOTE), Surroundings())
     assert [one.max_epochs for _, one in brief.estimators] == [1, 1]
     line = measure(one, Surroundings())
@@ -374,6 +380,63 @@ def test_new_classes_are_measured_on_features_and_embeddings(monkeypatch):
         f"{space}_{name}" for space in ("features", "embedding") for name in names
     }
     assert tuned["metrics"]["features_regression_5_shot"] > 0.5
+
+
+def test_few_shot_episodes_are_measured_in_parts(monkeypatch):
+    images = draw(COLLECTIONS["digits"], n_classes=9, shots=24, seed=0)[0]
+    labels = np.repeat(np.arange(9), 24)
+    old, new = labels < 4, labels >= 4
+    parts = (images[old], labels[old], images[new], labels[new])
+    monkeypatch.setitem(COLLECTIONS, "digits", Collection("digits", 4, lambda folder: parts))
+    monkeypatch.setattr("benchmarks.accuracy.few_shot.N_EPISODES", 4)
+    monkeypatch.setattr("benchmarks.accuracy.few_shot.N_PARTS", 2)
+    choices = BRIEF | {"n_classes": 4, "task": "few_shot"}
+    tuned = measure(configure(**choices, method="mean_9"), Surroundings())
+    frozen = measure(configure(**choices, method="logistic"), Surroundings())
+    cells = {f"{space}_{k}_shot" for space in ("features", "embedding") for k in (1, 5)}
+    assert set(tuned["episodes"]) == cells < set(tuned["metrics"])
+    assert set(frozen["episodes"]) == {"features_1_shot", "features_5_shot"}
+    for name, values in tuned["episodes"].items():
+        assert np.mean(values) == pytest.approx(tuned["metrics"][name], abs=1e-5)
+    assert tuned["metrics"]["features_5_shot"] > 0.5
+    assert "features_mean_average_precision" in frozen["metrics"]
+
+
+def test_few_directions_give_the_regression_of_all():
+    images, labels = draw(COLLECTIONS["digits"], n_classes=6, shots=30, seed=0)[:2]
+    values = normalize(images.reshape(len(images), -1).astype(float))
+    expected = few_shot_score(
+        LogisticRegression(), values, labels, k_shot=5, n_episodes=6, random_state=0
+    )
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("benchmarks.accuracy.few_shot.N_EPISODES", 6)
+        assert episode_scores(values, labels, 5) == pytest.approx(expected.scores, abs=0.015)
+
+
+def test_transfer_measures_retrieval_and_corrupted_images():
+    line = measure(configure(**BRIEF, task="transfer", method="mean_9"), Surroundings())
+    names = {f"{name}_accuracy" for name in CORRUPTIONS}
+    assert names | {"accuracy", "recall_at_1", "mean_average_precision"} <= set(line["metrics"])
+
+
+@pytest.mark.parametrize("name", CORRUPTIONS)
+def test_corruption_is_the_same_for_every_method(name):
+    images = np.random.default_rng(0).integers(0, 256, (2, 32, 32, 3), dtype=np.uint8)
+    state = torch.random.get_rng_state()
+    spoilt = corrupt(name, images, seed=3)
+    assert spoilt.shape == images.shape
+    assert spoilt.dtype == np.uint8
+    assert not np.array_equal(spoilt, images)
+    assert_array_equal(spoilt, corrupt(name, images, seed=3))
+    assert torch.equal(torch.random.get_rng_state(), state)
+
+
+def test_retrieval_metrics_match_hand_example():
+    angles = np.deg2rad([0, 10, 25, 90])
+    embeddings = np.stack([np.cos(angles), np.sin(angles)], axis=1)
+    found = retrieval_metrics(embeddings, np.array(["a", "b", "a", "c"]))
+    # of the first, b then a: 1/2; of the third, b then a: 1/2; nobody else has b or c
+    assert found == {"recall_at_1": 0.0, "mean_average_precision": 0.5}
 
 
 def test_heads_on_the_same_features_share_a_process():

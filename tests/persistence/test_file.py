@@ -45,7 +45,7 @@ def test_missing_folder_is_named(tmp_path, fitted_head):
 
 
 def test_paths_that_are_not_files_are_rejected(tmp_path, fitted_head):
-    with pytest.raises(FileNotFoundError, match="there is no such file"):
+    with pytest.raises(FileNotFoundError, match="this file does not exist"):
         CLCEClassifier.load(tmp_path / "missing")
     with pytest.raises(ValueError, match="is not a model file: it is a folder or a device"):
         CLCEClassifier.load(tmp_path)

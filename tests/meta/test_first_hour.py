@@ -1,0 +1,66 @@
+"""What a newcomer runs first: the code of the README, as printed, in a terminal."""
+
+import os
+import re
+import sys
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from terminal_session import run_in_terminal, screen_of
+
+ROOT = Path(__file__).parents[2]
+MAX_SILENCE = 2.0  # seconds
+
+pytestmark = pytest.mark.skipif(os.name != "posix", reason="a terminal is needed")
+
+
+def run(code, folder):
+    """Return how many images passed a backbone, what was left on the screen, and the silence."""
+    (folder / "script.py").write_text(code)
+    counted = ROOT / "tests" / "helpers" / "counted_session.py"
+    status, writes = run_in_terminal([sys.executable, str(counted), "script.py", "count"], folder)
+    screen = screen_of("".join(text for _, text in writes))
+    assert status == 0, "\n".join(screen)
+    moments = [moment for moment, _ in writes]  # the first one ends the imports
+    silence = max(later - earlier for earlier, later in pairwise(moments))
+    return int((folder / "count").read_text()), screen, silence
+
+
+@pytest.fixture
+def pictures(tmp_path):
+    """A folder with 40 pictures of two classes, and one with 8 new ones."""
+    rng = np.random.default_rng(0)
+    folders = {"pictures/warm": 20, "pictures/cold": 20, "new": 8}
+    for folder, n in folders.items():
+        (tmp_path / folder).mkdir(parents=True)
+        for number in range(1, n + 1):
+            pixels = rng.integers(0, 120, size=(80, 80, 3), dtype=np.uint8)
+            pixels[..., 0 if folder == "pictures/warm" else 2] += 100
+            Image.fromarray(pixels).save(tmp_path / folder / f"{number}.jpg")
+    return tmp_path
+
+
+def test_first_code_of_readme_runs_the_backbone_once_and_is_never_silent(pictures):
+    pytest.importorskip("pandas")
+    code = re.search(r"```python\n(from .*?)```", (ROOT / "README.md").read_text(), re.S)[1]
+    n_passed, screen, silence = run(code, pictures)
+    assert "verbose=1" in code
+    assert n_passed <= 40 + 8 + 1  # the one that is predicted alone
+    assert screen[0].startswith("trains a head on features of efficientnet_lite0: 40 samples")
+    assert re.fullmatch(r"accuracy on pictures it has not seen: [\d.]+%", screen[-3])
+    assert screen[-2:] == ["new/1.jpg is a cold", ""]
+    assert (pictures / "model.safetensors").exists()
+    assert len((pictures / "table.csv").read_text().splitlines()) == 9
+    assert silence <= MAX_SILENCE
+
+
+@pytest.mark.slow
+def test_tutorial_runs_as_printed(tmp_path):
+    pytest.importorskip("skimage")
+    code = (ROOT / "examples" / "plot_tutorial.py").read_text()
+    _, screen, _ = run(f"import matplotlib\nmatplotlib.use('Agg')\n{code}", tmp_path)
+    assert "same predictions: True" in screen
