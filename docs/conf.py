@@ -79,6 +79,7 @@ sphinx_gallery_conf = {
     "examples_dirs": "../examples",
     "gallery_dirs": "auto_examples",
     "within_subsection_order": "gallery_order.key",
+    "minigallery_sort_order": "gallery_order.path_key",
     "doc_module": ("sklearn_clce",),
     "backreferences_dir": "generated/backreferences",
     "reference_url": {"sklearn_clce": None},

@@ -1,6 +1,7 @@
 """The code on the documentation pages runs and gives the output shown."""
 
 import doctest
+import re
 from pathlib import Path
 
 import matplotlib.pyplot as plt
@@ -38,6 +39,12 @@ def test_page_code_runs(page, folder_with_pictures):
     )
     assert result.attempted > 0
     assert result.failed == 0
+
+
+def test_sections_of_gallery_hold_every_example_once():
+    examples = DOCS.parent / "examples"
+    named = re.findall(r"examples/(plot_\w+\.py)", (examples / "README.rst").read_text("utf-8"))
+    assert sorted(named) == sorted(path.name for path in examples.glob("plot_*.py"))
 
 
 def test_formulas_convert_to_mathml():
