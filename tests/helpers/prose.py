@@ -5,6 +5,7 @@
 
 import inspect
 import re
+import textwrap
 from pathlib import Path
 
 import numpy as np
@@ -57,6 +58,14 @@ def _register():
     for name in SPHINX:
         directives.register_directive(name, Nothing)
     directives.register_directive("glossary", Nested)
+
+
+def code_blocks(text):
+    """Return the Python code of the blocks in reStructuredText that have no prompt."""
+    found = re.finditer(
+        r"^( *)\.\. code-block:: python\n(?:\1 +:.*\n)*\n((?:(?:\1 +.*)?\n)+)", text, re.M
+    )
+    return [textwrap.dedent(block[2]) for block in found]
 
 
 def _tree(text):

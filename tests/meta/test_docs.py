@@ -1,5 +1,6 @@
 """The code on the documentation pages runs and gives the output shown."""
 
+import ast
 import doctest
 import re
 from pathlib import Path
@@ -10,6 +11,8 @@ from docutils.core import publish_doctree
 from docutils.utils.math.latex2mathml import tex2mathml
 
 import prose
+import sklearn_clce
+from sklearn_clce import CLCEClassifier
 
 DOCS = Path(__file__).parents[2] / "docs"
 PAGES = [path.name for path in sorted(DOCS.glob("*.rst")) if ">>> " in path.read_text("utf-8")]
@@ -39,6 +42,29 @@ def test_page_code_runs(page, folder_with_pictures):
     )
     assert result.attempted > 0
     assert result.failed == 0
+
+
+@pytest.mark.parametrize("page", sorted(path.name for path in DOCS.glob("*.rst")))
+def test_code_blocks_use_existing_names(page):
+    for block in prose.code_blocks((DOCS / page).read_text("utf-8")):
+        nodes = list(ast.walk(ast.parse(block)))
+        calls = [node for node in nodes if isinstance(node, ast.Call)]
+        keywords = {
+            keyword.arg
+            for call in calls
+            if getattr(call.func, "id", "") == "CLCEClassifier"
+            for keyword in call.keywords
+        }
+        assert keywords <= CLCEClassifier().get_params().keys()
+        imported = [node for node in nodes if getattr(node, "module", "") == "sklearn_clce"]
+        names = {alias.name for node in imported for alias in node.names}
+        assert names <= set(sklearn_clce.__all__)
+        methods = {
+            call.func.attr
+            for call in calls
+            if getattr(getattr(call.func, "value", None), "id", "") in ("clf", "CLCEClassifier")
+        }
+        assert all(hasattr(CLCEClassifier, method) for method in methods), methods
 
 
 def test_sections_of_gallery_hold_every_example_once():
