@@ -20,6 +20,7 @@ from sklearn.utils._param_validation import Interval, validate_params
 
 from ._labels import encode_labels
 from ._system import bar, duration, is_main, own_search, write_line
+from ._targets import check_single_label
 from ._training import passes_of_fit
 from .classifier import CLCEClassifier
 from .features import BackboneFeatures
@@ -131,7 +132,7 @@ def compare(
     X : array-like of images
         Images of any kind that :class:`CLCEClassifier` takes.
     y : array-like of shape (n_samples,)
-        Labels.
+        Labels, one for each image.
     estimator : CLCEClassifier, default=None
         What to fine-tune; None: ``CLCEClassifier()``. The head is the same with
         ``trainable="head"``, and the logistic regression reads features of its backbone.
@@ -179,6 +180,7 @@ def compare(
     >>> list(result.to_frame().index)
     ['LogisticRegression', 'head', 'fine-tuned']
     """
+    check_single_label(y, "the comparison is")
     estimator = CLCEClassifier() if estimator is None else estimator
     classifiers = {**usual_classifiers(estimator), **(others or {})}
     rng = check_random_state(random_state)

@@ -20,7 +20,7 @@ from sklearn.utils._param_validation import HasMethods, Interval, validate_param
 from sklearn.utils.parallel import Parallel, delayed
 
 from ._labels import N_SHOWN, as_labels, encode_labels, find_labels
-from ._targets import SINGLE_LABEL, outputs_for
+from ._targets import check_single_label
 from .classifier import CLCEClassifier
 from .data import is_on_disk
 from .features import BackboneFeatures, FeatureStore
@@ -108,7 +108,7 @@ class EpisodeSplit(BaseShuffleSplit):
 
     def _indices_by_class(self, X: Any, y: Any) -> list[np.ndarray]:
         """Return the indices of each label that episodes are drawn from."""
-        _check_single_label(y)
+        check_single_label(y, "episodes are")
         known, codes = encode_labels(X, y)
         classes = known
         if self.classes is not None:
@@ -236,7 +236,7 @@ def few_shot_score(
     >>> print(f"{score.mean:.2f} in {len(score.scores)} episodes")
     0.92 in 100 episodes
     """
-    _check_single_label(y)
+    check_single_label(y, "episodes are")
     episodes = EpisodeSplit(n_way, k_shot, n_queries, n_episodes, classes, random_state)
     y = as_labels(y)
     splits = list(episodes.split(X, y))
@@ -245,14 +245,6 @@ def few_shot_score(
             delayed(_episode_score)(estimator, X, y, *split) for split in splits
         )
     return FewShotScore(np.array(scores), n_way, k_shot)
-
-
-def _check_single_label(y: Any) -> None:
-    if outputs_for(y) != SINGLE_LABEL:
-        raise ValueError(
-            "y holds several labels an image: episodes are of classes that exclude each other, so "
-            "one label for each image is required"
-        )
 
 
 def _episode_score(

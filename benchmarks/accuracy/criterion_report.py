@@ -11,6 +11,7 @@ from .results import finished
 
 TERMS = ("each_5", "mean_9", "supcon_9", "each_9")  # that the table on top compares
 CELLS = [(space, k_shot) for space in ("features", "embedding") for k_shot in SHOTS]
+SPACES = {"features": "features", "embedding": "embeddings (against features)"}
 HEADER = [f"{space}, {k_shot}-shot" for space, k_shot in CELLS]
 MEASURES = {  # of the transfer group: in words, and how it is written
     "accuracy": ("accuracy, points", ".1f"),
@@ -142,7 +143,9 @@ def worth_rows(lines, frame):
                 for term in TERMS
             ]
             cells = ["" if one is None else bold(estimate(one)) for one in found]
-            rows.append([f"{COLLECTIONS[data].title}, {k_shot}-shot on {space}, points", *cells])
+            rows.append(
+                [f"{COLLECTIONS[data].title}, {k_shot}-shot, {SPACES[space]}, points", *cells]
+            )
     return [row for row in rows if any(row[1:])]
 
 

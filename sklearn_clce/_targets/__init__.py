@@ -13,7 +13,15 @@ from ._indicator import is_indicator
 from ._multilabel import Multilabel
 from ._single import SingleLabel
 
-__all__ = ["Labels", "Outputs", "Target", "SINGLE_LABEL", "outputs_for", "outputs_named"]
+__all__ = [
+    "Labels",
+    "Outputs",
+    "Target",
+    "SINGLE_LABEL",
+    "check_single_label",
+    "outputs_for",
+    "outputs_named",
+]
 
 SINGLE_LABEL = SingleLabel()
 _ALL: dict[str, Outputs] = {outputs.name: outputs for outputs in (SINGLE_LABEL, Multilabel())}
@@ -22,6 +30,15 @@ _ALL: dict[str, Outputs] = {outputs.name: outputs for outputs in (SINGLE_LABEL, 
 def outputs_for(y: Any) -> Outputs:
     """Decide whether samples have one label or several, by the shape of y."""
     return Multilabel() if is_indicator(y) else SINGLE_LABEL
+
+
+def check_single_label(y: Any, what: str) -> None:
+    """Raise a ValueError if samples have several labels, which ``what`` does not support."""
+    if is_indicator(y):
+        raise ValueError(
+            f"y holds several labels an image, and {what} for classes that exclude each other: one "
+            "label for each image is required"
+        )
 
 
 def outputs_named(name: str) -> Outputs:

@@ -19,7 +19,7 @@ from numpy.dtypes import StringDType
 from numpy.testing import assert_array_equal
 from sklearn.exceptions import DataConversionWarning
 
-from sklearn_clce import CLCEClassifier, EpisodeSplit, TopLossesDisplay, few_shot_score
+from sklearn_clce import CLCEClassifier, EpisodeSplit, TopLossesDisplay, compare, few_shot_score
 from small_fits import head
 
 many = settings(
@@ -358,10 +358,15 @@ def test_one_hot_labels_get_their_remedy_where_one_label_is_required(y, remedy):
 
 
 @pytest.mark.parametrize(
-    "score", [few_shot_score, lambda clf, X, y: list(EpisodeSplit().split(X, y))]
+    ("what", "score"),
+    [
+        ("episodes are", few_shot_score),
+        ("episodes are", lambda clf, X, y: list(EpisodeSplit().split(X, y))),
+        ("the comparison is", lambda clf, X, y: compare(X, y, clf)),
+    ],
 )
-def test_episodes_are_of_one_label(score):
-    with pytest.raises(ValueError, match=r"several labels an image: .* one label for each image"):
+def test_what_is_of_one_label_says_so(what, score):
+    with pytest.raises(ValueError, match=f"{what} for classes that exclude .*one label for each"):
         score(head(), X, ONE_HOT)
 
 

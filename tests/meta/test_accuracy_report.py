@@ -376,7 +376,9 @@ def test_worth_table_subtracts_cross_entropy():
     assert found["log-loss"][mean_9] == "**-0.040 ± 0.000**"
     assert found["mean average precision of embeddings, points"][mean_9] == "**+2.0 ± 0.0**"
     assert found["accuracy on corrupted images, points"][mean_9] == "**+4.0 ± 0.0**"
-    assert found["CIFAR-FS, 5-shot on embedding, points"][mean_9] == "**+4.0 ± 0.0**"
+    assert (
+        found["CIFAR-FS, 5-shot, embeddings (against features), points"][mean_9] == "**+4.0 ± 0.0**"
+    )
     assert "a head: log-loss" not in found  # no head was measured
 
 
