@@ -31,8 +31,8 @@ photographs = {
     "coffee": data.coffee(),
     "coins": data.coins(),
     "flower": load_sample_image("flower.jpg")[60:400, 100:520],
+    "grass": data.grass(),
     "gravel": data.gravel(),
-    "temple": load_sample_image("china.jpg")[180:],  # without most of the sky
     "tissue": data.immunohistochemistry(),
 }
 temporary = tempfile.TemporaryDirectory()
@@ -157,7 +157,7 @@ plt.show()
 # ----------------------------------------------
 # A classifier names one of its classes whatever it is shown. ``calibrate_offset`` sets the score
 # below which a picture is like none of the training pictures, here so that five of a hundred good
-# ones are rejected.
+# ones are rejected. A folder of new pictures: one of each class, a starry sky and a printed page.
 strangers = root / "new"
 save_pictures(data.hubble_deep_field(), strangers / "stars", n=6)
 save_pictures(data.page(), strangers / "page", n=6)

@@ -2,7 +2,7 @@
 
 from .backbones import backbone_aliases
 from .classifier import CLCEClassifier
-from .comparison import Comparison, compare
+from .comparison import compare
 from .data import ClassBalancedBatchSampler, find_unreadable, list_images, load_image_folder
 from .displays import (
     AttributionDisplay,
@@ -12,6 +12,7 @@ from .displays import (
 )
 from .features import BackboneFeatures, FeatureStore
 from .few_shot import EpisodeSplit, few_shot_score
+from .hub import model_card
 from .losses import (
     CLCELoss,
     LabelAwareContrastiveLoss,
@@ -28,7 +29,6 @@ __all__ = [
     "BackboneFeatures",
     "CLCELoss",
     "ClassBalancedBatchSampler",
-    "Comparison",
     "EmbeddingDisplay",
     "EpisodeSplit",
     "FeatureStore",
@@ -43,5 +43,6 @@ __all__ = [
     "label_set_pairs",
     "backbone_aliases",
     "list_images",
+    "model_card",
     "load_image_folder",
 ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import math
 import os
@@ -15,9 +16,12 @@ import torch
 from sklearn.utils.validation import check_is_fitted
 from torch import Tensor, nn
 
+from ._head import less_distance
+from ._int8 import labels_of, quantized
 from ._network import Network
-from ._system import is_main, own_torch, write_atomically
+from ._system import is_main, own_torch, write_atomically, write_line
 from .backbones import BackboneConfig
+from .data import EvaluationTransform, Images, as_float
 from .losses import l2_normalise
 
 MAX_UINT8 = 255
@@ -25,9 +29,9 @@ OPSET = 18  # the opset of torch's exporter, which does not always convert well 
 MAX_BYTES = 2**31 - 1  # that a protobuf message can hold
 FREE_SIDE = 64  # of the traced images where the network takes images of any size
 N_EXAMPLES = 2  # with one, torch would fix the size of the batch
+MAX_CALIBRATION, MAX_HELD_OUT = 200, 500  # images
 AXES = ("n", "height", "width")
-INDICES, LABELS = "indices", "labels"
-OUTPUTS = ("probabilities", "embeddings")
+INDICES, LABELS = "indices", "labels"  # the second replaces the first where codes are indices
 OF_THE_EXPORTER = ("metadata_props", "doc_string")  # source lines, files and folders are in them
 
 
@@ -39,7 +43,10 @@ class OnnxMixin:
         path: str | os.PathLike[str],
         *,
         input_dtype: Literal["uint8", "float32"] = "uint8",
-    ) -> None:
+        quantize: Literal["int8"] | None = None,
+        calibration: Any = None,
+        min_agreement: float = 0.9,
+    ) -> float | None:
         """Write the fitted network as an ONNX file, for programs without Python or PyTorch.
 
         The file takes a batch of any number of images that have been decoded and resized. It
@@ -52,8 +59,11 @@ class OnnxMixin:
         ``"labels"`` (n,), of the kind of ``classes_``, where characters that UTF-8 can't
         encode become escapes such as ``\\udce9``, or, of several labels an image, (n, n_classes) of
         0 and 1; ``"probabilities"`` (n, n_classes);
-        and ``"embeddings"`` (n, n_embedding), as :meth:`transform` gives them. Its metadata
-        hold, each as JSON, ``"classes"``, and how an image must be resized: ``"image_size"``,
+        ``"embeddings"`` (n, n_embedding), as :meth:`transform` gives them; ``"scores"`` (n,), as
+        :meth:`score_samples` gives them; and after :meth:`calibrate_offset`
+        ``"none_of_these"`` (n,), whether a score is below ``offset_``. Its metadata
+        hold, each as JSON, ``"sklearn_clce"``, the version; ``"classes"``; ``"offset"`` if it is
+        calibrated; and how an image must be resized: ``"image_size"``,
         ``"resize_to"`` (pixels of the shorter side before the central crop),
         ``"interpolation"``, ``"crop_pct"`` and ``"crop_mode"``; its ``"n_channels"``, and
         ``"max_pixel_value"``, the value of white in it.
@@ -66,6 +76,22 @@ class OnnxMixin:
             Pixels of the input: integers in 0..255, as most images are decoded, or in
             0..``max_pixel_value`` where that is set; or floats in 0..1, which also hold images of
             more depth.
+        quantize : {"int8"} or None, default=None
+            "int8": the backbone computes in integers of 8 bits, and the file has about a quarter of
+            the size. It needs onnxruntime.
+        calibration : array-like of images, default=None
+            Images for ``quantize="int8"``, like those that the file will see. Half of them, up to
+            200, show the ranges of values; the others, up to 500, are held out to compare the
+            labels with those of :meth:`predict`.
+        min_agreement : float, default=0.9
+            Share of the held-out images whose label must stay the same with
+            ``quantize="int8"``. 0 accepts any file.
+
+        Returns
+        -------
+        float or None
+            The share of held-out images whose label stays the same, which is printed, too; None
+            without ``quantize``.
 
         Raises
         ------
@@ -77,7 +103,9 @@ class OnnxMixin:
             If the folder of the file is not there.
         ValueError
             If a backbone can't be exported, has more weights than such a file can hold,
-            ``input_dtype`` is unknown, or "uint8" can't hold ``max_pixel_value``.
+            ``input_dtype`` is unknown, or "uint8" can't hold ``max_pixel_value``; if
+            ``quantize`` and ``calibration`` do not go together, or too few labels agree. No file
+            is written then.
 
         See Also
         --------
@@ -95,30 +123,79 @@ class OnnxMixin:
         if input_dtype not in ("uint8", "float32"):
             raise ValueError(f"input_dtype={input_dtype!r}: 'uint8' or 'float32' is required")
         max_pixel_value = (self.max_pixel_value or MAX_UINT8) if input_dtype == "uint8" else None
-        network = DeployedNetwork(self.module_, max_pixel_value=max_pixel_value)
+        network = DeployedNetwork(
+            self.module_, max_pixel_value=max_pixel_value, offset=self._offset
+        )
         if network.takes_images and max_pixel_value is not None and max_pixel_value > MAX_UINT8:
             raise ValueError(
                 f"input_dtype='uint8' holds no more than {MAX_UINT8}, and "
                 f"max_pixel_value={max_pixel_value!r}: input_dtype='float32' is required, for "
                 "pixels divided by it"
             )
-        if is_main():
-            with own_torch():
-                content = as_onnx(network, self.classes_)
-            write_atomically(Path(path), lambda file: file.write(content))
+        images = self._read_calibration(quantize, calibration, min_agreement)
+        expected = None if images is None else _names(self.predict(images[_held_out(images)]))
+        if not is_main():
+            return None
+        with own_torch():
+            model, agreement = as_onnx(network, self.classes_), None
+            if images is not None and expected is not None:
+                model, agreement = _in_8_bits(model, network, images, expected)
+        if agreement is not None and agreement < min_agreement:
+            raise ValueError(
+                f"quantize='int8': {agreement:.1%} of the held-out images keep their label, and "
+                f"min_agreement={min_agreement!r}; pass more or other images as calibration, a "
+                "lower min_agreement, or quantize=None"
+            )
+        content = model.SerializeToString()
+        write_atomically(Path(path), lambda file: file.write(content))
+        return agreement
+
+    def _read_calibration(
+        self: Any, quantize: Any, calibration: Any, min_agreement: float
+    ) -> Images | None:
+        """Return the images that quantisation asks for, if it is asked for."""
+        if quantize not in (None, "int8"):
+            raise ValueError(f"quantize={quantize!r}: 'int8' or None is required")
+        if (quantize is None) != (calibration is None):
+            raise ValueError(
+                f"quantize={quantize!r} and calibration of {type(calibration).__name__}: both or "
+                "none of them is required, quantize='int8' and calibration=images"
+            )
+        if isinstance(min_agreement, bool) or not 0 <= min_agreement <= 1:
+            raise ValueError(f"min_agreement={min_agreement!r}: a share in [0, 1] is required")
+        if quantize is None:
+            return None
+        check_onnx("onnxruntime")
+        images = self._read(calibration, reset=False)
+        if isinstance(images, Tensor):
+            raise ValueError(
+                "quantize='int8': backbone='precomputed' has no backbone to compute in 8 bits; "
+                "quantize=None is required"
+            )
+        if len(images) < 2:
+            raise ValueError(
+                "quantize='int8': calibration holds one image, and at least two are required, "
+                "better hundreds"
+            )
+        return images
 
 
 class DeployedNetwork(nn.Module):
     """A trained network with its preprocessing, for other runtimes.
 
-    Shapes: images (n, H, W, C), or features (n, n_features) -> predicted indices of the classes
-    (n,), or an indicator of them (n, n_classes),
-    probabilities (n, n_classes), embeddings (n, n_embedding).
+    Shapes: images (n, H, W, C), or features (n, n_features) -> outputs by name (n, ...).
     """
 
-    def __init__(self, module: Network, *, max_pixel_value: float | None) -> None:
+    means: Tensor  # (n_known, n_features)
+
+    def __init__(
+        self, module: Network, *, max_pixel_value: float | None, offset: float | None
+    ) -> None:
         super().__init__()
         self.module = module.portable()
+        self.offset = offset  # threshold of the scores
+        head = self.module.head
+        self.register_buffer("means", head.class_means[head.class_counts > 0, : head.n_features])
         self.max_pixel_value = max_pixel_value  # of uint8 pixels; None: they are floats in 0..1
         self.eval()
 
@@ -146,20 +223,42 @@ class DeployedNetwork(nn.Module):
         dtype = torch.float32 if self.max_pixel_value is None else torch.uint8
         return torch.zeros(N_EXAMPLES, side, side, config.n_channels, dtype=dtype)
 
-    def forward(self, batch: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Preprocess and classify a batch."""
+    def batch_of(self, images: Images, index: int) -> np.ndarray:
+        """Return an image as the file takes it: (1, height, width, channels)."""
+        assert self.module.config is not None
+        transform = EvaluationTransform(self.module.config)
+        image = transform(images.decode(index, transform.at_least))
+        pixels = as_float(image).permute(1, 2, 0)[None]
+        if self.max_pixel_value is not None:
+            pixels = (pixels * self.max_pixel_value).round().to(torch.uint8)
+        return pixels.numpy()
+
+    def outputs(self, batch: Tensor) -> dict[str, Tensor]:
+        """Preprocess and classify a batch: outputs by name, without scores if no mean is known."""
         if self.takes_images:
             batch = batch.permute(0, 3, 1, 2)
             if self.max_pixel_value is not None:
                 batch = batch.float() / self.max_pixel_value
-        logits, embeddings = self.module(batch)
-        outputs = self.module.outputs
-        return outputs.codes(logits), outputs.probabilities(logits), l2_normalise(embeddings)
+        head, outputs = self.module.head, self.module.outputs
+        inputs, embeddings = self.module.classifier_inputs(batch)
+        logits = head.classifier(inputs)
+        found = {self.codes: outputs.codes(logits), "probabilities": outputs.probabilities(logits)}
+        found["embeddings"] = l2_normalise(embeddings)
+        if len(self.means):
+            features = inputs[:, : head.n_features]
+            found["scores"] = less_distance(outputs.energy(logits), features, self.means)
+            if self.offset is not None:
+                found["none_of_these"] = found["scores"] < self.offset
+        return found
+
+    def forward(self, batch: Tensor) -> tuple[Tensor, ...]:
+        """Preprocess and classify a batch."""
+        return tuple(self.outputs(batch).values())
 
 
-def as_onnx(network: DeployedNetwork, classes: np.ndarray) -> bytes:
-    """Return the file of a network, which gives labels instead of indices: classes (n_classes,)."""
-    _check_onnx()
+def as_onnx(network: DeployedNetwork, classes: np.ndarray) -> Any:
+    """Return the model of a network, which gives labels, not indices: classes (n_classes,)."""
+    check_onnx("onnx", "onnxscript")
     n_bytes = sum(tensor.nbytes for tensor in network.state_dict().values())
     if n_bytes > MAX_BYTES:
         raise ValueError(
@@ -173,23 +272,57 @@ def as_onnx(network: DeployedNetwork, classes: np.ndarray) -> bytes:
     if network.module.outputs.codes_are_indices:
         _name_classes(model.graph, names)
     about = {"sklearn_clce": version("sklearn-clce"), "classes": names.tolist()}
+    if network.offset is not None:
+        about["offset"] = network.offset
     if network.module.config is not None:
         about |= _resizing(network.module.config)
         about["max_pixel_value"] = network.max_pixel_value or 1
     for name, value in about.items():
         model.metadata_props.add(key=name, value=json.dumps(value))
-    return model.SerializeToString()
+    return model
 
 
-def _check_onnx() -> None:
+def check_onnx(*packages: str) -> None:
+    """Raise an ImportError if a package is not installed."""
     try:
-        import onnx  # noqa: F401
-        import onnxscript  # noqa: F401
+        for name in packages:
+            importlib.import_module(name)
     except ImportError as error:
         raise ImportError(
             f"export_onnx needs {error.name}, which is not installed: "
             'python -m pip install ".[onnx]"'
         ) from error
+
+
+def _held_out(images: Images) -> list[int]:
+    """Choose every other image, to compare labels on."""
+    return _evenly(range(1, len(images), 2), MAX_HELD_OUT)
+
+
+def _evenly(indices: range, n: int) -> list[int]:
+    return [
+        indices[place]
+        for place in np.linspace(0, len(indices) - 1, min(len(indices), n), dtype=int)
+    ]
+
+
+def _in_8_bits(
+    model: Any, network: DeployedNetwork, images: Images, expected: np.ndarray
+) -> tuple[Any, float]:
+    """Quantise a model by some images; return the share of the others with the expected label."""
+    calibration = _evenly(range(0, len(images), 2), MAX_CALIBRATION)
+    small = quantized(model, [network.batch_of(images, index) for index in calibration])
+    _remove_traces(small)
+    small.metadata_props.extend(model.metadata_props)
+    held_out = [network.batch_of(images, index) for index in _held_out(images)]
+    labels = labels_of(small.SerializeToString(), held_out)
+    agreement = float(np.mean(labels == expected))
+    share = small.ByteSize() / model.ByteSize()
+    write_line(
+        f"int8: {agreement:.1%} of {len(held_out)} held-out images keep their label; "
+        f"{small.ByteSize() / 1e6:.1f} MB, {share:.2f} of the float32 file"
+    )
+    return small, agreement
 
 
 def _exported(network: DeployedNetwork) -> Any:
@@ -206,7 +339,7 @@ def _exported(network: DeployedNetwork) -> Any:
                 dynamo=True,
                 opset_version=OPSET,
                 input_names=["images" if network.takes_images else "features"],
-                output_names=[network.codes, *OUTPUTS],
+                output_names=list(network.outputs(network.example())),
                 verbose=False,
             )
     except Exception as error:  # torch has many
@@ -262,7 +395,7 @@ def _name_classes(graph: Any, names: np.ndarray) -> None:
 
     table = numpy_helper.from_array(names, name="classes")
     graph.initializer.append(table)
-    graph.node.append(helper.make_node("Gather", ["classes", INDICES], [LABELS]))
+    graph.node.append(helper.make_node("Gather", ["classes", INDICES], [LABELS], name=LABELS))
     indices = graph.output.pop(0)
     labels = helper.make_tensor_value_info(LABELS, table.data_type, None)
     labels.type.tensor_type.shape.CopyFrom(indices.type.tensor_type.shape)

@@ -7,8 +7,8 @@ from .by_label import (
     start_head_by_label,
     start_late_labels,
 )
-from .closed_form import refit_classifier, start_head
-from .head import MAX_PER_CLASS, Head, HeadConfig, energy_of_classes
+from .closed_form import MAX_REGRESSED, refit_classifier, start_head
+from .head import MAX_PER_CLASS, Head, HeadConfig, energy_of_classes, less_distance
 from .layers import BatchInvariantLinear
 from .new_columns import add_classes, start_late_classes
 
@@ -27,4 +27,6 @@ __all__ = [
     "rarest_labels",
     "energy_of_classes",
     "MAX_PER_CLASS",
+    "less_distance",
+    "MAX_REGRESSED",
 ]

@@ -139,6 +139,14 @@ class Head(nn.Module):
             for part in (logits, inputs, self.class_means, self.class_counts)
         )
         features, means = inputs[:, : self.n_features], means[counts > 0, : self.n_features]
-        squares = features.square().sum(dim=1)[:, None] + means.square().sum(dim=1)
-        distances = squares - 2 * features @ means.T  # (n, n_known)
-        return energy(logits) - PER_DISTANCE * distances.amin(dim=1)
+        return less_distance(energy(logits), features, means)
+
+
+def less_distance(energy: Tensor, features: Tensor, means: Tensor) -> Tensor:
+    """Subtract the squared distance to the nearest mean from the energy of logits.
+
+    Shapes: energy (n,), features (n, n_features), means (n_known, n_features) -> (n,).
+    """
+    squares = features.square().sum(dim=1)[:, None] + means.square().sum(dim=1)
+    distances = squares - 2 * features @ means.T  # (n, n_known)
+    return energy - PER_DISTANCE * distances.amin(dim=1)

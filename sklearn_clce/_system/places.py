@@ -6,6 +6,7 @@ import sys
 import warnings
 from contextlib import suppress
 from importlib import import_module
+from shutil import get_terminal_size
 from typing import Any, Protocol
 
 BAR = 16  # characters
@@ -58,11 +59,14 @@ class Terminal:
     def __init__(self) -> None:
         from tqdm import tqdm
 
-        self.meter = tqdm(file=sys.stdout, leave=False, bar_format=" ", dynamic_ncols=True)
+        # tqdm would draw nothing where the terminal says that it has no columns and lines
+        size: dict[str, int] = dict(zip(("ncols", "nrows"), get_terminal_size(), strict=True))
+        self.meter = tqdm(file=sys.stdout, leave=False, bar_format=" ", **size)
 
     def draw(self, before: str, after: str, n: int, total: int | None) -> None:
         """Draw the line over itself."""
         self.meter.n, self.meter.total = n, total
+        self.meter.ncols = get_terminal_size().columns - 1  # it may have changed
         self.meter.bar_format = _format(before, after, total)
         with suppress(OSError, ValueError):  # closed, a broken pipe, or another encoding
             self.meter.refresh()

@@ -17,6 +17,7 @@ from typing import Any, Self
 
 from .locks import ProcessLock
 from .places import Place, is_interactive, place_of_line
+from .processes import is_main
 from .progress import count, duration, in_worker, last_write, time_left, write_line
 from .searches import Search, running_search
 
@@ -48,7 +49,7 @@ class Stage:
         self.first, self.n, self.deadline = first, first, deadline
         self.n_of_part = 0
         self.whole: Stage | None = None
-        self.figures = ""
+        self.place, self.figures = "", ""  # in words, such as an epoch and its losses
         self.start = self.updated = monotonic()
 
     def update(self, n: int = 1) -> None:
@@ -80,9 +81,10 @@ class Stage:
     def text(self) -> str:
         """Return how far it is."""
         if self.total is None:
-            return self.figures or duration(math.floor(monotonic() - self.start) or 1)
-        done = self.figures or f"{self.n_done:,}/{count(self.total, self.unit)}"
-        return done if self.left is None else f"{done}, {time_left(self.left)}"
+            return duration(math.floor(monotonic() - self.start) or 1)
+        place = self.place or f"{self.n_done:,}/{count(self.total, self.unit)}"
+        left = "" if self.left is None else time_left(self.left)
+        return ", ".join(part for part in (place, left, self.figures) if part)
 
     def __iter__(self) -> Iterator[Any]:
         with self:
@@ -172,7 +174,7 @@ class Line:
                     self._end()
 
     def _begin(self, shown: bool) -> None:
-        watched = is_interactive()
+        watched = is_interactive() and is_main()
         self.search, self.later = running_search(), 0.0
         self._over = threading.Event()
         self._place: Place | None = None

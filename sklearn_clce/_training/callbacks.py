@@ -172,7 +172,7 @@ class Progress(Callback):
             deadline=state.time.start + state.time.seconds,
             shown=False,
         )
-        self.stage_.figures = f"epoch {self._number(net)}"
+        self.stage_.place = f"epoch {self._number(net)}"
 
     def _say_what_trains(self, net: CLCENet) -> None:
         if net.verbose > 1:
@@ -198,7 +198,8 @@ class Progress(Callback):
         """Show the figures of the epoch, and leave them in a line where the line can't move."""
         figures = _figures(net)
         if self.stage_ is not None:
-            self.stage_.figures = ", ".join([f"epoch {self._number(net)}", *figures])
+            self.stage_.place = f"epoch {self._number(net)}"
+            self.stage_.figures = ", ".join(figures)
         if is_main() and _leaves_line(net):
             n_epochs, done = net.plan.n_epochs, net.state.epochs_done
             figures.append(duration(net.history[-1]["dur"]))

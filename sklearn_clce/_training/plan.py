@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields, replace
 from typing import Any
@@ -10,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from .._head import HeadConfig
+from .._head import MAX_REGRESSED, HeadConfig
 from .._network import (
     Network,
     blocks_of,
@@ -29,9 +30,14 @@ from .skorch_arguments import check_skorch_params
 
 PROJECTION_DIM = 128
 STEP_OF_LAST, STEP_OF_ALL = 2.0, 3.5  # passes that an epoch costs, of the last blocks and of all
+MAX_EPOCHS = 20  # of what "auto" decides
+# A head starts from a closed form of up to MAX_REGRESSED samples. If these are all, more than so
+# many samples of each class, the same ones again if there are few, changed neither accuracy nor
+# log-loss (``benchmarks/head_epochs.py``).
+HEAD_SAMPLES = 200
 
 # Parameters of one value that "auto" decides; they follow from data and other parameters.
-DECIDED = ("augment", "layer_decay", "projection_dim", "sampler", "trainable")
+DECIDED = ("augment", "layer_decay", "max_epochs", "projection_dim", "sampler", "trainable")
 COMPARED = (
     *("augment", "layer_decay", "sampler", "trainable"),
     *("backbone", "pretrained", "image_size", "lora_rank", "gradient_checkpointing", "compile"),
@@ -261,6 +267,8 @@ def make_plan(
     )
     batches = make_batch_sampler(sampler, groups, estimator.batch_size, random_state=seed)
     head = _decide_head(estimator, knows_features) if previous is None else previous.head.config
+    augment = _decide_augmentation(estimator, samples, trains_backbone)
+    is_start_enough = not trains_backbone and augment is None and not _wants_epochs(estimator)
     is_refit = trains_backbone and (pretrained or estimator.weight == 1)
     decided: dict[str, Any] = {
         "is_pretrained": pretrained,
@@ -269,7 +277,8 @@ def make_plan(
         "changes_trainable": changes_trainable,
         "head": head,
         "sampler": sampler,
-        "augment": _decide_augmentation(estimator, samples, trains_backbone),
+        "augment": augment,
+        "max_epochs": _decide_epochs(estimator.max_epochs, groups, is_start_enough),
         "layer_decay": resolve_layer_decay(backbone, estimator.layer_decay),
         "skorch_params": dict(estimator.skorch_params or {}),
         "keeps_optimizer": estimator.warm_start,
@@ -306,7 +315,8 @@ def passes_of_fit(estimator: Any) -> float:
     trainable = getattr(estimator, "trainable", "head")
     if trainable == "head":
         return 1.0
-    return 2.0 + _passes_of_training(trainable, estimator.max_epochs * estimator.n_views)
+    n_epochs = _none_if_auto(estimator.max_epochs) or MAX_EPOCHS
+    return 2.0 + _passes_of_training(trainable, n_epochs * estimator.n_views)
 
 
 def _passes_of_training(trainable: str | int, n_epochs: int) -> float:
@@ -348,6 +358,27 @@ def _decide_head(estimator: Any, knows_features: bool) -> HeadConfig:
     elif values["projection_dim"] is not None:
         values["projection_dim"] = int(values["projection_dim"])  # from NumPy
     return HeadConfig(**values)
+
+
+def _wants_epochs(estimator: Any) -> bool:
+    """Return whether a head is trained for more than its probabilities.
+
+    That is a projection whose width is given, or that alone learns, and a choice of the best epoch.
+    """
+    has_width = not isinstance(estimator.projection_dim, str | None)
+    return has_width or estimator.weight == 1 or estimator.early_stopping
+
+
+def _decide_epochs(max_epochs: int | str, groups: np.ndarray, is_start_enough: bool) -> int:
+    """Decide "auto": few epochs for a head that starts from many samples of each class, and all.
+
+    Shape: groups (n,), a class of each sample.
+    """
+    if not isinstance(max_epochs, str):
+        return max_epochs
+    if not is_start_enough or not 0 < len(groups) <= MAX_REGRESSED:
+        return MAX_EPOCHS
+    return min(MAX_EPOCHS, math.ceil(HEAD_SAMPLES * len(np.unique(groups)) / len(groups)))
 
 
 def _decide_augmentation(

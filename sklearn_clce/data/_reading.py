@@ -94,10 +94,9 @@ def decoding(where: str, item: Any) -> Iterator[None]:
         ) from error
     except Exception as error:  # of any decoder, or of the user's own Dataset
         reason = f"{type(error).__name__}: {error}"
-        raise ValueError(
-            f"{where}: {name_of(item)} can't be read as an image ({reason}); "
-            "find_unreadable(X) lists all such images"
-        ) from error
+        unreadable = ValueError(f"{where}: {name_of(item)} can't be read as an image ({reason})")
+        unreadable.add_note("find_unreadable(X) lists all such images")
+        raise unreadable from error
 
 
 def is_image(item: Any) -> bool:

@@ -167,6 +167,40 @@ def label_aware_contrastive_loss(
     if sample_weight is not None:
         n = embeddings.shape[0]
         sample_weight = check_weights("sample_weight", sample_weight, n, "samples")
+    return contrastive_loss(
+        embeddings,
+        labels,
+        sample_weight,
+        temperature=temperature,
+        hardness=hardness,
+        positives=positives,
+        reduction=reduction,
+        form=form,
+        references=references,
+        reference_labels=reference_labels,
+        positive_mask=positive_mask,
+        positive_weights=positive_weights,
+        negative_mask=negative_mask,
+    )
+
+
+def contrastive_loss(
+    embeddings: Tensor,
+    labels: Tensor | None,
+    sample_weight: Tensor | None,
+    *,
+    temperature: float | Tensor,
+    hardness: float | Tensor,
+    positives: str,
+    reduction: str,
+    form: str,
+    references: Tensor | None = None,
+    reference_labels: Tensor | None = None,
+    positive_mask: Tensor | None = None,
+    positive_weights: Tensor | None = None,
+    negative_mask: Tensor | None = None,
+) -> Tensor:
+    """Compute the contrastive term of a batch whose settings and weights have been checked."""
     masks = positive_mask, positive_weights, negative_mask
     pairs = make_pairs(embeddings, labels, references, reference_labels, *masks)
     losses, weights = anchor_losses(
@@ -295,8 +329,10 @@ def _reduced(
     losses: Tensor, has_positive: Tensor, sample_weight: Tensor | None, reduction: str
 ) -> Tensor:
     """Return the weighted mean over anchors with a positive, or the weighted losses, (n,)."""
-    weights, total = has_positive, has_positive.sum().clamp(min=1)
-    if sample_weight is not None:
+    weights = has_positive
+    if sample_weight is None:
+        total = weights.sum().clamp(min=1)
+    else:
         weights = weights * sample_weight.to(losses.dtype)
         total = weights.sum()
         total = torch.where(total > 0, total, 1)

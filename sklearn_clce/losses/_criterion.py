@@ -21,7 +21,7 @@ from ._checks import (
 )
 from ._contrastive import (
     CONTRASTIVE_SETTINGS,
-    label_aware_contrastive_loss,
+    contrastive_loss,
     shown_settings,
 )
 
@@ -354,13 +354,9 @@ def _terms(
     sample_weight = _sample_weight(sample_weight, class_weight, labels, logits.shape[1])
     terms = {"cross_entropy": _reduced(losses, sample_weight, settings["reduction"])}
     if weight > 0:
-        terms["contrastive"] = label_aware_contrastive_loss(
-            embeddings,
-            labels if compared.get("positive_mask") is None else None,
-            sample_weight=sample_weight,
-            gather=False,
-            **settings,
-            **compared,
+        is_masked = compared.get("positive_mask") is not None
+        terms["contrastive"] = contrastive_loss(
+            embeddings, None if is_masked else labels, sample_weight, **settings, **compared
         )
     return terms
 
@@ -401,7 +397,9 @@ def _sample_weight(
         return sample_weight
     checked = check_weights("class_weight", class_weight, n_classes, "columns of logits")
     of_class = at_least_float32(checked)[labels]
-    return of_class if sample_weight is None else of_class * sample_weight
+    if sample_weight is None:
+        return of_class
+    return check_weights("class_weight times sample_weight", of_class * sample_weight)
 
 
 def _reduced(losses: Tensor, sample_weight: Tensor | None, reduction: str) -> Tensor:

@@ -15,7 +15,7 @@ are custom operators, which ``torch.compile`` takes as they are.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from typing import Any, NamedTuple, NoReturn
 
 import torch
@@ -27,6 +27,8 @@ from ._plain import l2_normalise, plain_anchor_losses
 
 # exp() of up to this fits the dtype both ways, with room for the sum of a batch.
 LARGEST_EXPONENT = {torch.float32: 60.0, torch.float64: 600.0}
+
+FEW_ANCHORS = 256  # with which the number of operations is the cost, and not their size
 
 # Anchors of a tile, by type of device; other types are taken for CUDA.
 TILE_ANCHORS = {"cpu": 128, "cuda": 1024}
@@ -70,7 +72,7 @@ class _MatrixLosses(torch.autograd.Function):
         positives: str,
     ) -> tuple[Tensor, Tensor]:
         largest = embeddings.abs().amax(dim=1, keepdim=True)  # (n, 1)
-        divisor = torch.where(largest > 0, largest, 1)
+        divisor = largest.masked_fill_(largest == 0, 1)
         rescaled = embeddings / divisor  # of length 0 or >= 1, so that products fit
         score = rescaled @ rescaled.T  # (n, n), as all that follow
         square = score.diagonal().clamp(min=0.25)  # of the lengths, (n,)
@@ -262,7 +264,8 @@ def _exponentials(
     if weight is not None and positives == "mean":
         positive, weight = weight, None
     of_score = score.exp()
-    return Exponentials(of_score, of_score.pow(hardness).mul_(negative), positive, weight)
+    of_weight = of_score if hardness == 1 else of_score.pow(hardness)
+    return Exponentials(of_score, negative.mul_(of_weight), positive, weight)
 
 
 def _terms(score: Tensor, values: Exponentials) -> Iterator[Tensor]:
@@ -315,13 +318,15 @@ def _pair_derivatives(factors: Tensor, values: Exponentials, tile: Tile, pairs: 
     are symmetric a pair of two anchors counts for both.
     """
     start, stop, left = tile
-    of_pair: Iterable[Tensor] = factors[:, start:stop, None]
+    of_pair: Any = factors[:, start:stop, None]
     if pairs.symmetric:
         n_references = pairs.n_columns - pairs.n_anchors
         of_column = factors[:, None, left:]
         of_column = F.pad(of_column, (0, n_references)) if n_references else of_column
-        # not in one addition: it would take a matrix of four tiles
-        of_pair = map(torch.add, of_pair, of_column)
+        if pairs.n_anchors <= FEW_ANCHORS:
+            of_pair = of_pair + of_column
+        else:  # one addition would take a matrix of four tiles
+            of_pair = map(torch.add, of_pair, of_column)
     by_one, by_exponential, by_weight, by_both = of_pair
     if values.weight is None:
         of_positive = torch.addcmul(by_one, by_exponential, values.of_score).mul_(values.positive)

@@ -19,6 +19,10 @@ from ._module_state import restore_module, tensors_of
 OTHER_SUFFIXES = (".pkl", ".pickle", ".joblib", ".pt", ".pth")  # of files that run code when loaded
 
 
+HUB = "hf-hub:"
+FILE_ON_HUB = "model.safetensors"
+
+
 class ModelFileMixin:
     """What an estimator saves and loads."""
 
@@ -100,12 +104,15 @@ class ModelFileMixin:
     ) -> Self:
         """Read an estimator that :meth:`save` wrote.
 
-        Nothing is downloaded, nothing in the file is run, and no other file is opened.
+        Nothing in the file is run, and no other file is opened. Nothing is downloaded but the file
+        itself, if it is on the Hugging Face Hub.
 
         Parameters
         ----------
         path : path
-            The file.
+            The file, or ``"hf-hub:owner/name"`` for one that :meth:`push_to_hub` has pushed, with
+            ``"@"`` and a revision behind the name where it is not to be the newest. It is
+            downloaded once.
         device : str or torch.device, default="auto"
             Parameter ``device`` of the estimator; where it was fitted does not matter.
         backbone : nn.Module, default=None
@@ -121,6 +128,8 @@ class ModelFileMixin:
         ------
         FileNotFoundError
             If the file does not exist.
+        OSError
+            If a file can't be downloaded.
         ValueError
             If it is not a file of :meth:`save`, is damaged, was written by a newer version, or
             needs a ``backbone``.
@@ -135,7 +144,7 @@ class ModelFileMixin:
         save : Write the file.
         """
         with own_torch():
-            state, tensors = read_model_file(path)
+            state, tensors = read_model_file(_on_this_machine(path))
 
         def build(n_classes: int) -> Network:
             return restore_module(state["module"], n_classes, tensors, backbone)
@@ -147,3 +156,18 @@ class ModelFileMixin:
         except (ValueError, RecursionError, OverflowError) as error:
             raise ValueError(f"path={os.fspath(path)!r} can't be loaded: {error}") from error
         return clf
+
+
+def _on_this_machine(path: str | os.PathLike[str]) -> str | os.PathLike[str]:
+    """Return the path of a file, downloaded if it is on the Hub."""
+    if not isinstance(path, str) or not path.startswith(HUB):
+        return path
+    from huggingface_hub import hf_hub_download
+
+    repo_id, _, revision = path.removeprefix(HUB).partition("@")
+    try:
+        return str(hf_hub_download(repo_id, FILE_ON_HUB, revision=revision or None))
+    except ValueError as error:
+        raise ValueError(f"path={path!r}: 'hf-hub:owner/name' is required ({error})") from error
+    except Exception as error:  # of the client that it uses, which changes with its versions
+        raise OSError(f"path={path!r} can't be downloaded ({error})") from error

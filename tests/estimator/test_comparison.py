@@ -8,8 +8,8 @@ from sklearn.dummy import DummyClassifier
 from sklearn.linear_model import LogisticRegression
 
 import sklearn_clce.comparison
-from sklearn_clce import BackboneFeatures, CLCEClassifier, Comparison, compare
-from sklearn_clce.comparison import passes_of_fit, usual_classifiers
+from sklearn_clce import BackboneFeatures, CLCEClassifier, compare
+from sklearn_clce.comparison import Comparison, passes_of_fit, usual_classifiers
 
 
 @pytest.fixture(scope="module")

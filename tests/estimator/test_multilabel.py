@@ -365,10 +365,12 @@ def test_onnx_gives_indicator_and_sigmoid(fitted, tmp_path):
     clf, X, Y = fitted
     clf.export_onnx(tmp_path / "model.onnx")
     session = runtime.InferenceSession(tmp_path / "model.onnx")
-    assert [output.name for output in session.get_outputs()][:2] == ["labels", "probabilities"]
-    labels, probability, _ = session.run(None, {"features": X.astype(np.float32)})
+    names = [output.name for output in session.get_outputs()]
+    assert names == ["labels", "probabilities", "embeddings", "scores"]
+    labels, probability, _, scores = session.run(None, {"features": X.astype(np.float32)})
     assert_array_equal(labels, clf.predict(X))
     assert_allclose(probability, clf.predict_proba(X), atol=1e-6)
+    assert_allclose(scores, clf.score_samples(X), atol=1e-3)
     assert labels.shape == Y.shape
 
 

@@ -295,7 +295,9 @@ def onnx():
     with tempfile.TemporaryDirectory() as folder:
         clf.export_onnx(Path(folder) / "model.onnx")
         session = onnxruntime.InferenceSession(Path(folder) / "model.onnx")
-        labels, probabilities, embeddings = session.run(None, {"images": images})
+        labels, probabilities, embeddings = session.run(
+            ["labels", "probabilities", "embeddings"], {"images": images}
+        )
     return {
         "labels": [str(label) == "left" for label in labels],
         "probabilities": probabilities,

@@ -1,8 +1,12 @@
 """A fitted classifier as an ONNX file gives what the classifier gives, without PyTorch."""
 
+import copy
 import json
 import sys
 import textwrap
+import threading
+import urllib.request
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +28,7 @@ onnxruntime = pytest.importorskip("onnxruntime")
 pytest.importorskip("onnxscript")
 
 N_ROWS = (1, 7, 500)
+OUTPUTS = ["labels", "probabilities", "embeddings"]
 LABELS = np.array(["cat", "dog", "été"])
 
 
@@ -51,10 +56,10 @@ def prepared(clf, X):
     return torch.stack([transform(picture) for picture in pictures]).permute(0, 2, 3, 1).numpy()
 
 
-def run(path, batch):
+def run(path, batch, outputs=OUTPUTS):
     session = onnxruntime.InferenceSession(path)
     (only,) = session.get_inputs()
-    return session.run(None, {only.name: batch})
+    return session.run(outputs, {only.name: batch})
 
 
 def metadata(path):
@@ -66,6 +71,8 @@ def assert_same(clf, path, X, batch=None, atol=1e-5):
     batch = prepared(clf, X) if batch is None else batch
     for n in N_ROWS:
         labels, probabilities, embeddings = run(path, batch[:n])
+        (scores,) = run(path, batch[:n], ["scores"])
+        np.testing.assert_allclose(scores, clf.score_samples(X[:n]), rtol=0, atol=20 * atol)
         np.testing.assert_allclose(probabilities, clf.predict_proba(X[:n]), rtol=0, atol=atol)
         np.testing.assert_allclose(embeddings, clf.transform(X[:n]), rtol=0, atol=atol)
         assert labels.tolist() == clf.classes_[probabilities.argmax(axis=1)].tolist()
@@ -197,7 +204,114 @@ def test_metadata_hold_classes_and_resizing(exported):
     assert about["max_pixel_value"] == 255
     session = onnxruntime.InferenceSession(path)
     outputs = [(output.name, output.shape[0]) for output in session.get_outputs()]
-    assert outputs == [("labels", "n"), ("probabilities", "n"), ("embeddings", "n")]
+    assert outputs == [(name, "n") for name in [*OUTPUTS, "scores"]]
+    assert about["sklearn_clce"] == version("sklearn-clce")
+
+
+def test_calibrated_file_decides_none_of_these(exported, tmp_path):
+    clf = copy.deepcopy(exported[0])
+    clf.offset_ = float(np.median(clf.score_samples(images(7))))
+    clf.export_onnx(tmp_path / "model.onnx")
+    scores, decided = run(tmp_path / "model.onnx", images(7), ["scores", "none_of_these"])
+    assert decided.dtype == bool
+    assert decided.tolist() == (scores < clf.offset_).tolist()
+    assert 0 < decided.sum() < 7
+    assert metadata(tmp_path / "model.onnx")["offset"] == clf.offset_
+    assert "offset" not in metadata(exported[1])
+
+
+@pytest.fixture(scope="module")
+def kinds():
+    """Images of three kinds that a network tells apart, uint8 (60, 32, 32, 3), and a classifier."""
+    X = images(60)
+    for kind in range(3):
+        X[kind::3, ..., kind] //= 4
+    return X, fitted(Wide(), X, max_epochs=4, trainable="head")
+
+
+class Wide(nn.Module):
+    """Convolutions that hold most of the weights."""
+
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        self.layers = nn.Sequential(
+            nn.Conv2d(3, 64, 3, stride=2), nn.ReLU(), nn.Conv2d(64, 64, 3, stride=2), nn.ReLU()
+        )
+
+    def forward(self, images):
+        return self.layers(images).mean(dim=(2, 3))
+
+
+def test_int8_file_is_small_and_agrees(kinds, tmp_path, capsys):
+    X, clf = kinds
+    clf.export_onnx(tmp_path / "float.onnx")
+    agreement = clf.export_onnx(tmp_path / "int8.onnx", quantize="int8", calibration=X)
+    printed = capsys.readouterr().out
+    assert printed.startswith(f"int8: {agreement:.1%} of 30 held-out images keep their label; ")
+    labels, probabilities, _ = run(tmp_path / "int8.onnx", X[1::2])
+    assert agreement == np.mean(labels == clf.predict(X[1::2])) >= 0.9
+    exact = clf.predict_proba(X[1::2])
+    assert 0 < np.abs(probabilities - exact).max() < 0.2
+    before, after = ((tmp_path / name).stat().st_size for name in ("float.onnx", "int8.onnx"))
+    assert after < 0.5 * before  # of a real backbone .3: names and nodes count here
+    assert metadata(tmp_path / "int8.onnx") == metadata(tmp_path / "float.onnx")
+    model = onnx.load(tmp_path / "int8.onnx")
+    assert str(tmp_path.parent) not in str(model)
+    large = [tensor for tensor in model.graph.initializer if np.prod(tensor.dims) > 1000]
+    assert {tensor.data_type for tensor in large} == {onnx.TensorProto.INT8}
+
+
+def test_int8_file_that_agrees_too_little_is_not_written(kinds, tmp_path, monkeypatch):
+    X, clf = kinds
+    monkeypatch.setattr("sklearn_clce.export.labels_of", lambda content, batches: LABELS[[0] * 30])
+    path = tmp_path / "model.onnx"
+    message = r"\d+\.\d% of the held-out images keep their label, and min_agreement=0.9; pass"
+    with pytest.raises(ValueError, match=message):
+        clf.export_onnx(path, quantize="int8", calibration=X)
+    assert not path.exists()
+    agreement = clf.export_onnx(path, quantize="int8", calibration=X, min_agreement=0)
+    assert agreement < 0.9
+    assert path.exists()
+
+
+def test_int8_images_show_ranges_or_are_held_out(kinds, tmp_path, monkeypatch):
+    """What is compared has not been seen by the quantisation."""
+    X, clf = kinds
+    seen = {}
+    for name in ("quantized", "labels_of"):
+
+        def spy(given, batches, *, name=name):
+            seen[name] = {batch.tobytes() for batch in batches}
+            raise RuntimeError if name == "labels_of" else StopIteration
+
+        monkeypatch.setattr(f"sklearn_clce.export.{name}", spy)
+    with pytest.raises(StopIteration):
+        clf.export_onnx(tmp_path / "m.onnx", quantize="int8", calibration=X)
+    monkeypatch.setattr("sklearn_clce.export.quantized", lambda model, batches: model)
+    with pytest.raises(RuntimeError):
+        clf.export_onnx(tmp_path / "m.onnx", quantize="int8", calibration=X)
+    assert not seen["quantized"] & seen["labels_of"]
+    assert seen["labels_of"] == {image.tobytes() for image in X[1::2]}
+
+
+def test_int8_errors(kinds, clouds, tmp_path):
+    X, clf = kinds
+    path = tmp_path / "m.onnx"
+    with pytest.raises(ValueError, match="quantize='int4': 'int8' or None is required"):
+        clf.export_onnx(path, quantize="int4", calibration=X)
+    with pytest.raises(ValueError, match="quantize='int8' and calibration of NoneType: both"):
+        clf.export_onnx(path, quantize="int8")
+    with pytest.raises(ValueError, match="quantize=None and calibration of ndarray: both"):
+        clf.export_onnx(path, calibration=X)
+    with pytest.raises(ValueError, match=r"min_agreement=2: a share in \[0, 1\] is required"):
+        clf.export_onnx(path, quantize="int8", calibration=X, min_agreement=2)
+    with pytest.raises(ValueError, match="calibration holds one image, and at least two"):
+        clf.export_onnx(path, quantize="int8", calibration=X[:1])
+    features = CLCEClassifier("precomputed", max_epochs=1, random_state=0).fit(*clouds)
+    with pytest.raises(ValueError, match="'precomputed' has no backbone to compute in 8 bits"):
+        features.export_onnx(path, quantize="int8", calibration=clouds[0])
+    assert not path.exists()
 
 
 def test_labels_that_are_not_utf8_become_escapes(clouds, tmp_path):
@@ -294,6 +408,21 @@ def test_wrong_calls_are_rejected(tmp_path, clouds, monkeypatch):
 PAGE = Path(__file__).parents[2] / "docs" / "deployment.rst"
 
 
+def check_service_of_the_page(names):
+    """The lines of the web service answer an image as the file does."""
+    code = textwrap.dedent(PAGE.read_text().split(".. code-block:: python\n")[4].split("``curl")[0])
+    lines = code.replace("8000), Service).serve_forever()", "0), Service)").strip().splitlines()
+    exec("\n".join([*lines[:-1], f"server = {lines[-1]}"]), names)
+    with names["server"] as server:
+        threading.Thread(target=server.handle_request, daemon=True).start()
+        address = f"http://127.0.0.1:{server.server_port}"
+        with urllib.request.urlopen(address, Path("picture.jpg").read_bytes()) as response:
+            answer = json.load(response)
+    assert answer["label"] == "temple"
+    np.testing.assert_allclose(answer["probabilities"], names["probabilities"][0], rtol=1e-5)
+    assert answer.keys() == {"label", "probabilities", "embeddings", "scores"}
+
+
 def test_lines_of_the_page_run_on_an_image(photos, tmp_path, monkeypatch):
     """What is left outside of the file needs no PyTorch, and comes out nearly the same."""
     monkeypatch.chdir(tmp_path)
@@ -305,12 +434,13 @@ def test_lines_of_the_page_run_on_an_image(photos, tmp_path, monkeypatch):
     clf.export_onnx("model.onnx")
     code = PAGE.read_text().split(".. code-block:: python\n")[2]  # after how to export
     names: dict[str, Any] = {}
-    exec(textwrap.dedent(code.split("\n\nLabels")[0]), names)
+    exec(textwrap.dedent(code.split("\n\nThe outputs")[0]), names)
     assert names["labels"].tolist() == ["temple"]
     np.testing.assert_allclose(
         names["probabilities"], clf.predict_proba(["picture.jpg"]), rtol=0, atol=0.02
     )
     assert names["prepare"]("picture.jpg").shape == (32, 32, 3)
+    check_service_of_the_page(names)
     names["about"] |= {"image_size": 224, "resize_to": 256}
     transform = EvaluationTransform(BackboneConfig("any", image_size=224, crop_pct=0.875))
     for size in [(428, 600), (599, 428), (401, 601)]:  # 256 / 428 * 428 is 255.99999999999997
