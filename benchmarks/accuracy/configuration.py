@@ -8,7 +8,14 @@ from .pictures import COLLECTIONS
 
 # By task. To be raised when a change of the estimator changes what it learns there at its defaults:
 # lines of an earlier recipe are then history, and its own methods are measured again.
-RECIPES = {"classify": 2, "head": 2, "new_classes": 2, "few_shot": 1, "transfer": 1}
+RECIPES = {
+    "classify": 2,
+    "head": 2,
+    "new_classes": 2,
+    "few_shot": 1,
+    "transfer": 1,
+    "multilabel": 1,
+}
 # What is compared: criteria by name, each with every setting of it.
 CRITERIA = {
     "ce": {"weight": 0.0},
@@ -33,7 +40,8 @@ RECIPE_OF_AUTHORS = {
     "authors_ce": AUTHORS | CRITERIA["ce"],
     "authors_mean_9": AUTHORS | CRITERIA["mean_9"],
 }
-OURS = {"clce": {}, "supcon": {"hardness": 0.0}} | CRITERIA | RECIPE_OF_AUTHORS
+HEADS = {"head": {"trainable": "head"}, "head_ce": {"trainable": "head", "weight": 0.0}}
+OURS = {"clce": {}, "supcon": {"hardness": 0.0}} | CRITERIA | RECIPE_OF_AUTHORS | HEADS
 VOTE = "vote"  # of the default and a head
 FROZEN = ("logistic", "logistic_cv", "neighbours")  # classifiers on features of the frozen backbone
 TRAINED = ("fastai", "script")  # what else fine-tunes
@@ -45,17 +53,17 @@ class Configuration:
 
     Parameters
     ----------
-    task : {"classify", "head", "new_classes", "few_shot", "transfer"}
+    task : {"classify", "head", "new_classes", "few_shot", "transfer", "multilabel"}
         Train on images of some classes and classify others of them; the same, from features that
         are computed beforehand; train on some classes and learn new ones from a few embeddings;
-        the same on all base classes of a few-shot benchmark; or classify, find images and meet
-        corrupted ones.
+        the same on all base classes of a few-shot benchmark; classify, find images and meet
+        corrupted ones; or train on images with several labels.
     data : str
         A collection of pictures.
     n_classes : int
         Classes drawn by the seed.
     shots : int
-        Training images of each class.
+        Training images of each class, or all of them where an image has several labels.
     backbone : str
         As for ``CLCEClassifier``.
     image_size : int or None

@@ -5,7 +5,7 @@ import numpy as np
 from .configuration import CRITERIA, RECIPE_OF_AUTHORS
 from .few_shot import SHOTS
 from .frames import METHODS, differences, estimate, over_sets, select
-from .groups import GROUPS
+from .groups import GROUPS, SETS
 from .pictures import COLLECTIONS
 from .results import finished
 
@@ -125,7 +125,7 @@ def transfer_rows(runs):
 def worth_rows(lines, frame):
     """Write what each term is worth beside cross-entropy: a row for each use."""
     rows = [
-        [what, *(set_cell(runs, term, name, spec) for term in TERMS)]
+        [f"{what}{on_few_sets(runs)}", *(set_cell(runs, term, name, spec) for term in TERMS)]
         for runs, measures in (
             (with_corrupted(select(frame, "transfer")), MEASURES),
             (select(frame, "head_criteria"), OF_HEADS),
@@ -149,6 +149,12 @@ def worth_rows(lines, frame):
     return [row for row in rows if any(row[1:])]
 
 
+def on_few_sets(runs):
+    """Say on how many sets runs were made, unless it was on all."""
+    n_sets = runs["data"].nunique()
+    return "" if n_sets in (0, len(SETS)) else f" ({n_sets} of {len(SETS)} sets)"
+
+
 def set_cell(runs, term, measure, spec):
     """Write how far a term is ahead of cross-entropy, in the mean over sets."""
     mean = over_sets(differences(runs, term, "ce", measure))
@@ -160,5 +166,8 @@ def set_cell(runs, term, measure, spec):
 def worth_table(lines, frame, table):
     """Write the table by which a user decides whether to set ``weight=0``; empty of nothing."""
     rows = worth_rows(lines, frame)
+    shown = [i for i in range(len(TERMS)) if any(cells[i] for _, *cells in rows)]
+    header = ["", *(METHODS[TERMS[i]] for i in shown)]
     title = "What the contrastive term is worth: minus plain cross-entropy (weight=0)"
-    return table(title, ["", *(METHODS[term] for term in TERMS)], rows) if rows else ""
+    found = [[what, *(cells[i] for i in shown)] for what, *cells in rows]
+    return table(title, header, found) if found else ""

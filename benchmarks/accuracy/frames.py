@@ -15,10 +15,13 @@ POINTS = 100  # accuracy is shown in per cent
 CASE = ["data", "shots", "backbone", "batch_size"]
 COSTS = ["fit_seconds", "fit_processor_seconds", "epoch_seconds", "seconds_a_picture", "trainable"]
 COLUMNS = ["group", *CASE, "method", "seed", "accuracy", "log_loss", *COSTS, "epochs", "steps"]
+MAP = "mean_average_precision"  # of several labels, or of embeddings
 METHODS = {
     "clce": "CLCEClassifier()",
     "ce": "cross-entropy (weight=0)",
     "supcon": "the same, hardness=0",
+    "head": 'trainable="head"',
+    "head_ce": "a head, weight=0",
     "each_5": '"each", weight .5',
     "each_9": '"each", weight .9',
     "mean_5": '"mean", weight .5',
@@ -74,7 +77,7 @@ def frame_of(lines):
         if run.key in done
     ]
     frame = pd.DataFrame(rows)
-    return frame.reindex(columns=list(dict.fromkeys([*COLUMNS, *frame.columns])))
+    return frame.reindex(columns=list(dict.fromkeys([*COLUMNS, *frame.columns, MAP])))
 
 
 def row_of(group, run, line, batch_size):

@@ -6,6 +6,7 @@ from functools import cached_property
 from .configuration import (
     CRITERIA,
     FROZEN,
+    HEADS,
     RECIPE_OF_AUTHORS,
     TRAINED,
     VOTE,
@@ -32,6 +33,7 @@ ABOUT_FEW_SHOT = (
     "novel classes are learned in 3,000 5-way episodes with 15 queries a class, by "
     "``LogisticRegression()`` on L2-normalised features or embeddings."
 )
+FEW_IMAGES, ALL_AT_HAND = 100, 400  # of several labels; no set has more than 400 for training
 STEPS, N_EQUAL, SHOTS_EQUAL = 64, 8, 32  # 8 x 32 images, which batches of 8 to 256 divide
 
 
@@ -190,6 +192,20 @@ GROUPS = {
             "backbone": [LITE0, VIT_TINY],
             "shots": [5, 15],
             "method": list(CRITERIA),
+        },
+    ),
+    "multilabel": group(
+        "Several labels an image",
+        "Photographs of clothes (6 labels of colour and kind, 2.0 an image, 400 for training) and "
+        "of COCO (12 supercategories, 2.4 an image, 240 for training). A draw fixes which 100 of "
+        "them are trained on; all test images are ranked by each label. *LogisticRegression()* is "
+        "one for each label (``OneVsRestClassifier``).",
+        {
+            "data": ["apparel", "coco12"],
+            "task": ["multilabel"],
+            "n_classes": [12],
+            "shots": [FEW_IMAGES, ALL_AT_HAND],
+            "method": ["logistic", *HEADS, "clce", "ce"],
         },
     ),
     "batch_size": group(

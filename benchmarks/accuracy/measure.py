@@ -25,6 +25,7 @@ from .configuration import FROZEN, OURS
 from .few_shot import few_shot
 from .metrics import classification_metrics, embedding_metrics
 from .models import budget, drawn, make_head, make_model, resized, settings_of, timed_fit
+from .multilabel import multilabel
 from .pictures import COLLECTIONS, rows_of_each
 from .sources import first_of_each
 from .transfer import transfer
@@ -142,6 +143,7 @@ TASKS = {
     "new_classes": new_classes,
     "few_shot": few_shot,
     "transfer": transfer,
+    "multilabel": multilabel,
 }
 
 

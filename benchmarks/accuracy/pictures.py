@@ -50,6 +50,12 @@ COLLECTIONS = {
         "CIFAR-FS", 64, partial(sources.few_shot_split, left_out=sources.CIFAR_FS)
     ),
     "caltech_fs": Collection("Caltech-101, split", 60, sources.caltech_split),
+    "apparel": Collection(
+        "clothes", 6, partial(sources.photographs, name="multilabel_apparel.npz", of="targets")
+    ),
+    "coco12": Collection(
+        "COCO", 12, partial(sources.photographs, name="multilabel_coco12.npz", of="targets")
+    ),
     "fc100": Collection("FC100", 60, partial(sources.few_shot_split, left_out=sources.FC100)),
 }
 

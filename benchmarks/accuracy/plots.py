@@ -1,10 +1,12 @@
 """Plots of the page of results, as SVG files that are the same for the same lines."""
 
+from functools import partial
+
 import matplotlib
 import numpy as np
 from matplotlib.figure import Figure
 
-from .frames import METHODS, by_set, differences, over_sets
+from .frames import MAP, METHODS, by_set, differences, over_sets
 from .pictures import COLLECTIONS
 
 STYLE = {"svg.hashsalt": "sklearn-clce", "svg.fonttype": "none", "font.size": 9}
@@ -22,7 +24,7 @@ WIDTH = 5  # inches, which a phone shows without shrinking it much
 
 def plot_group(name, runs, path):
     """Draw a group in the way that suits it, and say whether there was anything to draw."""
-    draw = {"batch_size": by_batch_size, "lite": by_time, "head": by_shots}.get(name, lead_by_set)
+    draw = OF_GROUP.get(name, lead_by_set)
     with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(WIDTH, 3.2))
         if not draw(figure, runs):
@@ -31,10 +33,11 @@ def plot_group(name, runs, path):
     return True
 
 
-def lead_by_set(figure, runs):
+def lead_by_set(figure, runs, metric="accuracy"):
     """Draw how far CLCE is ahead of what, on each set and in the mean."""
     axes = figure.subplots()
-    leads = {other: differences(runs, "clce", other) for other in ("logistic", "ce", "vote")}
+    others = "logistic", "ce", "vote"
+    leads = {other: differences(runs, "clce", other, metric) for other in others}
     leads = {other: lead for other, lead in leads.items() if len(lead)}
     if not leads:
         return False
@@ -128,3 +131,11 @@ def _scale_by_doubling(axes, column):
 
 def _legend(axes):
     axes.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=1, frameon=False)
+
+
+OF_GROUP = {
+    "batch_size": by_batch_size,
+    "lite": by_time,
+    "head": by_shots,
+    "multilabel": partial(lead_by_set, metric=MAP),
+}

@@ -8,6 +8,8 @@ from queue import Queue
 
 from sklearn_clce._system import resolve_device
 
+from .configuration import FROZEN, HEADS
+
 PRELOADED = ["benchmarks.accuracy.measure", "timm", "torchvision.transforms.v2"]
 END = None  # of what a batch of runs gives
 
@@ -32,12 +34,18 @@ def measure_all(configurations, surroundings, jobs):
 
 
 def batches_of(configurations):
-    """Put runs of heads on the same features together; the first of a batch keeps its place."""
+    """Put runs on the same kept features together; the first of a batch keeps its place."""
     batches = {}
     for one in configurations:
         same = (one.data, one.n_classes, one.backbone, one.image_size, one.seed)
-        batches.setdefault(same if one.task == "head" else one, []).append(one)
+        batches.setdefault(same if keeps_features(one) else one, []).append(one)
     return list(batches.values())
+
+
+def keeps_features(one):
+    """Say whether a run trains on features that other runs of the same pictures need too."""
+    of_multilabel = one.task == "multilabel" and one.method in (*HEADS, *FROZEN)
+    return one.task == "head" or of_multilabel
 
 
 def context_for(surroundings):

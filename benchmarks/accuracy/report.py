@@ -19,6 +19,7 @@ from .frames import (
 )
 from .goals import goals_of
 from .groups import GROUPS, LITE0, VIT_TINY
+from .multilabel_report import multilabel_tables
 from .pictures import COLLECTIONS, TEST_IMAGES
 from .plots import plot_group
 from .results import failed, finished
@@ -171,6 +172,8 @@ def section(name, group, runs, lines):
         parts.append(episode_table(runs))
     elif name.startswith("few_shot"):
         parts += few_shot_tables(lines, GROUPS[name], table)
+    elif name == "multilabel":
+        parts += multilabel_tables(runs, table, cell)
     elif name == "transfer":
         header = ["", *(MEASURES[name][0] for name in SHOWN)]
         parts.append(table("Means over sets", header, transfer_rows(runs)))

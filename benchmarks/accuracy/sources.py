@@ -105,10 +105,10 @@ def _cifar100(folder):
     return tuple(data[name] for name in names)
 
 
-def photographs(folder, name, side=SIDE):
-    """Read a file of photographs, which are cut to their central square."""
+def photographs(folder, name, side=SIDE, of="labels"):
+    """Read a file of photographs, which are cut to their central square, and what they show."""
     data = read_npz(folder, name)
-    labels, split = data["labels"], data["split"]
+    labels, split = data[of], data["split"]
     images = partial(LazyImages, partial(_photograph, data["jpeg"], data["offsets"], side))
     train, test = (np.flatnonzero(split == part) for part in ("train", "test"))
     return images(train), labels[train], images(test), labels[test]

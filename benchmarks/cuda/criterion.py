@@ -21,6 +21,7 @@ from .synchronisation import waits
 
 WIDTH, N_CLASSES, TEMPERATURE = 768, 100, 0.1
 OURS, METRIC_LEARNING, PRODUCTS = "criterion", "pytorch-metric-learning", "bare products"
+MEAN = "criterion, positives='mean'"
 MATRIX, BLOCKS, COMPILED = "matrix", "blocks", "plain, compiled"
 
 
@@ -81,6 +82,7 @@ def candidates(n: int, plan: Plan) -> dict[str, Callable[[], object]]:
 
     steps = {
         OURS: partial(backward, loss, temperature=TEMPERATURE),
+        MEAN: partial(backward, loss, temperature=TEMPERATURE, positives="mean"),
         MATRIX: backward_by_matrix,
         BLOCKS: partial(backward, loss, temperature=TEMPERATURE, form="tiles"),
         METRIC_LEARNING: partial(backward, SupConLoss(temperature=TEMPERATURE)),

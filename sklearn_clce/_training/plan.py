@@ -22,19 +22,19 @@ from .._network import (
     trainable_of,
 )
 from .._system import count, duration, n_processes, resolve_device, resolve_precision
-from .._targets import Target
+from .._targets import SINGLE_LABEL, Target
 from ..data import Augmentation, check_augment, make_batch_sampler, resolve_sampler
 from ..features import FeatureStore, ProcessStore, open_store
 from .batches import Augment, Samples
 from .skorch_arguments import check_skorch_params
 
 PROJECTION_DIM = 128
-STEP_OF_LAST, STEP_OF_ALL = 2.0, 3.5  # passes that an epoch costs, of the last blocks and of all
 MAX_EPOCHS = 20  # of what "auto" decides
 # A head starts from a closed form of up to MAX_REGRESSED samples. If these are all, more than so
 # many samples of each class, the same ones again if there are few, changed neither accuracy nor
 # log-loss (``benchmarks/head_epochs.py``).
 HEAD_SAMPLES = 200
+STEP_OF_LAST, STEP_OF_ALL = 2.0, 3.5  # passes that an epoch costs, of the last blocks and of all
 
 # Parameters of one value that "auto" decides; they follow from data and other parameters.
 DECIDED = ("augment", "layer_decay", "max_epochs", "projection_dim", "sampler", "trainable")
@@ -251,8 +251,10 @@ def make_plan(
     """
     check_skorch_params(estimator.skorch_params or {}, estimator.get_params(deep=False))
     groups = n_partners = np.zeros(0, dtype=np.int64)
+    start_is_known = False  # what the start of several labels is worth was not measured
     if target is not None:
         groups, n_partners = target.groups, target.n_partners()
+        start_is_known = target.outputs.name == SINGLE_LABEL.name
     pretrained = is_pretrained(estimator) if previous is None else previous.pretrained
     fixed = fixed_parameters(estimator.backbone)
     trainable, trains_backbone = _decide_trainable(
@@ -268,7 +270,9 @@ def make_plan(
     batches = make_batch_sampler(sampler, groups, estimator.batch_size, random_state=seed)
     head = _decide_head(estimator, knows_features) if previous is None else previous.head.config
     augment = _decide_augmentation(estimator, samples, trains_backbone)
-    is_start_enough = not trains_backbone and augment is None and not _wants_epochs(estimator)
+    is_start_enough = (
+        start_is_known and not (trains_backbone or augment) and not _wants_epochs(estimator)
+    )
     is_refit = trains_backbone and (pretrained or estimator.weight == 1)
     decided: dict[str, Any] = {
         "is_pretrained": pretrained,
@@ -315,7 +319,7 @@ def passes_of_fit(estimator: Any) -> float:
     trainable = getattr(estimator, "trainable", "head")
     if trainable == "head":
         return 1.0
-    n_epochs = _none_if_auto(estimator.max_epochs) or MAX_EPOCHS
+    n_epochs = MAX_EPOCHS if estimator.max_epochs == "auto" else estimator.max_epochs
     return 2.0 + _passes_of_training(trainable, n_epochs * estimator.n_views)
 
 

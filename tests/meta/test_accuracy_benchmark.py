@@ -450,6 +450,10 @@ def test_heads_on_the_same_features_share_a_process():
     ]
     batches = processes.batches_of(runs)
     assert batches == [[runs[0], runs[2]], [runs[1]], [runs[3]], [runs[4]]]
+    sets = {"data": "coco12", "task": "multilabel"}
+    kept = [configure(**sets, method=name) for name in ("logistic", "head", "head_ce")]
+    tuned = [configure(**sets, method=name) for name in ("clce", "ce")]
+    assert processes.batches_of([*kept, *tuned]) == [kept, [tuned[0]], [tuned[1]]]
 
 
 @pytest.fixture
