@@ -19,11 +19,13 @@ extensions = [
     "sphinx.ext.viewcode",
     "sphinx_copybutton",
     "sphinx_gallery.gen_gallery",
+    "matplotlib.sphinxext.plot_directive",
     "changes",
     "house",
     "mathml",
     "measured",
     "offline_inventories",
+    "page_files",
 ]
 exclude_patterns = ["_build", "**sg_execution_times.rst"]
 templates_path = ["_templates"]
@@ -77,6 +79,7 @@ sphinx_gallery_conf = {
     "examples_dirs": "../examples",
     "gallery_dirs": "auto_examples",
     "within_subsection_order": "gallery_order.key",
+    "minigallery_sort_order": "gallery_order.path_key",
     "doc_module": ("sklearn_clce",),
     "backreferences_dir": "generated/backreferences",
     "reference_url": {"sklearn_clce": None},
@@ -91,6 +94,19 @@ sphinx_gallery_conf = {
         "%matplotlib inline"
     ),
 }
+
+# Figures of the pages: their code runs in a folder with images, and they fit both themes.
+plot_working_directory = str(Path(__file__).parent / "generated" / "files")
+plot_formats = ["svg"]
+plot_html_show_formats = plot_html_show_source_link = False
+plot_apply_rcparams = True
+ink = dict.fromkeys(
+    ["text.color", "axes.labelcolor", "axes.edgecolor", "xtick.color", "ytick.color"], "#808080"
+)
+plot_rcparams = {**ink, "figure.facecolor": "none", "axes.facecolor": "none", "font.size": 9}
+plot_rcparams |= {"savefig.facecolor": "none", "legend.facecolor": "none", "svg.fonttype": "none"}
+plot_rcparams |= {"savefig.bbox": "tight"}
+del ink
 
 # the HTML repr of an estimator, in the gallery, leads to its page
 for estimator in (sklearn_clce.CLCEClassifier, sklearn_clce.BackboneFeatures):

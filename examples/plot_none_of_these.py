@@ -1,11 +1,11 @@
 """
-============================================
-None of these, and classes that come later
-============================================
+======================================
+Reject unknown images, and add classes
+======================================
 
-A classifier names one of its classes for any picture, also for one of something that it has never
-seen. ``score_samples`` tells such pictures apart, a threshold lets the classifier abstain, and
-``add_classes`` teaches it what it has abstained from, without the old pictures.
+A classifier predicts one of its classes for every image, even for one of something that it has
+never seen. ``score_samples`` detects such images, a threshold rejects them, and ``add_classes``
+learns them as new classes, without the old images.
 """
 
 # %%

@@ -1,11 +1,11 @@
 """
-=====================================
-Pictures and a table in one pipeline
-=====================================
+==================================
+Images and a table in one pipeline
+==================================
 
-Where a picture comes with numbers, such as a weight or a place, both belong into one classifier.
+If an image comes with numbers, such as a weight or a place, use both in one classifier.
 :class:`~sklearn_clce.BackboneFeatures` is a transformer, so scikit-learn's
-:class:`~sklearn.compose.ColumnTransformer` puts its features beside the columns of a table.
+:class:`~sklearn.compose.ColumnTransformer` combines its features with the columns of a table.
 """
 
 # %%
@@ -55,10 +55,10 @@ print(table.head(3).assign(path=table["path"].map(lambda path: Path(path).name))
 # %%
 # One transformer for each kind of column
 # ---------------------------------------
-# ``"path"``, without brackets, hands the column over as it is. A backbone gives a thousand columns,
-# beside which one of the table would have no say: ten principal components of deviation 1 stand in
-# their place. ``memory`` keeps the features, so that the backbone runs once for each picture, in
-# whatever fold it is.
+# ``"path"``, without brackets, passes the column as it is. A backbone gives a thousand columns, and
+# a single column of the table would have no influence next to them. So ten principal components of
+# deviation 1 replace them. ``memory`` keeps the features, so that the backbone runs once per image,
+# regardless of the number of folds.
 features = BackboneFeatures(image_size=64, memory=Path(temporary.name, "features"))
 pictures = make_pipeline(features, PCA(10, whiten=True, random_state=0))
 alone = make_column_transformer((pictures, "path"))
@@ -69,15 +69,21 @@ both = make_column_transformer(
 # %%
 # A classifier on top
 # -------------------
-# Any classifier will do. ``CLCEClassifier("precomputed")`` takes what comes as features. Compare
-# with the pictures alone, to see what the table adds.
-for name, head in {
-    "CLCE": CLCEClassifier("precomputed", random_state=0),
-    "logistic regression": LogisticRegression(),
-}.items():
-    by_picture, by_both = (
-        cross_val_score(make_pipeline(columns, head), table, y, cv=4).mean()
-        for columns in (alone, both)
-    )
-    print(f"{name}: {by_picture:.0%} right by the picture, {by_both:.0%} with the table")
+# Any classifier will do. ``CLCEClassifier("precomputed")`` accepts features. Compare with the
+# images alone, to see what the table adds.
+scores = pd.DataFrame(
+    {
+        name: {
+            inputs: cross_val_score(make_pipeline(columns, head), table, y, cv=4).mean()
+            for inputs, columns in {"images": alone, "images and table": both}.items()
+        }
+        for name, head in {
+            "CLCE": CLCEClassifier("precomputed", random_state=0),
+            "logistic regression": LogisticRegression(),
+        }.items()
+    }
+)
+print(scores.round(2))
+ax = scores.plot.bar(rot=0, ylim=(0, 1), ylabel="accuracy", figsize=(6, 3))
+ax.legend(loc="lower right")
 temporary.cleanup()

@@ -1,10 +1,10 @@
 """
-=======================================
-Why this prediction: where it looked
-=======================================
+====================================
+Explain a prediction: where it looks
+====================================
 
-:class:`~sklearn_clce.AttributionDisplay` shows on which parts of a picture a prediction rests. A
-classifier that is right for a wrong reason, such as the colour of the background, shows it here.
+:class:`~sklearn_clce.AttributionDisplay` shows on which parts of an image a prediction depends. So
+you find a classifier that is right for a wrong reason, such as the colour of the background.
 """
 
 # %%

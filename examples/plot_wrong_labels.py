@@ -1,7 +1,7 @@
 """
-=============================================
-Wrong labels and the pictures that carry them
-=============================================
+=================
+Find wrong labels
+=================
 
 Labels that people set are wrong in some places. Cross-validation gives every picture a
 probability from a classifier that was not trained on it; where that disagrees most with the

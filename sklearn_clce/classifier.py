@@ -300,8 +300,8 @@ class CLCEClassifier(
         The labels, sorted; the order of the columns of every output. Of several labels an image,
         the names of the columns of y in their order, or 0, 1, ...
     plan_ : FitPlan
-        The decisions of the last fit, which ``print(clf.plan_)`` shows as ``verbose=1`` does: what
-        trains, in how many steps, in which precision, on which device. Not after :meth:`load`.
+        The decisions of the last fit, which ``print(clf.plan_)`` shows as ``verbose=1`` does:
+        trainable parameters, steps, precision, device. Not after :meth:`load`.
     history_ : skorch.history.History
         Losses and durations of the epochs: a row for each, and ``history_.to_frame()`` as a data
         frame.
@@ -321,7 +321,7 @@ class CLCEClassifier(
     net_ : skorch.NeuralNet
         The net that trained it.
     backbone_config_ : BackboneConfig or None
-        How the backbone wants its images; None for "precomputed".
+        How the backbone expects its images; None for "precomputed".
     n_features_in_ : int
         Number of columns of X; only if X has two axes.
     feature_names_in_ : ndarray of shape (`n_features_in_`,)
@@ -784,12 +784,12 @@ class CLCEClassifier(
 
     @property
     def module_(self) -> Network:
-        """The trained network."""
+        """The trained network; maps images in 0..1 to logits and embeddings."""
         return self.net_.module_
 
     @property
     def trainable_(self) -> str | int:
-        """What of the backbone trained."""
+        """The trainable part of the backbone, in the notation of ``trainable``."""
         return trainable_of(self.module_)
 
     @property
@@ -807,7 +807,7 @@ class CLCEClassifier(
 
     @property
     def backbone_config_(self) -> BackboneConfig | None:
-        """How the backbone wants its images."""
+        """How the backbone expects its images; None for "precomputed"."""
         return self.module_.config
 
     @property

@@ -107,7 +107,7 @@ class HubMixin:
         ValueError
             If ``repo_id`` is not a valid name, or :meth:`save` rejects the estimator.
         OSError
-            If the Hub can't be reached, or refuses. Nothing of the estimator is pushed then.
+            If the Hub can't be reached, or rejects it. Nothing of the estimator is pushed then.
 
         See Also
         --------

@@ -53,7 +53,7 @@ class NoveltyMixin:
         The score is the energy of the logits [1]_, ``logsumexp(logits - mean(logits))``, less a
         quarter of the squared distance, in standardised features, to the nearest mean of a class.
         Of several labels an image, the energy is the sum of ``log(1 + exp(logit))``.
-        :doc:`/novelty` compares other scores.
+        ``benchmarks/NOTES.md`` compares other scores.
 
         References
         ----------
@@ -147,7 +147,7 @@ class NoveltyMixin:
 
     @property
     def offset_(self) -> float:
-        """Threshold of the scores."""
+        """Threshold of :meth:`score_samples`; only after :meth:`calibrate_offset`."""
         if self._offset is None:
             raise AttributeError(
                 "offset_ is not set: calibrate_offset(X) sets it, from images of the known "

@@ -1,5 +1,7 @@
 """The order of the examples: quick start first, then from the first steps to the last."""
 
+from pathlib import Path
+
 ORDER = [
     "quickstart",
     "tutorial",
@@ -26,3 +28,8 @@ def key(filename):
     """Return the place of an example; one that is not listed comes last, by name."""
     name = filename.removeprefix("plot_").removesuffix(".py")
     return (ORDER.index(name) if name in ORDER else len(ORDER), name)
+
+
+def path_key(path):
+    """Return the place of an example that a section of the gallery names by its path."""
+    return key(Path(path).name)

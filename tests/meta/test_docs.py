@@ -1,32 +1,33 @@
 """The code on the documentation pages runs and gives the output shown."""
 
+import ast
 import doctest
+import re
 from pathlib import Path
 
-import numpy as np
+import matplotlib.pyplot as plt
 import pytest
 from docutils.core import publish_doctree
-from PIL import Image
-from sklearn.datasets import load_sample_image
+from docutils.utils.math.latex2mathml import tex2mathml
+
+import prose
+import sklearn_clce
+from sklearn_clce import CLCEClassifier
 
 DOCS = Path(__file__).parents[2] / "docs"
 PAGES = [path.name for path in sorted(DOCS.glob("*.rst")) if ">>> " in path.read_text("utf-8")]
-SIDE = 160
 
 
 @pytest.fixture
 def folder_with_pictures(tmp_path, monkeypatch):
-    """Cut twelve images of each class, and a new one, out of scikit-learn's two."""
-    rng = np.random.default_rng(0)
-    for label, photo in {"flower": "flower.jpg", "temple": "china.jpg"}.items():
-        (tmp_path / "pictures" / label).mkdir(parents=True)
-        pixels = load_sample_image(photo)  # (427, 640, 3)
-        for number in range(12):
-            top, left = rng.integers(0, 427 - SIDE), rng.integers(0, 640 - SIDE)
-            crop = pixels[top : top + SIDE, left : left + SIDE]
-            Image.fromarray(crop).save(tmp_path / "pictures" / label / f"{number:02}.jpg")
-    Image.fromarray(load_sample_image("flower.jpg")[80:400, 150:470]).save(tmp_path / "new.jpg")
+    """Work in a folder with the files that pages name."""
+    monkeypatch.syspath_prepend(DOCS / "_ext")
+    from page_files import write_files
+
+    write_files(tmp_path)
     monkeypatch.chdir(tmp_path)
+    yield
+    plt.close("all")
 
 
 def test_start_page_and_guide_contain_code():
@@ -41,6 +42,45 @@ def test_page_code_runs(page, folder_with_pictures):
     )
     assert result.attempted > 0
     assert result.failed == 0
+
+
+@pytest.mark.parametrize("page", sorted(path.name for path in DOCS.glob("*.rst")))
+def test_code_blocks_use_existing_names(page):
+    for block in prose.code_blocks((DOCS / page).read_text("utf-8")):
+        nodes = list(ast.walk(ast.parse(block)))
+        calls = [node for node in nodes if isinstance(node, ast.Call)]
+        keywords = {
+            keyword.arg
+            for call in calls
+            if getattr(call.func, "id", "") == "CLCEClassifier"
+            for keyword in call.keywords
+        }
+        assert keywords <= CLCEClassifier().get_params().keys()
+        imported = [node for node in nodes if getattr(node, "module", "") == "sklearn_clce"]
+        names = {alias.name for node in imported for alias in node.names}
+        assert names <= set(sklearn_clce.__all__)
+        methods = {
+            call.func.attr
+            for call in calls
+            if getattr(getattr(call.func, "value", None), "id", "") in ("clf", "CLCEClassifier")
+        }
+        assert all(hasattr(CLCEClassifier, method) for method in methods), methods
+
+
+def test_sections_of_gallery_hold_every_example_once():
+    examples = DOCS.parent / "examples"
+    named = re.findall(r"examples/(plot_\w+\.py)", (examples / "README.rst").read_text("utf-8"))
+    assert sorted(named) == sorted(path.name for path in examples.glob("plot_*.py"))
+
+
+def test_formulas_convert_to_mathml():
+    formulas = [
+        formula.astext()
+        for path in DOCS.glob("*.rst")
+        for formula in prose.formulas(path.read_text("utf-8"))
+    ]
+    assert len(formulas) > 10
+    assert all(tex2mathml(formula).startswith("<math") for formula in formulas)
 
 
 def test_changelog_converts_to_rst(monkeypatch):

@@ -131,6 +131,16 @@ def test_pages_render_without_errors_and_fit_width(address, browser, width, sche
 
 
 @needs_browser
+def test_every_page_fits_phone_width(address, browser):
+    wide = {}
+    for path in sorted(SITE.glob("*.html")):
+        browser.open(f"{address}/{path.name}", width=390)
+        article = "document.querySelector('article, main').scrollWidth"
+        wide[path.name] = browser.evaluate(article)
+    assert {page: width for page, width in wide.items() if width > 390} == {}
+
+
+@needs_browser
 @pytest.mark.parametrize("page", ["index.html", "backbones.html", "training.html", "faq.html"])
 def test_code_fits_next_to_navigation(address, browser, page):
     browser.open(f"{address}/{page}", width=1440)
