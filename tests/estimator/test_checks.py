@@ -15,7 +15,7 @@ EXPECTED_TO_FAIL = {"check_sample_weight_equivalence_on_dense_data": "mini-batch
 
 @pytest.mark.filterwarnings("default")
 def test_check_estimator_passes():
-    clf = CLCEClassifier("precomputed", max_epochs=50, learning_rate=0.01)
+    clf = CLCEClassifier("precomputed", max_epochs=3)
     results = check_estimator(
         clf, expected_failed_checks=EXPECTED_TO_FAIL, on_fail=None, on_skip=None
     )

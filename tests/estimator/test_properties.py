@@ -15,7 +15,7 @@ from sklearn_clce import CLCEClassifier
 
 DOCUMENTED = (ValueError, TypeError, FileNotFoundError)
 many = settings(
-    max_examples=200,
+    max_examples=100,
     deadline=None,
     derandomize=True,
     database=None,

@@ -1,4 +1,4 @@
-"""The README matches the package and continuous integration."""
+"""The README and the page of backbones match the package and continuous integration."""
 
 import re
 from pathlib import Path
@@ -10,8 +10,14 @@ README = (ROOT / "README.md").read_text()
 
 
 def test_backbone_table_matches_registry():
-    rows = re.findall(r"^\| `(\w+)`(?: \(bundled\))? \| `([\w.]+)` \|$", README, re.M)
+    page = (ROOT / "docs" / "backbones.rst").read_text()
+    rows = re.findall(r"^``(\w+)`` +``([\w.]+)``$", page, re.M)
     assert dict(rows) == backbone_aliases()
+
+
+def test_readme_names_the_backbones():
+    line = README[README.index("- [Backbones]") :].partition("\n- ")[0]
+    assert set(re.findall(r"`(\w+)`", line)) == set(backbone_aliases())
 
 
 def test_ci_runs_commands_of_readme():
