@@ -59,6 +59,14 @@ class ProcessStore:
         """Count again in a forked child: another thread may have been about to."""
         self._n_bytes = sum(vector.nbytes for vector in self._vectors.values())
 
+    def __getstate__(self) -> dict[str, int]:
+        """Keep nothing but the limit, where a file format does not ask :meth:`__reduce__`."""
+        return {"max_bytes": self.max_bytes}
+
+    def __setstate__(self, state: dict[str, int]) -> None:
+        """Begin empty."""
+        ProcessStore.__init__(self, **state)
+
     def __reduce__(self) -> str:
         """Stand for the store of the process that reads the pickle."""
         return "process_store"

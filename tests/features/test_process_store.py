@@ -328,3 +328,12 @@ def test_memory_that_keeps_nothing_is_heeded_without_a_warning(images, count):
         head(memory=joblib.Memory(None)).fit(X, y)
     assert count() == 80
     CLCEClassifier(FineTuned(), memory=joblib.Memory(None), max_epochs=1).fit(X, y)
+
+
+def test_state_of_a_store_holds_no_features():
+    store = ProcessStore(max_bytes=100)
+    store.put({b"key": np.ones(3, np.float32)})
+    other = ProcessStore.__new__(ProcessStore)
+    other.__setstate__(store.__getstate__())
+    assert other.max_bytes == 100
+    assert other.get([b"key"]) == {}
