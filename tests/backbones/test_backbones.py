@@ -337,6 +337,7 @@ def test_backbone_aliases_gives_a_copy():
     assert backbone_aliases()
 
 
+@pytest.mark.slow
 def test_beit_at_full_size(tmp_path, photos):
     """timm's BEiT of 86 million parameters, random weights in a file: fit, predict, transform."""
     torch.manual_seed(0)

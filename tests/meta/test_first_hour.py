@@ -44,6 +44,7 @@ def pictures(tmp_path):
     return tmp_path
 
 
+@pytest.mark.slow
 def test_first_code_of_readme_runs_the_backbone_once_and_is_never_silent(pictures):
     pytest.importorskip("pandas")
     code = re.search(r"```python\n(from .*?)```", (ROOT / "README.md").read_text(), re.S)[1]
