@@ -77,6 +77,8 @@ def _read_folder(folder: str, unreadable: Unreadable) -> tuple[np.ndarray, np.nd
 def _check_folder_of(output: str) -> None:
     """Raise an error before a long fit, and not after it."""
     folder = Path(output).parent
+    if Path(output).is_dir():
+        raise IsADirectoryError(f"{output!r} is a folder: the name of a file is required")
     if not folder.is_dir():
         raise FileNotFoundError(f"{output!r} can't be written: there is no folder {str(folder)!r}")
 

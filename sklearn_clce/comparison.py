@@ -13,7 +13,7 @@ from numpy.typing import ArrayLike
 from sklearn.base import clone
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import log_loss
-from sklearn.model_selection import StratifiedKFold, train_test_split
+from sklearn.model_selection import StratifiedKFold
 from sklearn.pipeline import make_pipeline
 from sklearn.utils import _safe_indexing, check_random_state
 from sklearn.utils._param_validation import Interval, validate_params
@@ -184,7 +184,9 @@ def compare(
     estimator = CLCEClassifier() if estimator is None else estimator
     classifiers = {**usual_classifiers(estimator), **(others or {})}
     rng = check_random_state(random_state)
-    _, labels = encode_labels(X, y)
+    classes, labels = encode_labels(X, y)
+    _check_classes(classes, labels, n_splits)
+    _check_probabilities(classifiers)
     with bar(what="comparing", shown=bool(verbose) and is_main()):
         chosen = np.arange(len(labels))
         if max_time is not None:
@@ -197,7 +199,7 @@ def compare(
         splits = [
             (chosen[train], chosen[test]) for train, test in folds.split(chosen, labels[chosen])
         ]
-        scored = _score_all(classifiers, X, np.asarray(y), splits)
+        scored = _score_all(classifiers, X, classes[labels], splits)
     return Comparison(
         correct={name: np.concatenate([fold[0] for fold in of]) for name, of in scored.items()},
         log_loss={
@@ -255,15 +257,35 @@ def _seconds_of_an_image(
 
 
 def _choose(labels: np.ndarray, n: int, n_least: int, rng: np.random.RandomState) -> np.ndarray:
-    """Choose samples, with about the same share of each class and some of each: indices (n,)."""
-    n_classes = labels.max() + 1
-    n = max(n, n_least * n_classes)
-    if n > len(labels) - n_classes:  # as good as all
-        return np.arange(len(labels))
-    chosen, _ = train_test_split(
-        np.arange(len(labels)), train_size=n, stratify=labels, random_state=rng
-    )
-    return np.sort(chosen)
+    """Choose about n samples, the same share of each class, n_least of each or all: indices."""
+    counts = np.bincount(labels)
+    wanted = np.maximum(n_least, n * counts // len(labels))
+    chosen = [
+        rng.permutation(np.flatnonzero(labels == label))[:n_of_class]
+        for label, n_of_class in enumerate(wanted)
+    ]
+    return np.sort(np.concatenate(chosen))
+
+
+def _check_classes(classes: np.ndarray, labels: np.ndarray, n_splits: int) -> None:
+    """Raise an error unless each fold can hold an image of each class."""
+    counts = np.bincount(labels)
+    rarest = counts.argmin()
+    if counts[rarest] < n_splits:
+        raise ValueError(
+            f"class {classes[rarest].item()!r} has {counts[rarest]} images, and "
+            f"n_splits={n_splits!r} needs one for each fold: add images, or lower n_splits"
+        )
+
+
+def _check_probabilities(classifiers: Mapping[str, Any]) -> None:
+    """Raise an error for a classifier without the probabilities that the log-loss needs."""
+    for name, classifier in classifiers.items():
+        if not hasattr(classifier, "predict_proba"):
+            raise TypeError(
+                f"others[{name!r}] has no predict_proba, which the log-loss needs; "
+                "CalibratedClassifierCV adds it"
+            )
 
 
 def _score(

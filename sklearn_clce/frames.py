@@ -182,6 +182,8 @@ def _file_names(paths: Any) -> list[str]:
         raise TypeError(
             f"paths={paths!r}: a list of paths is required, [path], or list_images(folder)"
         )
+    if items.ndim > 1 and items.size != len(items):
+        raise ValueError(f"paths of shape {items.shape}: one path for each file is required")
     for index, item in enumerate(items.ravel()):
         if not isinstance(item, (str, os.PathLike)):
             raise TypeError(

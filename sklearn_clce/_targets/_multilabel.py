@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from sklearn.utils.validation import check_consistent_length
 from torch import Tensor
 from torch.nn.functional import softplus
 
@@ -61,7 +62,8 @@ class Multilabel(Outputs):
         classes = as_labels(classes, "classes")
         check_distinct(classes, "classes are several")
         indicator.aligned(classes)
-        if before is not None and sorted(before.tolist()) != sorted(classes.tolist()):
+        order = list if indicator.names is None else sorted  # classes name an array's columns
+        if before is not None and order(before.tolist()) != order(classes.tolist()):
             raise ValueError(
                 f"classes={classes.tolist()!r} is not the same as on last call to partial_fit, "
                 f"was: {before.tolist()!r}"
@@ -133,6 +135,7 @@ class Multilabel(Outputs):
             )
         place = place_of(label, classes)
         truth, predicted = self.truth(y, classes)[:, place], predictions[:, place]
+        check_consistent_length(truth, predicted)
         names = np.array([f"not {label}", str(label), f"{label} not known"])
         codes = np.where(np.isnan(truth), 2, truth).astype(int)
         return names[codes], names[np.where(codes == 2, 2, predicted)]
@@ -141,6 +144,7 @@ class Multilabel(Outputs):
         self, y: Any, probabilities: np.ndarray, classes: np.ndarray, label: Any = None
     ) -> Judged:
         truth = self.truth(y, classes)  # (n, n_classes)
+        check_consistent_length(truth, probabilities)
         of_truth = np.where(truth == 1, probabilities, 1 - probabilities)
         of_truth = np.where(np.isnan(truth), np.nan, of_truth)
         if label is None:
@@ -165,6 +169,7 @@ class Multilabel(Outputs):
         return right, _mean_of_known(weights)
 
     def accuracy(self, truth: np.ndarray, predicted: np.ndarray, sample_weight: Any) -> float:
+        check_consistent_length(truth, predicted)
         is_known = ~np.isnan(truth)
         right = ((truth == predicted) | ~is_known).all(axis=1)
         weights = checked_sample_weights(sample_weight, len(truth)) * is_known.any(axis=1)
@@ -284,9 +289,14 @@ def _mean_of_known(weights: Tensor) -> Tensor:
     return weights.sum(dim=1) / (weights > 0).sum(dim=1).clamp(min=1)
 
 
+def _with_name(y: Any) -> Any:
+    """Return a named series as the frame of its column; without a name it is an array."""
+    return y.to_frame() if getattr(y, "name", None) is not None and hasattr(y, "to_frame") else y
+
+
 def _new_columns(X: Any, y: Any, classes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Return names and values of new labels; columns without names count on from the old ones."""
-    indicator = read_indicator(X, y.to_frame() if hasattr(y, "to_frame") else y, may_be_one=True)
+    indicator = read_indicator(X, _with_name(y), may_be_one=True)
     names, n_old = indicator.names, len(classes)
     if names is None:
         if not np.array_equal(classes, np.arange(n_old)):

@@ -6,10 +6,11 @@ import numpy as np
 import pytest
 from sklearn.dummy import DummyClassifier
 from sklearn.linear_model import LogisticRegression
+from sklearn.svm import LinearSVC
 
 import sklearn_clce.comparison
 from sklearn_clce import BackboneFeatures, CLCEClassifier, compare
-from sklearn_clce.comparison import Comparison, passes_of_fit, usual_classifiers
+from sklearn_clce.comparison import Comparison, _choose, passes_of_fit, usual_classifiers
 
 
 @pytest.fixture(scope="module")
@@ -115,3 +116,15 @@ def test_comparison_errors(images, tiny):
         compare(*images, tiny, max_time=0)
     with pytest.raises(ValueError, match="n_splits=30"):
         compare(*images, tiny, max_time=None, n_splits=30)
+
+
+def test_choice_keeps_some_of_each_class():
+    labels = np.repeat([0, 1, 2], [500, 500, 20])
+    chosen = labels[_choose(labels, 90, 5, np.random.RandomState(0))]
+    assert np.bincount(chosen).tolist() == [44, 44, 5]
+    assert np.bincount(labels[_choose(labels, 3, 5, np.random.RandomState(0))]).tolist() == [5] * 3
+
+
+def test_classifier_without_probabilities_is_rejected_before_a_fit(images, tiny):
+    with pytest.raises(TypeError, match="others\\['svm'\\] has no predict_proba"):
+        compare(*images, tiny, others={"svm": LinearSVC()}, max_time=None)

@@ -437,3 +437,27 @@ def test_head_is_as_good_as_one_against_the_rest():
     expected = average_precision_score(Y_new, rest.predict_proba(X_new))
     found = average_precision_score(Y_new, head().fit(X, Y).predict_proba(X_new))
     assert found > expected - 0.01
+
+
+def test_classes_of_partial_fit_name_an_arrays_columns_in_one_order():
+    X, Y = samples(2)
+    clf = head(max_epochs=1).partial_fit(X, Y, classes=["dog", "cat"])
+    with pytest.raises(ValueError, match="not the same as on last call"):
+        clf.partial_fit(X, Y[:, ::-1], classes=["cat", "dog"])
+    frame = pd.DataFrame(Y[:, ::-1], columns=["cat", "dog"])
+    clf.partial_fit(X, frame, classes=["cat", "dog"])  # a frame names its columns itself
+    assert clf.classes_.tolist() == ["dog", "cat"]
+
+
+def test_score_rejects_another_number_of_rows(fitted):
+    clf, X, Y = fitted
+    for rows in (1, 3):
+        with pytest.raises(ValueError, match="inconsistent numbers of samples"):
+            clf.score(X[:4], Y[:rows])
+
+
+def test_series_without_a_name_is_an_array():
+    X, Y = samples(2)
+    clf = head(max_epochs=1).fit(X, Y)
+    clf.add_classes(X, pd.Series(np.arange(len(X)) % 2))
+    assert clf.classes_.tolist() == [0, 1, 2]
