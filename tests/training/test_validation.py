@@ -335,7 +335,7 @@ def test_scoring_monitor_works_with_scorer(clouds, others):
 def test_validation_score_is_printed_saved_and_plotted(clouds, others, capsys, tmp_path):
     clf = watching(scoring="neg_log_loss", verbose=1)
     clf.fit(clouds[0], NAMES[clouds[1]], X_val=others[0], y_val=others[1])
-    assert f"validation neg_log_loss {clf.validation_scores_[0]:.3f}" in capsys.readouterr().out
+    assert f"validation neg_log_loss {clf.validation_scores_[-1]:.3f}" in capsys.readouterr().out
     clf.save(tmp_path / "model.safetensors")
     loaded = CLCEClassifier.load(tmp_path / "model.safetensors")
     assert loaded.validation_scores_ == clf.validation_scores_
