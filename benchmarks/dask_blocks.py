@@ -51,10 +51,10 @@ def save_model(path):
     clf.set_params(random_state=0).fit(X, np.arange(20) % 4).save(path)
 
 
-def predict(paths, model, tables, n_workers, *, kills=False):
+def predict(paths, model, tables, n_workers, *, kills=False, block=BLOCK):
     """Predict all files into tables; return the seconds that it takes, without the start."""
     tables.mkdir()
-    blocks = [paths[start : start + BLOCK] for start in range(0, len(paths), BLOCK)]
+    blocks = [paths[start : start + block] for start in range(0, len(paths), block)]
     names = [str(tables / f"{number:06}.parquet") for number in range(len(blocks))]
     cluster = LocalCluster(n_workers=n_workers, threads_per_worker=1, dashboard_address=None)
     with cluster, Client(cluster) as client:

@@ -31,11 +31,12 @@ def test_blocks_lose_nothing_when_a_worker_is_killed(tmp_path):
     pytest.importorskip("pyarrow")
     from benchmarks import dask_blocks
 
-    dask_blocks.make_files(tmp_path / "images", 4000)
+    dask_blocks.make_files(tmp_path / "images", 600)
     dask_blocks.save_model(tmp_path / "model.safetensors")
     paths = sorted(map(str, (tmp_path / "images").iterdir()))
     tables = tmp_path / "tables"
-    dask_blocks.predict(paths, tmp_path / "model.safetensors", tables, 2, kills=True)
+    model = tmp_path / "model.safetensors"
+    dask_blocks.predict(paths, model, tables, 2, kills=True, block=20)
     dask_blocks.check(paths, tables)
 
 
