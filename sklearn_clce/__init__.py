@@ -2,17 +2,16 @@
 
 from .backbones import backbone_aliases
 from .classifier import CLCEClassifier
-from .comparison import compare
 from .data import ClassBalancedBatchSampler, find_unreadable, list_images, load_image_folder
+from .deployment import model_card
 from .displays import (
     AttributionDisplay,
     EmbeddingDisplay,
     TopLossesDisplay,
     TrainingCurveDisplay,
 )
+from .evaluation import EpisodeSplit, compare, few_shot_score
 from .features import BackboneFeatures, FeatureStore
-from .few_shot import EpisodeSplit, few_shot_score
-from .hub import model_card
 from .losses import (
     CLCELoss,
     LabelAwareContrastiveLoss,

@@ -38,6 +38,7 @@ from ._checks import (
     to_numpy,
     unchanged_on_error,
 )
+from ._methods import FrameMixin, NewClassesMixin, NoveltyMixin
 from ._network import Network, trainable_of
 from ._system import bar, is_main, joint, own_torch
 from ._targets import Labels, Outputs, outputs_for
@@ -59,13 +60,9 @@ from ._training import (
 )
 from .backbones import BackboneConfig
 from .data import as_images
-from .export import OnnxMixin
+from .deployment import HubMixin, OnnxMixin
 from .features import FeatureStore
-from .frames import FrameMixin
-from .hub import HubMixin
 from .losses import l2_normalise
-from .new_classes import NewClassesMixin
-from .novelty import NoveltyMixin
 from .persistence import ModelFileMixin
 
 ACCEPT_BOOL = {"boolean", "verbose", "random_state"}  # the last two as everywhere in scikit-learn

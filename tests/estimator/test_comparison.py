@@ -8,9 +8,14 @@ from sklearn.dummy import DummyClassifier
 from sklearn.linear_model import LogisticRegression
 from sklearn.svm import LinearSVC
 
-import sklearn_clce.comparison
+import sklearn_clce.evaluation._comparison
 from sklearn_clce import BackboneFeatures, CLCEClassifier, compare
-from sklearn_clce.comparison import Comparison, _choose, passes_of_fit, usual_classifiers
+from sklearn_clce.evaluation._comparison import (
+    Comparison,
+    _choose,
+    passes_of_fit,
+    usual_classifiers,
+)
 
 
 @pytest.fixture(scope="module")

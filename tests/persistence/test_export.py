@@ -264,7 +264,9 @@ def test_int8_file_is_small_and_agrees(kinds, tmp_path, capsys):
 
 def test_int8_file_that_agrees_too_little_is_not_written(kinds, tmp_path, monkeypatch):
     X, clf = kinds
-    monkeypatch.setattr("sklearn_clce.export.labels_of", lambda content, batches: LABELS[[0] * 30])
+    monkeypatch.setattr(
+        "sklearn_clce.deployment._onnx.labels_of", lambda content, batches: LABELS[[0] * 30]
+    )
     path = tmp_path / "model.onnx"
     message = r"\d+\.\d% of the held-out images keep their label, and min_agreement=0.9; pass"
     with pytest.raises(ValueError, match=message):
@@ -285,10 +287,10 @@ def test_int8_images_show_ranges_or_are_held_out(kinds, tmp_path, monkeypatch):
             seen[name] = {batch.tobytes() for batch in batches}
             raise RuntimeError if name == "labels_of" else StopIteration
 
-        monkeypatch.setattr(f"sklearn_clce.export.{name}", spy)
+        monkeypatch.setattr(f"sklearn_clce.deployment._onnx.{name}", spy)
     with pytest.raises(StopIteration):
         clf.export_onnx(tmp_path / "m.onnx", quantize="int8", calibration=X)
-    monkeypatch.setattr("sklearn_clce.export.quantized", lambda model, batches: model)
+    monkeypatch.setattr("sklearn_clce.deployment._onnx.quantized", lambda model, batches: model)
     with pytest.raises(RuntimeError):
         clf.export_onnx(tmp_path / "m.onnx", quantize="int8", calibration=X)
     assert not seen["quantized"] & seen["labels_of"]
@@ -397,7 +399,7 @@ def test_wrong_calls_are_rejected(tmp_path, clouds, monkeypatch):
         clf.export_onnx(tmp_path / "model.onnx", input_dtype="float16")
     with pytest.raises(FileNotFoundError, match="there is no folder"):
         clf.export_onnx(tmp_path / "nowhere" / "model.onnx")
-    monkeypatch.setattr("sklearn_clce.export.MAX_BYTES", 1000)
+    monkeypatch.setattr("sklearn_clce.deployment._onnx.MAX_BYTES", 1000)
     with pytest.raises(ValueError, match="a smaller backbone is required"):
         clf.export_onnx(tmp_path / "model.onnx")
     monkeypatch.setitem(sys.modules, "onnxscript", None)

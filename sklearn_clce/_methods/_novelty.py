@@ -10,8 +10,8 @@ import numpy as np
 from sklearn.utils.validation import check_is_fitted
 from torch import Tensor
 
-from ._system import joint, own_torch
-from ._training import CLCENet, Passes, Samples, check_class_means, infer
+from .._system import joint, own_torch
+from .._training import CLCENet, Passes, Samples, check_class_means, infer
 
 
 class NoveltyMixin:

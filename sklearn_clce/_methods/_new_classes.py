@@ -9,11 +9,11 @@ import numpy as np
 from sklearn.utils.validation import check_is_fitted
 from torch import Tensor
 
-from ._checks import check_not_swapped, unchanged_on_error
-from ._head import Head
-from ._system import joint, own_torch
-from ._targets import Labels
-from ._training import (
+from .._checks import check_not_swapped, unchanged_on_error
+from .._head import Head
+from .._system import joint, own_torch
+from .._targets import Labels
+from .._training import (
     CLCENet,
     Passes,
     Samples,

@@ -12,9 +12,9 @@ from numpy.typing import ArrayLike
 from sklearn.utils.validation import check_is_fitted
 from torch import Tensor
 
-from ._system import bar, is_main, joint, n_processes, own_torch
-from ._training import CLCENet, Passes, Samples, check_class_means, infer
-from .data import Images, read_errors
+from .._system import bar, is_main, joint, n_processes, own_torch
+from .._training import CLCENet, Passes, Samples, check_class_means, infer
+from ..data import Images, read_errors
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from sklearn.utils.validation import check_is_fitted
 
-from ._network import Network
-from ._system import is_main
+from .._network import Network
+from .._system import is_main
 
 MODEL_FILE = "model.safetensors"
 N_CLASSES_SHOWN = 50

@@ -16,13 +16,13 @@ import torch
 from sklearn.utils.validation import check_is_fitted
 from torch import Tensor, nn
 
-from ._head import less_distance
+from .._head import less_distance
+from .._network import Network
+from .._system import is_main, own_torch, write_atomically, write_line
+from ..backbones import BackboneConfig
+from ..data import EvaluationTransform, Images, as_float
+from ..losses import l2_normalise
 from ._int8 import labels_of, quantized
-from ._network import Network
-from ._system import is_main, own_torch, write_atomically, write_line
-from .backbones import BackboneConfig
-from .data import EvaluationTransform, Images, as_float
-from .losses import l2_normalise
 
 MAX_UINT8 = 255
 OPSET = 18  # the opset of torch's exporter, which does not always convert well to others

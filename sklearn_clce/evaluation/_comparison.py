@@ -18,12 +18,12 @@ from sklearn.pipeline import make_pipeline
 from sklearn.utils import _safe_indexing, check_random_state
 from sklearn.utils._param_validation import Interval, validate_params
 
-from ._labels import encode_labels
-from ._system import bar, duration, is_main, own_search, write_line
-from ._targets import check_single_label
-from ._training import passes_of_fit
-from .classifier import CLCEClassifier
-from .features import BackboneFeatures
+from .._labels import encode_labels
+from .._system import bar, duration, is_main, own_search, write_line
+from .._targets import check_single_label
+from .._training import passes_of_fit
+from ..classifier import CLCEClassifier
+from ..features import BackboneFeatures
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -19,11 +19,11 @@ from sklearn.utils import _safe_indexing, check_random_state
 from sklearn.utils._param_validation import HasMethods, Interval, validate_params
 from sklearn.utils.parallel import Parallel, delayed
 
-from ._labels import N_SHOWN, as_labels, encode_labels, find_labels
-from ._targets import check_single_label
-from .classifier import CLCEClassifier
-from .data import is_on_disk
-from .features import BackboneFeatures, FeatureStore
+from .._labels import N_SHOWN, as_labels, encode_labels, find_labels
+from .._targets import check_single_label
+from ..classifier import CLCEClassifier
+from ..data import is_on_disk
+from ..features import BackboneFeatures, FeatureStore
 
 CONFIDENCE = 0.95
 
