@@ -209,7 +209,7 @@ GROUPS = {
     ),
     "kinds": group(
         "Grey of 16 bits, imbalance, wrong labels",
-        "Grey images of 8 and of 16 bits (the same images in a small part of the range); 50 images "
+        "Grey images of 8 and of 16 bits (the same images); 50 images "
         "of the first class to 5 of the last; a fifth of the labels wrong.",
         {
             "data": ["textures", "satellite", "mri"],

@@ -5,7 +5,6 @@ import numpy as np
 from .metrics import classification_metrics
 from .models import drawn, make_model, timed_fit
 
-DARK, LIGHT = 1_000, 5_095  # of 65,535: a camera of 12 bits, as files of 16 bits hold it
 MOST, FEWEST_IMAGES = 50, 5  # of the first class and of the last
 SHARE_WRONG = 0.2
 
@@ -21,8 +20,8 @@ def eight_bits(images):
 
 
 def sixteen_bits(images):
-    """Store grey in a small part of 16 bits: uint8 (n, H, W, 3) -> uint16 (n, H, W)."""
-    return np.round(DARK + as_grey(images) * (LIGHT - DARK)).astype(np.uint16)
+    """Store grey without rounding it to 8 bits: uint8 (n, H, W, 3) -> uint16 (n, H, W)."""
+    return np.round(as_grey(images) * 65_535).astype(np.uint16)
 
 
 def imbalanced(x, y, seed):

@@ -12,7 +12,7 @@ from ._pixels import Pixels, has_no_colour
 
 N_SAMPLED = 32
 PEEK_SIZE = 64  # pixels of the shorter side that show whether an image has colour
-DARK = 15  # how many times less than white looks like white on another scale
+DARK = 8  # how many times less than white looks like white on another scale
 
 
 class Numbers(NamedTuple):

@@ -354,7 +354,7 @@ def test_dark_integers_warn_where_they_are_read_by_batch(kind, tmp_path):
 @pytest.mark.parametrize("kind", ["path", "PIL", "bytes", "dict"])
 @pytest.mark.parametrize(
     ("dtype", "high", "max_pixel_value"),
-    [(np.uint8, 1, 255), (np.uint8, 17, 255), (np.uint16, 4095, 65535)],
+    [(np.uint8, 1, 255), (np.uint8, 17, 255), (np.uint16, 8191, 65535)],
 )
 def test_grey_files_that_are_nearly_black_warn(kind, dtype, high, max_pixel_value, tmp_path):
     masks = np.zeros((3, 8, 8), dtype)
