@@ -58,6 +58,7 @@ class JoinedBackbone(nn.Module):
         self.normalize = nn.ModuleList(Normalize(each.mean, each.std) for each in config.parts)
         self.shapes = config.shapes
         self.widths = tuple(widths)
+        self.eval()  # as its parts are, and as it stays
 
     def forward(self, batch: Tensor) -> Tensor:
         """Run each backbone on its part: batch (n, 1, 1, n_numbers) -> (n, n_features)."""
