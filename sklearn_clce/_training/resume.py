@@ -17,7 +17,7 @@ from .._head import HeadConfig
 from .._network import Network, is_adapted, merge
 from .._system import broadcast
 from .._targets import Target
-from ..backbones import UNSTORED_PATH, JoinedBackbone, each_backbone, name_of
+from ..backbones import UNSTORED_PATH, JoinedBackbone, are_several, each_backbone, name_of
 
 BUILT_WITH = ("backbone", "pretrained", "image_size", *(each.name for each in fields(HeadConfig)))
 REMEMBERED = (*BUILT_WITH, "trainable", "lora_rank", "random_state")
@@ -71,8 +71,8 @@ class ResumeState:
 
 def _forgetting(backbone: Any) -> Any:
     """Return the names among backbones, and in place of modules that there was one."""
-    if isinstance(backbone, (tuple, list)):
-        return type(backbone)(map(_forgetting, backbone))
+    if are_several(backbone):
+        return tuple(map(_forgetting, each_backbone(backbone)))
     return FORGOTTEN if isinstance(backbone, nn.Module) else backbone
 
 

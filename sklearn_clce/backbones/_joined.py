@@ -106,51 +106,53 @@ def _widths_of_one(backbone: nn.Module | None, n_features: int) -> list[int]:
 
 
 def are_several(backbone: Any) -> bool:
-    """Return whether several backbones are named, in a tuple or a list."""
-    return isinstance(backbone, (tuple, list))
+    """Return whether a parameter is several backbones: a tuple, a list, or what joined them."""
+    return isinstance(backbone, (tuple, list, JoinedBackbone))
 
 
 def each_backbone(backbone: Any) -> tuple[Any, ...]:
     """Return the backbones that a parameter names, one or several."""
+    if isinstance(backbone, JoinedBackbone):
+        return tuple(backbone.parts)
     return tuple(backbone) if are_several(backbone) else (backbone,)
 
 
 def name_of(backbone: Any) -> str:
     """Name one or several backbones, for people."""
-    names = [
-        part if isinstance(part, str) else type(part).__name__ for part in each_backbone(backbone)
-    ]
-    return " + ".join(names)
+    parts = each_backbone(backbone)
+    return " + ".join(part if isinstance(part, str) else type(part).__name__ for part in parts)
 
 
 def check_several(backbone: Any, pretrained: Any) -> None:
-    """Raise an error unless several backbones are such as can be joined."""
+    """Raise an error unless several backbones, if there are several, can be joined."""
     if not are_several(backbone):
         return
-    given = "backbone=" + repr(tuple(_shown(part) for part in backbone))
-    if len(backbone) < 2:
-        raise InvalidParameterError(
-            f"{given}: several backbones are required in a {type(backbone).__name__}; pass one as "
-            "it is, such as backbone='efficientnet_lite0'"
+    parts = each_backbone(backbone)
+    given = f"backbone={tuple(map(_shown, parts))!r}"
+    wrong = [part for part in parts if not _may_be_joined(part)]
+    if wrong:
+        mistake = f"names and modules are required, which {_shown(wrong[0])!r} is not"
+    elif len(parts) < 2:
+        mistake = "two backbones or more are required; pass one without a tuple or list"
+    elif len(set(map(_key_of, parts))) < len(parts):
+        mistake = "one is there twice, which takes time and adds nothing; others are required"
+    elif not isinstance(pretrained, bool):
+        mistake = (
+            f"pretrained={pretrained!r} holds the weights of one of them; load it into a module, "
+            "and pass that in the place of its name"
         )
-    for part in backbone:
-        if not isinstance(part, (str, nn.Module)) or part == "precomputed":
-            raise InvalidParameterError(
-                f"{given}: each of several backbones is required to be a name or an nn.Module, "
-                f"which {_shown(part)!r} is not"
-            )
-    known = [ALIASES.get(part, part) if isinstance(part, str) else id(part) for part in backbone]
-    if len(set(known)) < len(known):
-        raise InvalidParameterError(
-            f"{given}: a backbone is in it twice, which takes time and adds nothing; other "
-            "backbones are required"
-        )
-    if not isinstance(pretrained, bool):
-        raise InvalidParameterError(
-            f"pretrained={pretrained!r}: a file holds the weights of one backbone, and "
-            f"{given[9:]} are several; load them into a module, and pass that in the place of its "
-            "name"
-        )
+    else:
+        return
+    raise InvalidParameterError(f"{given}: {mistake}")
+
+
+def _may_be_joined(part: Any) -> bool:
+    return isinstance(part, nn.Module) or (isinstance(part, str) and part != "precomputed")
+
+
+def _key_of(part: str | nn.Module) -> Any:
+    """Return what is equal for two names of one backbone."""
+    return ALIASES.get(part, part) if isinstance(part, str) else part
 
 
 def _shown(part: Any) -> Any:

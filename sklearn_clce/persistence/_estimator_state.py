@@ -16,7 +16,7 @@ from .._network import Network
 from .._system import seeded_torch
 from .._targets import outputs_named
 from .._training import ResumeState, Split, plan_without_fit, remembered, restore_net
-from ..backbones import UNSTORED_PATH, each_backbone
+from ..backbones import UNSTORED_PATH, JoinedBackbone, are_several, each_backbone
 from ._module_state import check_backbone, check_restorable, module_state
 from ._plain import (
     SCALARS,
@@ -101,7 +101,9 @@ def _stored_parameters(clf: Any) -> tuple[dict[str, Any], list[str]]:
 
 def _names_alone(backbone: Any) -> Any:
     """Return the names among backbones, and None in the place of a module."""
-    if isinstance(backbone, (tuple, list)):
+    if isinstance(backbone, JoinedBackbone):
+        backbone = each_backbone(backbone)
+    if are_several(backbone):
         return type(backbone)(map(_names_alone, backbone))
     return None if isinstance(backbone, nn.Module) else backbone
 

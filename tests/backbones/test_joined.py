@@ -16,6 +16,7 @@ from sklearn_clce._head.layers import BLOCKS, LENGTH, Standardize
 from sklearn_clce._system import seeded_torch
 from sklearn_clce.backbones import fingerprint, frozen_backbone
 from sklearn_clce.data import EvaluationTransform, as_images, evaluation_transform
+from sklearn_clce.evaluation._comparison import usual_classifiers
 from small_backbones import TinyBackbone, counting_images, log_images
 
 NAMES = ("test_resnet", "test_vit")
@@ -95,6 +96,19 @@ def test_features_of_a_name_and_a_module(images, modules):
     alone = [BackboneFeatures(one, image_size=32).transform(images) for one in joined.backbone]
     np.testing.assert_array_equal(joined.fit_transform(images), np.hstack(alone))
     assert len(joined.get_feature_names_out()) == 1283
+
+
+def test_joined_backbone_of_a_classifier_gives_the_features_of_its_head(images, fitted):
+    own = BackboneFeatures(fitted.module_.backbone, image_size=32).transform(images)
+    with seeded_torch(fitted.net_.resume.seed):
+        loaded = frozen_backbone(NAMES, pretrained=False, image_size=32)
+    expected = BackboneFeatures(tuple(loaded.module.parts), image_size=32).transform(images)
+    np.testing.assert_array_equal(own, expected)
+
+
+def test_comparison_has_no_fine_tuned_classifier(fitted):
+    assert list(usual_classifiers(fitted)) == ["LogisticRegression", "head"]
+    assert len(usual_classifiers(CLCEClassifier())) == 3
 
 
 def test_bands_and_one_image_size_for_all():
@@ -282,14 +296,14 @@ def test_card_and_attribution(images, fitted):
 @pytest.mark.parametrize(
     ("backbone", "message"),
     [
-        (("test_vit",), "backbone='test_vit'|several backbones are required in a tuple"),
-        ([], "several backbones are required in a list"),
-        (("test_vit", None), "name or an nn.Module, which None is not"),
-        (("test_vit", ("resnet10t",)), "name or an nn.Module, which 'tuple' is not"),
+        (("test_vit",), "two backbones or more are required"),
+        ([], "two backbones or more are required"),
+        (("test_vit", None), "names and modules are required, which None is not"),
+        (("test_vit", ("resnet10t",)), "names and modules are required, which 'tuple' is not"),
         (("test_vit", "precomputed"), "which 'precomputed' is not"),
         (("test_vit", pd.DataFrame()), "which 'DataFrame' is not"),
-        (("test_vit", "test_vit"), "a backbone is in it twice"),
-        (("vit_tiny", "vit_tiny_patch16_224.augreg_in21k_ft_in1k"), "is in it twice"),
+        (("test_vit", "test_vit"), "one is there twice"),
+        (("vit_tiny", "vit_tiny_patch16_224.augreg_in21k_ft_in1k"), "one is there twice"),
         (None, "must be an instance of 'str'.* or an instance of 'list'. Got None"),
         (pd.DataFrame(), "must be an instance of 'str'"),
     ],
@@ -305,7 +319,7 @@ def test_backbones_that_can_not_be_joined(kind, backbone, message, images):
     [
         ({"trainable": "all"}, "trainable='all': several backbones are not fine-tuned"),
         ({"trainable": 2}, "trainable=2: several backbones are not fine-tuned"),
-        ({"pretrained": "w.pth"}, "pretrained='w.pth': a file holds the weights of one backbone"),
+        ({"pretrained": "w.pth"}, "pretrained='w.pth' holds the weights of one of them"),
         ({"augment": lambda batch: batch}, "augment: a head on several backbones"),
         ({"n_views": 2}, "n_views=2: without augmentation"),
         ({"backbone": ("test_vit", "test_vitt")}, "Did you mean 'test_vit'"),
