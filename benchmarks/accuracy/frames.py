@@ -34,6 +34,9 @@ METHODS = {
     "logistic": "LogisticRegression()",
     "logistic_cv": "its C by cross-validation",
     "neighbours": "nearest neighbours",
+    "discriminant": "shrunken discriminant",
+    "svc": "SVC, C by cross-validation",
+    "class_mean": "nearest class mean",
     "fastai": "fastai, fine_tune",
     "script": "script of BEiT",
 }

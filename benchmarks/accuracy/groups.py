@@ -34,6 +34,7 @@ ABOUT_FEW_SHOT = (
     "novel classes are learned in 3,000 5-way episodes with 15 queries a class, by "
     "``LogisticRegression()`` on L2-normalised features or embeddings."
 )
+OF_KINDS = ["clce", "ce", "head", "logistic"]
 FEW_IMAGES, ALL_AT_HAND = 100, 400  # of several labels; no set has more than 400 for training
 STEPS, N_EQUAL, SHOTS_EQUAL = 64, 8, 32  # 8 x 32 images, which batches of 8 to 256 divide
 
@@ -85,7 +86,7 @@ GROUPS = {
         "League, 10 images a class",
         "Everyone at their own defaults, from the same pictures and weights, at the backbone's own "
         "size.",
-        {"data": SETS, "method": [*LEAGUE, *FROZEN, *TRAINED]},
+        {"data": SETS, "method": [*LEAGUE, "head", *FROZEN, *TRAINED]},
     ),
     "league_few": group(
         "League, 5 images a class",
@@ -196,7 +197,7 @@ GROUPS = {
         "10 images a class. Recall and mean average precision are those of the embeddings of test "
         "images; corrupted images are test images with noise, blur, JPEG blocks, little contrast "
         "and much light.",
-        {"data": SETS, "task": ["transfer"], "method": list(CRITERIA)},
+        {"data": SETS, "task": ["transfer"], "method": [*CRITERIA, "head", "logistic"]},
     ),
     "head_criteria": group(
         "The criterion of a head",
@@ -208,6 +209,34 @@ GROUPS = {
             "shots": [5, 15],
             "method": list(CRITERIA),
         },
+    ),
+    "sixty_classes": group(
+        "Sixty classes",
+        "60 classes, 5 images of each.",
+        {
+            "data": ["cifar100", "caltech101"],
+            "n_classes": [60],
+            "shots": [5],
+            "method": OF_KINDS,
+        },
+        draws=1,
+    ),
+    "kinds": group(
+        "Grey of 16 bits, imbalance, wrong labels",
+        "Grey images of 8 and of 16 bits (the same images in a small part of the range); 50 images "
+        "of the first class to 5 of the last; a fifth of the labels wrong.",
+        {
+            "data": ["textures", "satellite", "mri"],
+            "task": ["grey_8_bits", "grey_16_bits", "wrong_labels"],
+            "method": OF_KINDS,
+        },
+        {
+            "data": ["textures", "satellite", "mri"],
+            "task": ["imbalanced"],
+            "shots": [50],
+            "method": OF_KINDS,
+        },
+        draws=1,
     ),
     "multilabel": group(
         "Several labels an image",
