@@ -62,7 +62,7 @@ def test_label_without_both_kinds_has_the_odds_of_its_share():
 
 def test_refit_is_the_mean_of_both():
     features, labels, weights = samples()
-    module, fitted = Head([[6]], 3, HeadConfig(None)), Head([6], 3, HeadConfig(None))
+    module, fitted = Head([[6]], 3, HeadConfig(None)), Head([[6]], 3, HeadConfig(None))
     fitted.standardize.load_state_dict(module.standardize.state_dict())
     refit_by_label(fitted, features, labels, weights)  # it has not learned: all of the new one
     module.classifier.set_columns(torch.ones(3, 6), torch.ones(3))
