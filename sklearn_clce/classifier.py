@@ -58,7 +58,7 @@ from ._training import (
     read_validation_set,
     with_callbacks,
 )
-from .backbones import BackboneConfig
+from .backbones import Backbones, Config, are_several, check_several
 from .data import as_images
 from .deployment import HubMixin, OnnxMixin
 from .features import FeatureStore
@@ -99,11 +99,12 @@ class CLCEClassifier(
     ----------
     Start with these
 
-    backbone : str or nn.Module, default="efficientnet_lite0"
+    backbone : str, nn.Module or sequence of these, default="efficientnet_lite0"
         A name of :func:`backbone_aliases`, any timm name, ``"hf-hub:owner/name"``, a
         module that maps images of shape (n, C, H, W) to features of shape (n, d), or
         ``"precomputed"``: X already holds feature vectors. A module is copied, never
-        changed; see :ref:`Notes <backbone-module>` for its preprocessing.
+        changed; see :ref:`Notes <backbone-module>` for its preprocessing. Several in a tuple
+        or list give a head the features of each; see :ref:`two-backbones`.
     trainable : {"auto", "all", "head", "lora"} or int, default="auto"
         What to train, in addition to the new layers.
 
@@ -113,12 +114,13 @@ class CLCEClassifier(
         - "lora": low-rank matrices next to the linear layers of a large backbone [3]_.
         - An integer: this many of the last blocks of a timm backbone.
         - "auto": the upper two thirds of the blocks of a pretrained timm backbone given by name,
-          which is faster and keeps what few images can't teach; else "all".
+          which is faster and keeps what few images can't teach; "head" on several backbones;
+          else "all".
 
         Frozen parameters of your own module stay frozen.
     image_size : int, default=None
         Side of the backbone's input in pixels; None: its own. A smaller one is
-        faster.
+        faster. It is that of each of several.
     memory : path, joblib.Memory, FeatureStore or None, default=None
         Folder in which the features of a frozen backbone are kept, per image, so
         that another process does not compute them again. None: the process keeps up to 256 MiB
@@ -317,8 +319,9 @@ class CLCEClassifier(
         The trained network; maps images in 0..1 to logits and embeddings.
     net_ : skorch.NeuralNet
         The net that trained it.
-    backbone_config_ : BackboneConfig or None
-        How the backbone expects its images; None for "precomputed".
+    backbone_config_ : BackboneConfig, JoinedConfig or None
+        How the backbone expects its images, ``parts`` of it where there are several; None for
+        "precomputed".
     n_features_in_ : int
         Number of columns of X; only if X has two axes.
     feature_names_in_ : ndarray of shape (`n_features_in_`,)
@@ -371,7 +374,7 @@ class CLCEClassifier(
     """
 
     _parameter_constraints: dict = {
-        "backbone": [str, nn.Module],
+        "backbone": [str, nn.Module, tuple, list],
         "trainable": [
             StrOptions({"auto", "all", "head", "lora"}),
             Interval(Integral, 1, None, closed="left"),
@@ -427,7 +430,7 @@ class CLCEClassifier(
     @suggests_parameters
     def __init__(
         self,
-        backbone: str | nn.Module = "efficientnet_lite0",
+        backbone: Backbones = "efficientnet_lite0",
         *,
         trainable: Literal["auto", "all", "head", "lora"] | int = "auto",
         image_size: int | None = None,
@@ -803,7 +806,7 @@ class CLCEClassifier(
         return self.net_.history_
 
     @property
-    def backbone_config_(self) -> BackboneConfig | None:
+    def backbone_config_(self) -> Config | None:
         """How the backbone expects its images; None for "precomputed"."""
         return self.module_.config
 
@@ -913,6 +916,7 @@ class CLCEClassifier(
     def _validate_params(self) -> None:
         """Check all values, and reject True if it would count as the number 1."""
         super()._validate_params()
+        self._check_backbones()
         scorers = [*get_scorer_names(), "loss"]
         if isinstance(self.scoring, str) and self.scoring not in scorers:
             raise InvalidParameterError(
@@ -928,6 +932,15 @@ class CLCEClassifier(
                     else "a number"
                 )
                 raise InvalidParameterError(f"{name}={value!r}: {wanted} is required")
+
+    def _check_backbones(self) -> None:
+        """Reject several backbones that can't be joined, or are to be trained."""
+        check_several(self.backbone, self.pretrained)
+        if are_several(self.backbone) and self.trainable not in ("auto", "head"):
+            raise InvalidParameterError(
+                f"trainable={self.trainable!r}: several backbones are not fine-tuned, they give "
+                "their features to a head; 'head' or 'auto' is required, or one backbone"
+            )
 
     def __sklearn_clone__(self) -> Self:
         """Make a copy that is marked as one."""

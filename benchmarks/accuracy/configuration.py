@@ -71,7 +71,7 @@ class Configuration:
     shots : int
         Training images of each class, or all of them where an image has several labels.
     backbone : str
-        As for ``CLCEClassifier``.
+        As for ``CLCEClassifier``; several with a plus between them.
     image_size : int or None
         Side in pixels; None: the backbone's own.
     method : str

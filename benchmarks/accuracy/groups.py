@@ -19,6 +19,7 @@ PHOTOGRAPHS = ["flowers", "textures", "waste", "mri", "satellite", "histology", 
 SETS = [*PHOTOGRAPHS, "cifar100", "caltech101", "omniglot"]
 ALL_IMAGES = 25  # of each class: "all" within hours on a CPU
 LITE0, VIT_TINY = "efficientnet_lite0", "vit_tiny"
+TWO_BACKBONES = [f"{LITE0}+efficientnet_lite2", f"{LITE0}+{VIT_TINY}"]
 LEAGUE = ("clce", "ce", "supcon")  # of ours, in the league
 FEW_SHOT = {
     "data": ["cifar_fs", "fc100"],
@@ -136,6 +137,19 @@ GROUPS = {
             "backbone": [LITE0, "efficientnet_lite1", "efficientnet_lite2"],
             "method": ["clce", "logistic"],
         },
+    ),
+    "two_backbones": group(
+        "Two backbones in one head",
+        "A head on ``efficientnet_lite0`` alone, and on the features of a second backbone too, "
+        "5 and 10 images a class.",
+        {
+            "data": SETS,
+            "task": ["head"],
+            "backbone": [LITE0, *TWO_BACKBONES],
+            "shots": [5, 10],
+            "method": ["clce"],
+        },
+        draws=1,
     ),
     "many_classes": group(
         "Many classes",

@@ -3,7 +3,7 @@
 import platform
 import time
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import joblib
@@ -55,9 +55,9 @@ def make_model(configuration, surroundings):
     method, seed = configuration.method, configuration.seed
     common = settings_of(configuration, surroundings)
     if method in OURS:
-        return make_ours(configuration, **common)
+        return make_ours(configuration, surroundings, **common)
     if method == VOTE:
-        tuned = make_ours(configuration, **common)
+        tuned = make_ours(configuration, surroundings, **common)
         head = clone(tuned).set_params(trainable="head")
         return VotingClassifier([("tuned", tuned), ("head", head)], voting="soft")
     if method in FROZEN:
@@ -67,16 +67,15 @@ def make_model(configuration, surroundings):
     return SCRIPTS[method](start.module, start.config, seed, resolve_device(surroundings.device))
 
 
-def make_ours(configuration, **settings):
+def make_ours(configuration, surroundings, **settings):
     changed = OURS.get(configuration.method, {}) | dict(configuration.parameters)
-    return CLCEClassifier(
-        configuration.backbone, random_state=configuration.seed, **settings, **changed
-    )
+    backbone = named_backbone(configuration, surroundings)
+    return CLCEClassifier(backbone, random_state=configuration.seed, **settings, **changed)
 
 
 def make_head(configuration, surroundings):
     common = settings_of(configuration, surroundings) | {"memory": surroundings.features}
-    return make_ours(configuration, trainable="head", **common)
+    return make_ours(configuration, surroundings, trainable="head", **common)
 
 
 def settings_of(configuration, surroundings):
@@ -96,20 +95,36 @@ def pretrained(configuration, surroundings):
     return str(Path(surroundings.weights) / name)
 
 
-def backbone_of(configuration, surroundings):
+def named_backbone(configuration, surroundings):
+    """Return the backbone; of several, those as modules whose weights are in a file."""
+    names = configuration.backbone.split("+")
+    if len(names) == 1:
+        return configuration.backbone
+    each = [replace(configuration, backbone=name) for name in names]
+    return tuple(
+        one.backbone
+        if pretrained(one, surroundings) is True
+        else backbone_of(one, surroundings, lower_blocks=True).module
+        for one in each
+    )
+
+
+def backbone_of(configuration, surroundings, **settings):
     return frozen_backbone(
         configuration.backbone,
         pretrained=pretrained(configuration, surroundings),
         image_size=configuration.image_size,
+        **settings,
     )
 
 
 def resized(parts, configuration, surroundings):
-    """Resize images once instead of in every epoch, and make RGB of grey ones."""
-    config = backbone_of(configuration, surroundings).config
+    """Resize images once instead of in every epoch, if they have one size; make RGB of grey."""
     x_train, y_train, x_test, y_test = parts
-    x_train, x_test = (_colour(resize_once(images, config)) for images in (x_train, x_test))
-    return x_train, y_train, x_test, y_test
+    if "+" not in configuration.backbone:
+        config = backbone_of(configuration, surroundings).config
+        x_train, x_test = (resize_once(images, config) for images in (x_train, x_test))
+    return _colour(x_train), y_train, _colour(x_test), y_test
 
 
 def _colour(images):

@@ -46,7 +46,8 @@ def make_multilabel(configuration, surroundings):
     settings = settings_of(configuration, surroundings)
     kept = settings | {"memory": surroundings.features}
     if configuration.method in OURS:
-        return make_ours(configuration, **(kept if configuration.method in HEADS else settings))
+        chosen = kept if configuration.method in HEADS else settings
+        return make_ours(configuration, surroundings, **chosen)
     features = BackboneFeatures(configuration.backbone, **kept)
     return make_pipeline(features, OneVsRestClassifier(LogisticRegression()))
 

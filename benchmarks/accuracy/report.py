@@ -18,12 +18,18 @@ from .frames import (
     select,
 )
 from .goals import goals_of
-from .groups import GROUPS, LITE0, VIT_TINY
+from .groups import GROUPS, LITE0, TWO_BACKBONES, VIT_TINY
 from .multilabel_report import multilabel_tables
 from .pictures import COLLECTIONS, TEST_IMAGES
 from .plots import plot_group
 from .results import failed, finished
 
+# What is shown of a second backbone: its name, and how it is written.
+ADDED = {
+    "accuracy": ("mean", ".1f"),
+    "log_loss": ("mean log-loss", ".3f"),
+    "seconds_a_picture": ("seconds an image", ".3f"),
+}
 PAGE, FOLDER = "results.rst", "results"
 COMMAND = "python -m benchmarks.accuracy run --groups {} --data FOLDER --weights FOLDER"
 ABOUT = f"""
@@ -174,6 +180,8 @@ def section(name, group, runs, lines):
         parts += few_shot_tables(lines, GROUPS[name], table)
     elif name == "multilabel":
         parts += multilabel_tables(runs, table, cell)
+    elif name == "two_backbones":
+        parts.append(two_backbones_table(runs))
     elif name == "transfer":
         header = ["", *(MEASURES[name][0] for name in SHOWN)]
         parts.append(table("Means over sets", header, transfer_rows(runs)))
@@ -246,6 +254,28 @@ def set_table(runs, others):
     rows.append(["**mean**", *(cell(over_sets(lead)) for lead in found.values())])
     header = ["", *(f"minus {METHODS[other]}" for other in found)]
     return table("Points that CLCE is ahead, set by set", header, rows)
+
+
+def two_backbones_table(runs):
+    """Show what a second backbone adds to a head on the first, set by set and in the mean."""
+    cases = [(both, shots) for both in TWO_BACKBONES for shots in sorted(set(runs["shots"]))]
+    found = {metric: [added(runs, *case, metric) for case in cases] for metric in ADDED}
+    sets = [by_set(lead) for lead in found["accuracy"]]
+    names = [name for name in COLLECTIONS if any(name in of_case for of_case in sets)]
+    rows = [
+        [COLLECTIONS[name].title, *(cell(of_case.get(name)) for of_case in sets)] for name in names
+    ]
+    for metric, (title, spec) in ADDED.items():
+        means = [over_sets(lead) for lead in found[metric]]
+        rows.append([f"**{title}**", *("" if mean is None else f"{mean:{spec}}" for mean in means)])
+    header = ["", *(f"with {both.split('+')[1]}, {shots} a class" for both, shots in cases)]
+    return table(f"Points that a second backbone adds to a head on {LITE0}", header, rows)
+
+
+def added(runs, both, shots, metric):
+    """Subtract a head on the first backbone from one on both: Series of (case, draw)."""
+    chosen = runs[(runs["shots"] == shots) & runs["backbone"].isin([LITE0, both])]
+    return differences(chosen.assign(method=chosen["backbone"], backbone=""), both, LITE0, metric)
 
 
 def references(runs, others=("logistic", "ce", "supcon", "vote")):

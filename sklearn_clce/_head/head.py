@@ -36,6 +36,8 @@ def energy_of_classes(logits: Tensor) -> Tensor:
 class Head(nn.Module):
     """Standardised features, next to their embedding, to logits; a class without samples is 0.
 
+    ``widths`` are those of each backbone's features: of the last ones, and of each lower block.
+
     ``class_means`` are the means of the classifier's inputs by class (n_classes, n_inputs), and
     ``class_counts`` the weights behind them (n_classes,): 0 for a class without samples, -1 for one
     whose mean was not computed.
@@ -45,11 +47,11 @@ class Head(nn.Module):
     class_counts: Tensor
     is_initialised = True  # False: it waits for samples of two classes to start from
 
-    def __init__(self, widths: Sequence[int], n_classes: int, config: HeadConfig) -> None:
+    def __init__(self, widths: Sequence[Sequence[int]], n_classes: int, config: HeadConfig) -> None:
         super().__init__()
         self.config = config
-        n_features, projection_dim = sum(widths), config.projection_dim
         self.standardize = Standardize(*widths)
+        n_features, projection_dim = sum(self.standardize.widths), config.projection_dim
         self.projection = None if projection_dim is None else Projection(n_features, projection_dim)
         self.n_features = n_features
         self.n_embedding = n_features if projection_dim is None else projection_dim

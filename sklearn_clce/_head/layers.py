@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Sequence
+from itertools import chain
 
 import torch
 from torch import Tensor, nn
@@ -17,17 +19,24 @@ class Standardize(nn.Module):
 
     One number, because a few images say little about the deviation of a single feature. The
     root evens out the means of a ReLU's outputs, of which few are large. Features of lower
-    blocks are divided by a number per block, and have no root. Before :meth:`adapt` features pass
-    unchanged.
+    blocks are divided by a number per block, and have no root. Several backbones count alike.
+    Before :meth:`adapt` features pass unchanged.
+
+    ``parts`` are the widths of each backbone's features: of the last ones, and of each block.
     """
 
     mean: Tensor
     scale: Tensor
-    floor: float | None = None  # smaller features count as it, before the root; None: no root
 
-    def __init__(self, n_last: int, *of_blocks: int) -> None:
+    def __init__(self, *parts: Sequence[int]) -> None:
         super().__init__()
-        self.widths = (n_last, *of_blocks)
+        self.widths = tuple(chain(*parts))
+        self.are_last = [place == 0 for part in parts for place in range(len(part))]
+        # of the square of the length; all blocks of a backbone have BLOCKS**2 together
+        shares = [[1.0, *(BLOCKS**2 / len(blocks) for _ in blocks)] for _, *blocks in parts]
+        self.shares = list(chain(*shares))
+        # of each part: smaller features count as it, before the root; None: no root
+        self.floors: list[float | None] = [None] * len(self.widths)
         n_features = sum(self.widths)
         self.register_buffer("mean", torch.zeros(n_features))
         self.register_buffer("scale", torch.ones(n_features))
@@ -39,15 +48,15 @@ class Standardize(nn.Module):
         """
         share = (weights.double() / weights.double().sum())[:, None]  # (n, 1)
         features = features.double()
-        last = features[:, : self.widths[0]]
-        self.floor = None
-        if last.min() >= 0 and last.max() > 0:
-            self.floor = FLOOR * float((share * last).sum(dim=0).mean())
+        self.floors = [
+            _floor_of(part, share) if is_last else None
+            for part, is_last in zip(self._split(features), self.are_last, strict=True)
+        ]
         features = self._rooted(features)
         mean = (share * features).sum(dim=0)
         self.mean.copy_(mean)
         parts = zip(
-            features.split(self.widths, dim=1),
+            self._split(features),
             mean.split(self.widths),
             self.scale.split(self.widths),
             self._lengths(),
@@ -64,15 +73,21 @@ class Standardize(nn.Module):
 
     def _lengths(self) -> list[float]:
         """Return the length of each part, so that together they have that of one part alone."""
-        blocks = self.widths[1:]
-        shares = [1.0, *(BLOCKS**2 / len(blocks) for _ in blocks)]
-        return [LENGTH * math.sqrt(share / sum(shares)) for share in shares]
+        return [LENGTH * math.sqrt(share / sum(self.shares)) for share in self.shares]
+
+    def _split(self, features: Tensor) -> Sequence[Tensor]:
+        return features.split(self.widths, dim=1)
 
     def _rooted(self, features: Tensor) -> Tensor:
-        if self.floor is None:
+        return self._changed(features, _root)
+
+    def _changed(self, features: Tensor, change: Callable[[Tensor, float], Tensor]) -> Tensor:
+        """Change the parts that have a root."""
+        if all(floor is None for floor in self.floors):
             return features
-        last, *blocks = features.split(self.widths, dim=1)
-        return torch.cat([_root(last, self.floor), *blocks], dim=1)
+        parts = zip(self._split(features), self.floors, strict=True)
+        changed = [part if floor is None else change(part, floor) for part, floor in parts]
+        return torch.cat(changed, dim=1)
 
     def forward(self, features: Tensor) -> Tensor:
         """Standardise a batch: features (n, n_features) -> (n, n_features)."""
@@ -83,10 +98,17 @@ class Standardize(nn.Module):
         """Return, on the CPU, the features (n, n_features) of a standardised form."""
         # in float64, which not every device has
         features = standardized.cpu().double() * self.scale.cpu() + self.mean.cpu()
-        if self.floor is None:
-            return features
-        last, *blocks = features.split(self.widths, dim=1)
-        return torch.cat([_unroot(last, self.floor), *blocks], dim=1)
+        return self._changed(features, _unroot)
+
+
+def _floor_of(features: Tensor, share: Tensor) -> float | None:
+    """Return what smaller features count as, before the root; None if some are negative.
+
+    Shapes: features (n, n_features), share (n, 1), that of each sample.
+    """
+    if features.min() >= 0 and features.max() > 0:
+        return FLOOR * float((share * features).sum(dim=0).mean())
+    return None
 
 
 def _root(features: Tensor, floor: float) -> Tensor:

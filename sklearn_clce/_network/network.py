@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from .._head import BatchInvariantLinear, Head, HeadConfig
 from .._targets import SINGLE_LABEL, Outputs
-from ..backbones import BackboneConfig, Normalize, part_widths, run_backbone
+from ..backbones import BackboneConfig, Config, Normalize, part_widths, run_backbone
 from .low_rank import is_adapted, merge
 
 
@@ -23,7 +23,7 @@ class Network(nn.Module):
     def __init__(
         self,
         backbone: nn.Module | None,
-        config: BackboneConfig | None,
+        config: Config | None,
         *,
         n_features: int,
         n_classes: int,
@@ -36,7 +36,9 @@ class Network(nn.Module):
         self.pretrained = pretrained
         self.backbone = backbone
         self.config = config
-        self.normalize = None if config is None else Normalize(config.mean, config.std)
+        self.normalize: nn.Module = nn.Identity()  # of features, and where each of several does it
+        if isinstance(config, BackboneConfig):
+            self.normalize = Normalize(config.mean, config.std)
         self.head = Head(part_widths(backbone, n_features), n_classes, head)
         self.update_trainable_flags()
 
@@ -97,7 +99,7 @@ class Network(nn.Module):
 
     def features(self, batch: Tensor) -> Tensor:
         """Run the backbone on images (n, C, H, W) in 0..1; features (n, n_features) pass."""
-        if batch.ndim == 2 or self.backbone is None or self.normalize is None:
+        if batch.ndim == 2 or self.backbone is None:
             return batch
         return run_backbone(self.backbone, self.normalize(batch))
 

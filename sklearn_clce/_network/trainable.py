@@ -8,6 +8,7 @@ from typing import Any
 
 from torch import nn
 
+from ..backbones import JoinedBackbone
 from .low_rank import adapt
 from .network import Network, is_trainable
 
@@ -65,9 +66,11 @@ def fixed_parameters(backbone: Any) -> frozenset[str]:
 
 
 def resolve_trainable(trainable: str | int, backbone: nn.Module, *, pretrained: bool) -> str | int:
-    """Decide "auto": the upper blocks of a pretrained backbone that lists them, else all."""
+    """Decide "auto": a head on several, the upper blocks that a pretrained one lists, or all."""
     if trainable != "auto":
         return trainable
+    if isinstance(backbone, JoinedBackbone):
+        return "head"
     if not pretrained or not hasattr(backbone, "group_matcher"):
         return "all"
     return math.ceil(TRAINED_SHARE * len(blocks_of(backbone)))

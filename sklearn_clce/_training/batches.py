@@ -14,9 +14,9 @@ from torch.utils.data import DataLoader
 
 from .._network import Network
 from .._targets import Target
+from ..backbones import BackboneConfig
 from ..data import (
     Augmentation,
-    EvaluationTransform,
     FeatureBatches,
     ImageBatches,
     Images,
@@ -25,6 +25,8 @@ from ..data import (
     MemoryBudget,
     PartOfImages,
     RandomCrops,
+    Transform,
+    evaluation_transform,
 )
 
 Samples = Tensor | Images  # features, or images
@@ -80,7 +82,10 @@ def make_dataset(
         return LabelledFeatures(samples, labels, weights)
     assert network.config is not None  # images need a backbone
     is_cropped = isinstance(augment, Augmentation) and not augment.grey
-    transform = (RandomCrops if is_cropped else EvaluationTransform)(network.config)
+    if is_cropped and isinstance(network.config, BackboneConfig):
+        transform: Transform = RandomCrops(network.config)
+    else:
+        transform = evaluation_transform(network.config)
     return LabelledImages(samples, transform, labels, weights, budget)
 
 

@@ -22,19 +22,19 @@ from .._network import (
 from .._system import gpu_lock, seeded_torch, warn
 from .._targets import Target
 from ..backbones import (
-    BackboneConfig,
+    Config,
     FrozenBackbone,
     count_features,
     frozen_backbone,
     load_backbone,
 )
-from ..data import EvaluationTransform, ImageBatches, Images
+from ..data import ImageBatches, Images, evaluation_transform
 from ..features import FeatureStore, open_store
 from .batches import Samples
 from .callbacks import default_callbacks
 from .history import TrainingHistory
 from .inference import frozen_features
-from .plan import FitPlan, Passes, is_pretrained
+from .plan import FitPlan, Passes, is_pretrained, trains_head
 from .resume import ResumeState, mix_seed
 from .trainer import CLCENet, identity_collate
 
@@ -44,7 +44,7 @@ class LoadedBackbone:
     """A backbone to train, and the frozen one that runs once before training, if one does."""
 
     module: nn.Module
-    config: BackboneConfig
+    config: Config
     frozen: FrozenBackbone | None
 
 
@@ -57,7 +57,7 @@ def open_backbone(estimator: Any, images: Images, seed: int) -> LoadedBackbone:
         "n_channels": images.n_channels,
     }
     is_frozen = isinstance(backbone, nn.Module) and not is_trainable(backbone)
-    is_head = estimator.trainable == "head"
+    is_head = trains_head(estimator)
     with seeded_torch(seed):
         if is_head or is_pretrained(estimator) or is_frozen:
             lower_blocks = is_head and is_pretrained(estimator)
@@ -86,7 +86,7 @@ def build_network(
         assert loaded is not None
         _apply_trainable(plan, loaded.module)
         if loaded.frozen is None:
-            image = EvaluationTransform(loaded.config)(samples[0])
+            image = evaluation_transform(loaded.config)(samples[0])
             n_features = count_features(loaded.module, image)
         else:
             features = frozen_features(loaded.frozen, samples, plan.passes)

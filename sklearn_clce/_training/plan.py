@@ -23,6 +23,7 @@ from .._network import (
 )
 from .._system import count, duration, n_processes, resolve_device, resolve_precision
 from .._targets import Target
+from ..backbones import Backbones, are_several, each_backbone, name_of
 from ..data import Augmentation, check_augment, make_batch_sampler, resolve_sampler
 from ..features import FeatureStore, ProcessStore, open_store
 from .batches import Augment, Samples
@@ -100,7 +101,7 @@ class FitPlan:
     """
 
     # the network
-    backbone: str | nn.Module
+    backbone: Backbones
     pretrained: Any
     image_size: int | None
     is_pretrained: bool  # the backbone comes with weights that know more than a few images
@@ -162,13 +163,10 @@ class FitPlan:
 
     def __getstate__(self) -> dict[str, Any]:
         """Pickle names in place of the user's objects, which a later call has again."""
-        objects = {name: getattr(self, name) for name in ("backbone", "scoring")}
-        named = {
-            name: type(value).__name__
-            for name, value in objects.items()
-            if isinstance(value, nn.Module) or callable(value)
-        }
-        return vars(self) | named | {"callbacks": None}
+        named: dict[str, Any] = {"backbone": name_of(self.backbone), "callbacks": None}
+        if callable(self.scoring):
+            named["scoring"] = type(self.scoring).__name__
+        return vars(self) | named
 
     def compared(self) -> dict[str, Any]:
         """Return the parameters that the result of a fit depends on, by name."""
@@ -219,7 +217,7 @@ class FitPlan:
         )
 
     def _trained_parts(self) -> str:
-        name = self.backbone if isinstance(self.backbone, str) else type(self.backbone).__name__
+        name = name_of(self.backbone)
         if not self.trains_backbone:
             return "a head" if name == "precomputed" else f"a head on features of {name}"
         if self.trainable == "lora":
@@ -312,11 +310,10 @@ def plan_without_fit(estimator: Any, network: Network, seed: int) -> FitPlan:
 
 def passes_of_fit(estimator: Any) -> float:
     """Estimate what a fit costs in passes over its images, before any of them is read."""
-    trainable = getattr(estimator, "trainable", "head")
-    if trainable == "head":
+    if not hasattr(estimator, "trainable") or trains_head(estimator):
         return 1.0
     n_epochs = MAX_EPOCHS if estimator.max_epochs == "auto" else estimator.max_epochs
-    return 2.0 + _passes_of_training(trainable, n_epochs * estimator.n_views)
+    return 2.0 + _passes_of_training(estimator.trainable, n_epochs * estimator.n_views)
 
 
 def _passes_of_training(trainable: str | int, n_epochs: int) -> float:
@@ -329,8 +326,13 @@ def _none_if_auto(value: int | str) -> int | None:
 
 def is_pretrained(estimator: Any) -> bool:
     """Return whether the backbone comes with weights that know more than a few images."""
-    named = isinstance(estimator.backbone, str) and estimator.backbone != "precomputed"
-    return named and estimator.pretrained is not False
+    names = [name for name in each_backbone(estimator.backbone) if isinstance(name, str)]
+    return bool(names) and names != ["precomputed"] and estimator.pretrained is not False
+
+
+def trains_head(estimator: Any) -> bool:
+    """Return whether a head alone is trained, as always on several backbones."""
+    return estimator.trainable == "head" or are_several(estimator.backbone)
 
 
 def _decide_trainable(
@@ -393,6 +395,11 @@ def _decide_augmentation(
             augment = Augmentation(grey=samples.is_grey)
     if augment is not None and isinstance(samples, Tensor):
         raise ValueError("augment: X holds features; only images can be augmented")
+    if augment is not None and are_several(estimator.backbone):
+        raise ValueError(
+            "augment: a head on several backbones reads each image in several sizes, which can't "
+            "be augmented together; augment=None or 'auto' is required, or one backbone"
+        )
     check_augment(augment)
     if augment is None and estimator.n_views > 1:
         raise ValueError(

@@ -17,7 +17,7 @@ from .._head import HeadConfig
 from .._network import Network, is_adapted, merge
 from .._system import broadcast
 from .._targets import Target
-from ..backbones import UNSTORED_PATH
+from ..backbones import UNSTORED_PATH, JoinedBackbone, are_several, each_backbone, name_of
 
 BUILT_WITH = ("backbone", "pretrained", "image_size", *(each.name for each in fields(HeadConfig)))
 REMEMBERED = (*BUILT_WITH, "trainable", "lora_rank", "random_state")
@@ -48,12 +48,11 @@ class ResumeState:
     has_trained: bool = False
 
     def known_parameters(self) -> dict[str, Any]:
-        """Return the parameters of the last call, without a module that a pickle left out."""
-        return {
-            name: value
-            for name, value in self.parameters.items()
-            if isinstance(value, nn.Module) or value != FORGOTTEN
-        }
+        """Return the parameters of the last call, without modules that a pickle left out."""
+        known = dict(self.parameters)
+        if FORGOTTEN in each_backbone(known["backbone"]):
+            del known["backbone"]
+        return known
 
     def changes_trainable(self, parameters: Mapping[str, Any], network: Network) -> bool:
         """Return whether other parts of a network are to be trainable than in the last call."""
@@ -65,12 +64,16 @@ class ResumeState:
         return changed or (parameters["trainable"] == "lora" and not is_adapted(network.backbone))
 
     def __getstate__(self) -> dict[str, Any]:
-        """Copy and pickle without the user's module."""
-        parameters = {
-            name: FORGOTTEN if isinstance(value, nn.Module) else value
-            for name, value in self.parameters.items()
-        }
-        return vars(self) | {"parameters": parameters}
+        """Copy and pickle without the user's modules."""
+        backbone = _forgetting(self.parameters["backbone"])
+        return vars(self) | {"parameters": {**self.parameters, "backbone": backbone}}
+
+
+def _forgetting(backbone: Any) -> Any:
+    """Return the names among backbones, and in place of modules that there was one."""
+    if are_several(backbone):
+        return tuple(map(_forgetting, each_backbone(backbone)))
+    return FORGOTTEN if isinstance(backbone, nn.Module) else backbone
 
 
 def remembered(estimator: Any) -> dict[str, Any]:
@@ -91,14 +94,13 @@ def continue_state(
     Raises a ValueError for a parameter that a net can't change.
     """
     for name in BUILT_WITH:
-        now = parameters[name]
-        if isinstance(now, nn.Module) and state.parameters[name] == FORGOTTEN:
-            differs = not _are_alike(now, backbone)
-        else:
-            before = state.parameters[name]  # of a loaded model, a path may be given again
+        now, before = parameters[name], state.parameters[name]
+        if name == "backbone":
+            differs = _are_others(now, before, backbone)
+        else:  # of a loaded model, a path may be given again
             differs = before != UNSTORED_PATH and _differs(now, before)
         if differs:
-            now = type(now).__name__ if isinstance(now, nn.Module) else repr(now)
+            now = name_of(now) if isinstance(now, nn.Module) else repr(now)
             raise ValueError(
                 f"{name}={now}: cannot change {name} when continuing training; restore it, or fit "
                 "with warm_start=False"
@@ -110,6 +112,19 @@ def continue_state(
 
 def _differs(now: Any, before: Any) -> bool:
     return now is not before and (isinstance(now, nn.Module) or now != before)
+
+
+def _are_others(now: Any, before: Any, own: nn.Module | None) -> bool:
+    """Return whether backbones are others than before; ``own`` is the net's."""
+    names, known = each_backbone(now), each_backbone(before)
+    parts = own.parts if isinstance(own, JoinedBackbone) else [own]
+    return len(names) != len(known) or any(map(_is_other, names, known, parts))
+
+
+def _is_other(now: Any, before: Any, own: nn.Module | None) -> bool:
+    if isinstance(now, nn.Module) and before == FORGOTTEN:
+        return not _are_alike(now, own)
+    return _differs(now, before)
 
 
 def draw_seed(random_state: Any) -> int:

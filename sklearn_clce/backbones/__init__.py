@@ -2,6 +2,18 @@
 
 from ._fingerprint import UndescribableError, fingerprint
 from ._frozen import FrozenBackbone, frozen_backbone
+from ._joined import (
+    Backbones,
+    Config,
+    JoinedBackbone,
+    JoinedConfig,
+    are_several,
+    check_several,
+    each_backbone,
+    name_of,
+    pack,
+    part_widths,
+)
 from ._loading import BackboneConfig, backbone_aliases, build_timm, load_backbone
 from ._releases import libraries
 from ._running import (
@@ -9,7 +21,6 @@ from ._running import (
     block_widths,
     count_features,
     lower_blocks_of,
-    part_widths,
     run_backbone,
     run_in_parts,
     set_lower_blocks,
@@ -30,6 +41,15 @@ __all__ = [
     "set_lower_blocks",
     "part_widths",
     "block_widths",
+    "Backbones",
+    "Config",
+    "JoinedBackbone",
+    "JoinedConfig",
+    "are_several",
+    "check_several",
+    "each_backbone",
+    "name_of",
+    "pack",
     "FrozenBackbone",
     "frozen_backbone",
     "fingerprint",

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from .._system import ProcessLock, autocast, state_of
 from ._fingerprint import fingerprint
+from ._joined import Backbones, Config, JoinedBackbone, each_backbone, join, unpack
 from ._loading import BackboneConfig, load_backbone
 from ._releases import libraries
 from ._running import (
@@ -41,7 +42,7 @@ class FrozenBackbone:
     """
 
     module: nn.Module
-    config: BackboneConfig
+    config: Config
 
     @cached_property
     def fingerprint(self) -> str:
@@ -58,8 +59,23 @@ class FrozenBackbone:
 
     def runner(self, device: torch.device, precision: str) -> Callable[[Tensor], Tensor]:
         """Return the function from images (n, C, H, W) in 0..1 to features (n, d) on the CPU."""
+        if isinstance(self.config, BackboneConfig):
+            return self._runner_of_one(self.config, device, precision)
+        assert isinstance(self.module, JoinedBackbone)
+        shapes, parts = self.config.shapes, zip(self.module.parts, self.config.parts, strict=True)
+        runs = [FrozenBackbone(*part).runner(device, precision) for part in parts]
+
+        def run_each(batch: Tensor) -> Tensor:
+            images = zip(runs, unpack(batch, shapes), strict=True)
+            return torch.cat([run(of_part) for run, of_part in images], dim=1)
+
+        return run_each
+
+    def _runner_of_one(
+        self, config: BackboneConfig, device: torch.device, precision: str
+    ) -> Callable[[Tensor], Tensor]:
         module = _on_device(self.module, device)
-        normalize = Normalize(self.config.mean, self.config.std).to(device)
+        normalize = Normalize(config.mean, config.std).to(device)
 
         def run(images: Tensor) -> Tensor:
             with torch.no_grad(), autocast(precision, device):
@@ -76,7 +92,7 @@ class FrozenBackbone:
 
 
 def frozen_backbone(
-    backbone: str | nn.Module,
+    backbone: Backbones,
     *,
     pretrained: bool | str | os.PathLike[str] = True,
     image_size: int | None = None,
@@ -85,21 +101,28 @@ def frozen_backbone(
 ) -> FrozenBackbone:
     """Load a backbone for inference, or take the one that this process has loaded.
 
-    The last two that were loaded by name with pretrained weights stay in memory, on the CPU.
-    Random weights and modules are never shared.
+    ``lower_blocks``: those that are named give them next to their last features. The last two that
+    were loaded by name with pretrained weights stay in memory, on the CPU. Random weights and
+    modules are never shared.
     """
+    backbones = each_backbone(backbone)
+
+    def load_one(one: str | nn.Module) -> tuple[nn.Module, BackboneConfig]:
+        module, config = load_backbone(
+            one, pretrained=pretrained, image_size=image_size, n_channels=n_channels
+        )
+        if lower_blocks and isinstance(one, str) and config.image_size is not None:
+            give_lower_blocks(module, config.n_channels, config.image_size)
+        return module, config
 
     def load() -> FrozenBackbone:
-        module, config = load_backbone(
-            backbone, pretrained=pretrained, image_size=image_size, n_channels=n_channels
-        )
-        if lower_blocks and config.image_size is not None:
-            give_lower_blocks(module, config.n_channels, config.image_size)
+        loaded = list(map(load_one, backbones))
+        module, config = join(loaded) if len(loaded) > 1 else loaded[0]
         return FrozenBackbone(module.requires_grad_(False), config)
 
-    if isinstance(backbone, nn.Module) or pretrained is False:
+    if pretrained is False or any(isinstance(one, nn.Module) for one in backbones):
         return load()
-    key = (backbone, _source(pretrained), image_size, n_channels, lower_blocks)
+    key = (backbones, _source(pretrained), image_size, n_channels, lower_blocks)
     with _loaded_lock:
         if key not in _loaded:
             _loaded[key] = load()

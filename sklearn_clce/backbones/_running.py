@@ -157,13 +157,6 @@ def block_widths(backbone: Any) -> list[int]:
     return [info["num_chs"] for info in known] if isinstance(known, list) else []
 
 
-def part_widths(backbone: nn.Module | None, n_features: int) -> list[int]:
-    """Split the width of a backbone's features into that of the last ones and of each block."""
-    blocks = lower_blocks_of(backbone)
-    widths = [block_widths(backbone)[block] for block in blocks]
-    return [n_features - sum(widths), *widths]
-
-
 def call_backbone(backbone: nn.Module, images: Tensor) -> Any:
     """Run a backbone on images in its memory format, and return what it gives."""
     blocks = lower_blocks_of(backbone)

@@ -17,8 +17,10 @@ from ._transforms import (
     Augmentation,
     EvaluationTransform,
     RandomCrops,
+    Transform,
     augmented,
     check_augment,
+    evaluation_transform,
 )
 
 __all__ = [
@@ -47,7 +49,9 @@ __all__ = [
     "MemoryBudget",
     "Augmentation",
     "EvaluationTransform",
+    "evaluation_transform",
     "RandomCrops",
+    "Transform",
     "augmented",
     "check_augment",
 ]

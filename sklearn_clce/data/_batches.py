@@ -15,7 +15,7 @@ from torch.utils.data import Dataset
 
 from ._pixels import as_float
 from ._sequences import Images
-from ._transforms import EvaluationTransform
+from ._transforms import Transform
 
 FREE_SHARE = 0.25  # of the machine's memory, that "auto" leaves free
 STEP = 32 * 2**20  # bytes between two looks at the machine
@@ -72,7 +72,7 @@ class LabelledImages(Dataset):
     def __init__(
         self,
         images: Images,
-        transform: EvaluationTransform,
+        transform: Transform,
         labels: np.ndarray | None = None,
         weights: np.ndarray | None = None,
         budget: MemoryBudget | None = None,
@@ -137,7 +137,7 @@ class LabelledImages(Dataset):
             self._kept[index] = image
 
 
-def prepare(images: Images, transform: EvaluationTransform, indices: list[int]) -> list[Tensor]:
+def prepare(images: Images, transform: Transform, indices: list[int]) -> list[Tensor]:
     """Read images and transform them."""
     return [_dense(transform(image)) for image in images.decode_many(indices, transform.at_least)]
 

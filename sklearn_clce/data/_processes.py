@@ -22,14 +22,14 @@ from torch import Tensor
 
 from ._batches import prepare
 from ._sequences import Images
-from ._transforms import EvaluationTransform
+from ._transforms import Transform
 
 Packed = tuple[np.ndarray, bool]  # an image, and whether its channels come last
 
 
 def read_in_processes(
     images: Images,
-    transform: EvaluationTransform,
+    transform: Transform,
     batches: Sequence[list[int]],
     *,
     num_workers: int,
@@ -101,7 +101,7 @@ class _ReadingProcess:
 def _read(
     connection: Connection,
     images: Images,
-    transform: EvaluationTransform,
+    transform: Transform,
     batches: Sequence[list[int]],
     seed: int,
 ) -> None:

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ..backbones import BackboneConfig
+from ..backbones import BackboneConfig, Config, pack
 
 LONGEST = 2  # times the shorter side; only the centre of longer images is used
 AREA_SHARES = (0.5, 1.0)  # of the image, that a random crop takes
@@ -83,6 +83,42 @@ class EvaluationTransform:
         from torchvision.transforms.v2.functional import center_crop
 
         return center_crop(image, [self.config.image_size])
+
+
+@dataclass(frozen=True)
+class JoinedTransform:
+    """Resize and crop one image for several backbones, for each as its own evaluation does."""
+
+    parts: tuple[EvaluationTransform, ...]
+    n_numbers = 0  # that are drawn for each image
+
+    @property
+    def at_least(self) -> int | None:
+        """Pixels of the shorter side that are needed by the backbone that needs most."""
+        return max(part.at_least or 0 for part in self.parts)
+
+    @property
+    def shape(self) -> tuple[int, int, int] | None:
+        """Shape of what a batch stacks."""
+        return 1, 1, sum(math.prod(part.shape or ()) for part in self.parts)
+
+    def __call__(self, image: Tensor) -> Tensor:
+        """Transform one image: image (C, H, W) -> (1, 1, n_numbers)."""
+        return pack([part(image) for part in self.parts])
+
+    def finish(self, image: Tensor, numbers: Tensor | None) -> Tensor:
+        """Return what a batch stacks: the transformed image."""
+        return image
+
+
+Transform = EvaluationTransform | JoinedTransform
+
+
+def evaluation_transform(config: Config) -> Transform:
+    """Return the transform of images for one backbone or several."""
+    if isinstance(config, BackboneConfig):
+        return EvaluationTransform(config)
+    return JoinedTransform(tuple(map(EvaluationTransform, config.parts)))
 
 
 class RandomCrops(EvaluationTransform):

@@ -13,6 +13,7 @@ from sklearn.utils.validation import check_is_fitted
 
 from .._network import Network
 from .._system import is_main
+from ..backbones import JoinedBackbone, name_of
 
 MODEL_FILE = "model.safetensors"
 N_CLASSES_SHOWN = 50
@@ -191,7 +192,7 @@ def _as_list(values: Mapping[str, Any]) -> str:
 
 def _training(clf: Any) -> dict[str, Any]:
     """Return what is known of the last fit, and the parameters that are not at their defaults."""
-    facts = {"backbone": _backbone_name(clf), "trained part of the backbone": clf.trainable_}
+    facts = {"backbone": name_of(clf.backbone), "trained part of the backbone": clf.trainable_}
     n_samples = clf.net_.plan.n_samples  # 0 after load
     if n_samples:
         facts["samples"] = n_samples
@@ -206,10 +207,6 @@ def _training(clf: Any) -> dict[str, Any]:
     return facts
 
 
-def _backbone_name(clf: Any) -> str:
-    return clf.backbone if isinstance(clf.backbone, str) else type(clf.backbone).__name__
-
-
 def _classes(classes: np.ndarray) -> str:
     shown = ", ".join(f"`{label}`" for label in classes[:N_CLASSES_SHOWN].tolist())
     n_more = len(classes) - N_CLASSES_SHOWN
@@ -218,10 +215,13 @@ def _classes(classes: np.ndarray) -> str:
 
 def _licence(module: Network) -> str:
     """Name the licence of a backbone's weights, as timm knows it."""
-    config = getattr(module.backbone, "pretrained_cfg", None) or {}
     if not module.pretrained:
         return "The weights were trained from scratch; no licence was passed."
-    licence = config.get("license") or "not known to timm"
+    backbone = module.backbone
+    parts = list(backbone.parts) if isinstance(backbone, JoinedBackbone) else [backbone]
+    configs: list[Any] = [getattr(part, "pretrained_cfg", None) or {} for part in parts]
+    licences = [config.get("license") or "not known to timm" for config in configs]
+    licence = ", ".join(dict.fromkeys(licences))
     return f"The pretrained weights of the backbone: {licence}. The rest: none was passed."
 
 

@@ -13,7 +13,7 @@ HEAD = "module.head."  # names of its weights begin so
 HIGHEST = 127  # of a weight in 8 bits
 OPERATORS = ["Conv", "Gemm", "MatMul", "Clip", "Relu"]  # the last two are part of a convolution
 PREPARED = ("onnx.quant.pre_process", "onnxruntime.quant")  # torch's exporter did the same
-Batches = Sequence[np.ndarray]  # inputs of a model, each (n, ...)
+Batches = Sequence[dict[str, np.ndarray]]  # inputs of a model by name, each (n, ...)
 
 
 def quantized(model: Any, batches: Batches) -> Any:
@@ -31,7 +31,7 @@ def quantized(model: Any, batches: Batches) -> Any:
         quantize_static(
             source,
             target,
-            _reader(model.graph.input[0].name, batches),
+            _reader(batches),
             quant_format=QuantFormat.QDQ,
             op_types_to_quantize=OPERATORS,
             activation_type=QuantType.QUInt8,
@@ -51,11 +51,10 @@ def labels_of(content: bytes, batches: Batches) -> np.ndarray:
     import onnxruntime
 
     session = onnxruntime.InferenceSession(content)
-    name = session.get_inputs()[0].name
-    return np.concatenate([session.run(["labels"], {name: batch})[0] for batch in batches])
+    return np.concatenate([session.run(["labels"], batch)[0] for batch in batches])
 
 
-def _reader(name: str, batches: Batches) -> Any:
+def _reader(batches: Batches) -> Any:
     """Return batches in the form that onnxruntime asks for."""
     from onnxruntime.quantization import CalibrationDataReader
 
@@ -64,8 +63,7 @@ def _reader(name: str, batches: Batches) -> Any:
             self.batches = iter(batches)
 
         def get_next(self) -> dict[str, np.ndarray] | None:
-            batch = next(self.batches, None)
-            return None if batch is None else {name: batch}
+            return next(self.batches, None)
 
     return Reader()
 

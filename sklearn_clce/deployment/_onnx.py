@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import importlib
 import json
-import math
 import os
 import warnings
+from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Literal
@@ -19,8 +19,8 @@ from torch import Tensor, nn
 from .._head import less_distance
 from .._network import Network
 from .._system import is_main, own_torch, write_atomically, write_line
-from ..backbones import BackboneConfig
-from ..data import EvaluationTransform, Images, as_float
+from ..backbones import BackboneConfig, pack
+from ..data import EvaluationTransform, Images, as_float, evaluation_transform
 from ..losses import l2_normalise
 from ._int8 import labels_of, quantized
 
@@ -55,7 +55,9 @@ class OnnxMixin:
         :meth:`load` does not read it.
 
         Its input is ``"images"``, of shape (n, height, width, channels), or ``"features"``, of
-        shape (n, n_features) and float32, for ``backbone="precomputed"``. Its outputs are
+        shape (n, n_features) and float32, for ``backbone="precomputed"``. Of several backbones
+        each has an input, ``"images"``, ``"images_2"`` and so on, for the same images as it wants
+        them, and what the metadata say of images is a list. Its outputs are
         ``"labels"`` (n,), of the kind of ``classes_``, where characters that UTF-8 can't
         encode become escapes such as ``\\udce9``, or, of several labels an image, (n, n_classes) of
         0 and 1; ``"probabilities"`` (n, n_classes);
@@ -126,7 +128,7 @@ class OnnxMixin:
         network = DeployedNetwork(
             self.module_, max_pixel_value=max_pixel_value, offset=self._offset
         )
-        if network.takes_images and max_pixel_value is not None and max_pixel_value > MAX_UINT8:
+        if network.configs and max_pixel_value is not None and max_pixel_value > MAX_UINT8:
             raise ValueError(
                 f"input_dtype='uint8' holds no more than {MAX_UINT8}, and "
                 f"max_pixel_value={max_pixel_value!r}: input_dtype='float32' is required, for "
@@ -183,7 +185,8 @@ class OnnxMixin:
 class DeployedNetwork(nn.Module):
     """A trained network with its preprocessing, for other runtimes.
 
-    Shapes: images (n, H, W, C), or features (n, n_features) -> outputs by name (n, ...).
+    Shapes: images (n, H, W, C), for each backbone in its size, or features (n, n_features) ->
+    outputs by name (n, ...).
     """
 
     means: Tensor  # (n_known, n_features)
@@ -200,9 +203,18 @@ class DeployedNetwork(nn.Module):
         self.eval()
 
     @property
-    def takes_images(self) -> bool:
-        """Distinguish images from features."""
-        return self.module.config is not None
+    def configs(self) -> tuple[BackboneConfig, ...]:
+        """How each backbone wants its images; empty: it takes features."""
+        config = self.module.config
+        if config is None:
+            return ()
+        return (config,) if isinstance(config, BackboneConfig) else config.parts
+
+    @property
+    def input_names(self) -> list[str]:
+        """Name the inputs: features, or images, in a number for each further backbone."""
+        further = [f"images_{number}" for number in range(2, len(self.configs) + 1)]
+        return ["images", *further] if self.configs else ["features"]
 
     @property
     def codes(self) -> str:
@@ -212,48 +224,56 @@ class DeployedNetwork(nn.Module):
     @property
     def has_free_size(self) -> bool:
         """Check whether images keep their own size."""
-        return self.module.config is not None and self.module.config.image_size is None
+        return any(config.image_size is None for config in self.configs)
 
-    def example(self) -> Tensor:
-        """Return a batch of inputs."""
-        config = self.module.config
-        if config is None:
-            return torch.zeros(N_EXAMPLES, self.module.head.n_features)
-        side = config.image_size or FREE_SIDE
+    def examples(self) -> tuple[Tensor, ...]:
+        """Return a batch for each input."""
+        if not self.configs:
+            return (torch.zeros(N_EXAMPLES, self.module.head.n_features),)
         dtype = torch.float32 if self.max_pixel_value is None else torch.uint8
-        return torch.zeros(N_EXAMPLES, side, side, config.n_channels, dtype=dtype)
+        sizes = [(config.image_size or FREE_SIDE, config.n_channels) for config in self.configs]
+        return tuple(
+            torch.zeros(N_EXAMPLES, side, side, n_channels, dtype=dtype)
+            for side, n_channels in sizes
+        )
 
-    def batch_of(self, images: Images, index: int) -> np.ndarray:
-        """Return an image as the file takes it: (1, height, width, channels)."""
+    def inputs_of(self, images: Images, index: int) -> dict[str, np.ndarray]:
+        """Return an image as the file takes it: (1, height, width, channels) by input."""
+        transforms = list(map(EvaluationTransform, self.configs))
         assert self.module.config is not None
-        transform = EvaluationTransform(self.module.config)
-        image = transform(images.decode(index, transform.at_least))
-        pixels = as_float(image).permute(1, 2, 0)[None]
+        image = images.decode(index, evaluation_transform(self.module.config).at_least)
+        pixels = [as_float(transform(image)).permute(1, 2, 0)[None] for transform in transforms]
         if self.max_pixel_value is not None:
-            pixels = (pixels * self.max_pixel_value).round().to(torch.uint8)
-        return pixels.numpy()
+            white = self.max_pixel_value
+            pixels = [(part * white).round().to(torch.uint8) for part in pixels]
+        return {name: part.numpy() for name, part in zip(self.input_names, pixels, strict=True)}
 
-    def outputs(self, batch: Tensor) -> dict[str, Tensor]:
+    def outputs(self, *inputs: Tensor) -> dict[str, Tensor]:
         """Preprocess and classify a batch: outputs by name, without scores if no mean is known."""
-        if self.takes_images:
-            batch = batch.permute(0, 3, 1, 2)
-            if self.max_pixel_value is not None:
-                batch = batch.float() / self.max_pixel_value
         head, outputs = self.module.head, self.module.outputs
-        inputs, embeddings = self.module.classifier_inputs(batch)
-        logits = head.classifier(inputs)
+        inputs_of_classifier, embeddings = self.module.classifier_inputs(self._batch(inputs))
+        logits = head.classifier(inputs_of_classifier)
         found = {self.codes: outputs.codes(logits), "probabilities": outputs.probabilities(logits)}
         found["embeddings"] = l2_normalise(embeddings)
         if len(self.means):
-            features = inputs[:, : head.n_features]
+            features = inputs_of_classifier[:, : head.n_features]
             found["scores"] = less_distance(outputs.energy(logits), features, self.means)
             if self.offset is not None:
                 found["none_of_these"] = found["scores"] < self.offset
         return found
 
-    def forward(self, batch: Tensor) -> tuple[Tensor, ...]:
+    def _batch(self, inputs: tuple[Tensor, ...]) -> Tensor:
+        """Return what the network takes: features (n, n_features), or images in 0..1."""
+        if not self.configs:
+            return inputs[0]
+        images = [images.permute(0, 3, 1, 2) for images in inputs]
+        if self.max_pixel_value is not None:
+            images = [each.float() / self.max_pixel_value for each in images]
+        return pack(images) if len(images) > 1 else images[0]
+
+    def forward(self, *inputs: Tensor) -> tuple[Tensor, ...]:
         """Preprocess and classify a batch."""
-        return tuple(self.outputs(batch).values())
+        return tuple(self.outputs(*inputs).values())
 
 
 def as_onnx(network: DeployedNetwork, classes: np.ndarray) -> Any:
@@ -274,8 +294,8 @@ def as_onnx(network: DeployedNetwork, classes: np.ndarray) -> Any:
     about = {"sklearn_clce": version("sklearn-clce"), "classes": names.tolist()}
     if network.offset is not None:
         about["offset"] = network.offset
-    if network.module.config is not None:
-        about |= _resizing(network.module.config)
+    if network.configs:
+        about |= _resizing(network.configs)
         about["max_pixel_value"] = network.max_pixel_value or 1
     for name, value in about.items():
         model.metadata_props.add(key=name, value=json.dumps(value))
@@ -311,10 +331,10 @@ def _in_8_bits(
 ) -> tuple[Any, float]:
     """Quantise a model by some images; return the share of the others with the expected label."""
     calibration = _evenly(range(0, len(images), 2), MAX_CALIBRATION)
-    small = quantized(model, [network.batch_of(images, index) for index in calibration])
+    small = quantized(model, [network.inputs_of(images, index) for index in calibration])
     _remove_traces(small)
     small.metadata_props.extend(model.metadata_props)
-    held_out = [network.batch_of(images, index) for index in _held_out(images)]
+    held_out = [network.inputs_of(images, index) for index in _held_out(images)]
     labels = labels_of(small.SerializeToString(), held_out)
     agreement = float((labels == expected).reshape(len(labels), -1).all(axis=1).mean())
     share = small.ByteSize() / model.ByteSize()
@@ -332,14 +352,16 @@ def _exported(network: DeployedNetwork) -> Any:
         with warnings.catch_warnings(), torch.no_grad():
             warnings.simplefilter("ignore")  # of torch's own code, which a user can't change
             exported = torch.export.export(
-                network, (network.example(),), dynamic_shapes={"batch": axes}
+                network,
+                network.examples(),
+                dynamic_shapes={"inputs": (axes,) * len(network.input_names)},
             )
             program = torch.onnx.export(
                 exported,
                 dynamo=True,
                 opset_version=OPSET,
-                input_names=["images" if network.takes_images else "features"],
-                output_names=list(network.outputs(network.example())),
+                input_names=network.input_names,
+                output_names=list(network.outputs(*network.examples())),
                 verbose=False,
             )
     except Exception as error:  # torch has many
@@ -402,14 +424,19 @@ def _name_classes(graph: Any, names: np.ndarray) -> None:
     graph.output.insert(0, labels)
 
 
-def _resizing(config: BackboneConfig) -> dict[str, Any]:
-    """Say how an image must be resized for the network."""
-    size = config.image_size
-    return {
-        "image_size": size,
-        "resize_to": None if size is None else math.floor(size / config.crop_pct),
-        "n_channels": config.n_channels,
-        "interpolation": config.interpolation,
-        "crop_pct": config.crop_pct,
-        "crop_mode": config.crop_mode,
-    }
+def _resizing(configs: Sequence[BackboneConfig]) -> dict[str, Any]:
+    """Say how an image must be resized for the network; in a list for each of several inputs."""
+    found = [
+        {
+            "image_size": config.image_size,
+            "resize_to": EvaluationTransform(config).at_least,
+            "n_channels": config.n_channels,
+            "interpolation": config.interpolation,
+            "crop_pct": config.crop_pct,
+            "crop_mode": config.crop_mode,
+        }
+        for config in configs
+    ]
+    return (
+        found[0] if len(found) == 1 else {name: [one[name] for one in found] for name in found[0]}
+    )

@@ -24,7 +24,7 @@ from torch.nn import functional as F
 
 from .._labels import as_labels, find_labels
 from .._network import Network
-from ..backbones import run_backbone
+from ..backbones import BackboneConfig, run_backbone
 from ..data import EvaluationTransform, as_float
 from ._plotting import IMAGE_SIDE, Display, show_gallery, thumbnail, with_percent
 
@@ -139,8 +139,8 @@ class AttributionDisplay(Display):
         TypeError
             If the estimator is of another class.
         ValueError
-            If the estimator reads features, its backbone has no layer that keeps places
-            apart, or ``target`` holds an unknown label.
+            If the estimator reads features or several backbones, its backbone has no layer that
+            keeps places apart, or ``target`` holds an unknown label.
         """
         check_is_fitted(estimator)
         module = getattr(estimator, "module_", None)
@@ -150,6 +150,11 @@ class AttributionDisplay(Display):
             raise ValueError(
                 "estimator has backbone='precomputed': a backbone that reads images is required, "
                 "because features do not say where in an image they come from"
+            )
+        if not isinstance(module.config, BackboneConfig):
+            raise ValueError(
+                "estimator reads several backbones, and each has places of its own: a classifier "
+                "on one of them is required"
             )
         images = estimator._read(X, reset=False)
         classes = estimator.classes_
@@ -210,7 +215,6 @@ def attribute(module: Network, image: Tensor, target: int | None) -> tuple[Tenso
     """
     backbone, normalize = module.backbone, module.normalize
     assert backbone is not None  # it has read images
-    assert normalize is not None
     module.eval()
     with torch.inference_mode(False), torch.enable_grad():
         features, activation, arrange = run_to_map(backbone, normalize(image.clone()))

@@ -22,6 +22,7 @@ from .._labels import encode_labels
 from .._system import bar, duration, is_main, own_search, write_line
 from .._targets import check_single_label
 from .._training import passes_of_fit
+from ..backbones import are_several
 from ..classifier import CLCEClassifier
 from ..features import BackboneFeatures
 
@@ -234,11 +235,13 @@ def usual_classifiers(estimator: CLCEClassifier) -> dict[str, Any]:
             "backbone, and pass images"
         )
     regression = LogisticRegression(max_iter=1000)
-    return {
+    classifiers = {
         REFERENCE: make_pipeline(_features(estimator), regression),
         "head": clone(estimator).set_params(trainable="head"),
-        "fine-tuned": estimator,
     }
+    if not are_several(estimator.backbone):  # on which a head alone is trained
+        classifiers["fine-tuned"] = estimator
+    return classifiers
 
 
 def _features(estimator: CLCEClassifier) -> BackboneFeatures:

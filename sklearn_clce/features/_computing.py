@@ -29,12 +29,12 @@ from .._system import (
 from ..backbones import FrozenBackbone, UndescribableError
 from ..data import (
     ArrayImages,
-    EvaluationTransform,
     ImageBatches,
     Images,
     LabelledImages,
     ListImages,
     PartOfImages,
+    evaluation_transform,
 )
 from ._process_store import ProcessStore
 from ._store import FeatureStore
@@ -67,7 +67,7 @@ def features_of(
     train together share the missing images.
     """
     device = torch.device(device)
-    data = LabelledImages(images, EvaluationTransform(backbone.config))
+    data = LabelledImages(images, evaluation_transform(backbone.config))
     if isinstance(store, ProcessStore) and not _pays(images, backbone, device):
         store = None
     run_key = b"" if store is None else _run_key(backbone, device, precision, store)

@@ -18,8 +18,14 @@ from torch import nn
 
 from .._checks import SuggestingEstimator, suggests_parameters
 from .._system import gpu_lock, joint, own_torch, resolve_device, resolve_precision, seeded_torch
-from ..backbones import FrozenBackbone, count_features, frozen_backbone
-from ..data import Images, as_images
+from ..backbones import (
+    Backbones,
+    FrozenBackbone,
+    check_several,
+    count_features,
+    frozen_backbone,
+)
+from ..data import Images, as_images, evaluation_transform
 from ._computing import Store, features_of
 from ._store import FeatureStore, open_store
 
@@ -40,16 +46,17 @@ class BackboneFeatures(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Sugges
 
     Parameters
     ----------
-    backbone : str or nn.Module, default="efficientnet_lite0"
+    backbone : str, nn.Module or sequence of these, default="efficientnet_lite0"
         A name of :func:`backbone_aliases`, any timm name, ``"hf-hub:owner/name"``, or a
-        module that maps images of shape (n, C, H, W) to features of shape (n, d).
+        module that maps images of shape (n, C, H, W) to features of shape (n, d). Of several
+        in a tuple or list each runs on every image, and their features follow one another.
     pretrained : bool or path, default=True
         True: the weights bundled with ``"efficientnet_lite0"``, else timm's cache or
         hub. False: random weights, always the same. A path: a ``.safetensors`` or
         ``.pth`` file.
     image_size : int, default=None
         Side of the backbone's input in pixels; None takes its own. A smaller one is
-        faster.
+        faster. It is that of each of several.
     image_shape : tuple of int, default=None
         Shape of one image where X has two axes and holds flattened images, such as
         (8, 8) or (32, 32, 3).
@@ -123,7 +130,7 @@ class BackboneFeatures(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Sugges
     """
 
     _parameter_constraints: dict = {
-        "backbone": [str, nn.Module],
+        "backbone": [str, nn.Module, tuple, list],
         "pretrained": ["boolean", str, os.PathLike],
         "image_size": [Interval(Integral, 1, None, closed="left"), None],
         "image_shape": [tuple, list, None],
@@ -140,7 +147,7 @@ class BackboneFeatures(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Sugges
     @suggests_parameters
     def __init__(
         self,
-        backbone: str | nn.Module = "efficientnet_lite0",
+        backbone: Backbones = "efficientnet_lite0",
         *,
         pretrained: bool | str | os.PathLike[str] = True,
         image_size: int | None = None,
@@ -251,11 +258,12 @@ class BackboneFeatures(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Sugges
     @property
     def _n_features_out(self) -> int:
         backbone = self._load(self.n_channels)
-        size = backbone.config.image_size or PROBE_SIZE
-        return count_features(backbone.module, torch.zeros(backbone.config.n_channels, size, size))
+        image = torch.zeros(backbone.config.n_channels, PROBE_SIZE, PROBE_SIZE)
+        return count_features(backbone.module, evaluation_transform(backbone.config)(image))
 
     def _read(self, X: Any, *, reset: bool) -> Images:
         self._validate_params()
+        check_several(self.backbone, self.pretrained)
         if isinstance(self.backbone, str) and self.backbone == "precomputed":
             raise ValueError(
                 "backbone='precomputed': X would hold features already; leave BackboneFeatures out "

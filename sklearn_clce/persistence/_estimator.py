@@ -8,10 +8,10 @@ from typing import Any, Self
 
 import torch
 from sklearn.utils.validation import check_is_fitted
-from torch import nn
 
 from .._network import Network
 from .._system import is_main, own_torch, warn
+from ..backbones import Backbones
 from ._estimator_state import check_loadable, estimator_state, restore
 from ._file import read_model_file, warn_of_versions, write_model_file
 from ._module_state import restore_module, tensors_of
@@ -100,7 +100,7 @@ class ModelFileMixin:
         cls,
         path: str | os.PathLike[str],
         device: str | torch.device = "auto",
-        backbone: nn.Module | None = None,
+        backbone: Backbones | None = None,
     ) -> Self:
         """Read an estimator that :meth:`save` wrote.
 
@@ -115,9 +115,10 @@ class ModelFileMixin:
             downloaded once.
         device : str or torch.device, default="auto"
             Parameter ``device`` of the estimator; where it was fitted does not matter.
-        backbone : nn.Module, default=None
+        backbone : nn.Module or sequence, default=None
             A module of the same architecture, required if the estimator was fitted
-            with a module as backbone. It is copied, and the copy gets the saved weights.
+            with a module as backbone. It is copied, and the copy gets the saved weights. If one
+            of several backbones was a module, all of them as they were passed.
 
         Returns
         -------

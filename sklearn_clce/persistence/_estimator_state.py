@@ -16,7 +16,7 @@ from .._network import Network
 from .._system import seeded_torch
 from .._targets import outputs_named
 from .._training import ResumeState, Split, plan_without_fit, remembered, restore_net
-from ..backbones import UNSTORED_PATH
+from ..backbones import UNSTORED_PATH, JoinedBackbone, are_several, each_backbone
 from ._module_state import check_backbone, check_restorable, module_state
 from ._plain import (
     SCALARS,
@@ -83,8 +83,8 @@ def _stored_parameters(clf: Any) -> tuple[dict[str, Any], list[str]]:
     for name, value in clf.get_params(deep=False).items():
         if name in OF_THE_MACHINE:
             continue
-        if name == "backbone" and isinstance(value, nn.Module):
-            value = None
+        if name == "backbone":
+            value = _names_alone(value)
         if name == "pretrained" and isinstance(value, (str, os.PathLike)):
             value = UNSTORED_PATH
         try:
@@ -97,6 +97,25 @@ def _stored_parameters(clf: Any) -> tuple[dict[str, Any], list[str]]:
                     f"{name}={getattr(value, '__qualname__', type(value).__qualname__)}"
                 )
     return parameters, left_out
+
+
+def _names_alone(backbone: Any) -> Any:
+    """Return the names among backbones, and None in the place of a module."""
+    if isinstance(backbone, JoinedBackbone):
+        backbone = each_backbone(backbone)
+    if are_several(backbone):
+        return type(backbone)(map(_names_alone, backbone))
+    return None if isinstance(backbone, nn.Module) else backbone
+
+
+def _with_modules(saved: Any, given: Any) -> Any:
+    """Return backbones that a file names, with a user's modules in their places."""
+    if not isinstance(saved, (tuple, list)):
+        return given
+    return type(saved)(
+        part if isinstance(part, nn.Module) else name
+        for name, part in zip(saved, each_backbone(given), strict=True)
+    )
 
 
 def _check_storable(name: str, value: Any) -> None:
@@ -122,7 +141,8 @@ def check_loadable(
         check_restorable(module, state["module"], n_classes, tensors)
         return Network(None, None, n_features=1, n_classes=n_classes, head=HeadConfig(None))
 
-    backbone = clf.backbone if isinstance(clf.backbone, nn.Module) else None
+    has_modules = any(isinstance(part, nn.Module) for part in each_backbone(clf.backbone))
+    backbone = clf.backbone if has_modules else None
     try:
         with seeded_torch(0):  # so that the caller's generators stay as they are
             restore(type(clf), state, build, device="cpu", backbone=backbone)
@@ -171,7 +191,7 @@ def _unfitted(cls: Any, saved: dict[str, Any], device: Any, backbone: Any) -> An
         raise ValueError(f"it has parameters that this version does not know: {unknown[:3]}")
     parameters = {name: from_json(value) for name, value in saved.items()}
     if backbone is not None:
-        parameters["backbone"] = backbone
+        parameters["backbone"] = _with_modules(parameters.get("backbone"), backbone)
     clf = cls(**parameters | {"device": device})
     clf._validate_params()
     for name, value in parameters.items():

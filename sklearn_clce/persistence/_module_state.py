@@ -7,7 +7,7 @@ if its tensors are those of the file is it built again.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, fields
 from functools import partial
@@ -26,8 +26,13 @@ from .._system import seeded_torch
 from .._targets import outputs_named
 from ..backbones import (
     BackboneConfig,
+    Backbones,
+    Config,
+    JoinedBackbone,
+    JoinedConfig,
     block_widths,
     build_timm,
+    each_backbone,
     load_backbone,
     lower_blocks_of,
     part_widths,
@@ -38,6 +43,7 @@ from ._plain import from_json, take, take_number, to_json
 MAX_WIDTH = 2**24
 MAX_NUMBER = 16384  # of pixels, layers or channels that a description may ask for
 MAX_LIST = 64
+MAX_BACKBONES = 16
 SPARE_BYTES = 32 * 2**20
 LAYERS_PER_TENSOR = 20  # timm's own architectures register at most 5 layers and tensors for each
 SPARE_LAYERS = 1000
@@ -59,7 +65,7 @@ def module_state(module: Network) -> dict[str, Any]:
         "config": None if module.config is None else to_json(asdict(module.config)),
         "n_features": head.n_features,
         "head": to_json(asdict(head.config)),
-        "floor": head.standardize.floor,
+        "floors": head.standardize.floors,
         "is_initialised": head.is_initialised,
         "outputs": module.outputs.name,
         "pretrained": module.pretrained,
@@ -70,6 +76,8 @@ def module_state(module: Network) -> dict[str, Any]:
 
 def _backbone_state(backbone: Any) -> dict[str, Any]:
     """Describe a backbone by architecture and arguments; a user's own module by its class."""
+    if isinstance(backbone, JoinedBackbone):
+        return {"parts": list(map(_backbone_state, backbone.parts)), "widths": [*backbone.widths]}
     lower_blocks = {"lower_blocks": list(lower_blocks_of(backbone))}
     args = getattr(backbone, "factory_args", None)
     if args is None:
@@ -99,20 +107,38 @@ def _is_class_statistic(name: str) -> bool:
     return name.rpartition(".")[2] in CLASS_STATISTICS
 
 
-def check_backbone(state: dict[str, Any], backbone: Any) -> None:
-    """Reject a user's module where none is needed, and the lack of one where it is."""
+def states_of_parts(state: dict[str, Any]) -> list[dict[str, Any]]:
+    """Return the states of the backbones that a network has: none, one or several."""
     saved = take(state, "backbone", dict, NoneType)
-    is_module = saved is not None and "module" in saved
-    if is_module and not isinstance(backbone, nn.Module):
-        name = take(saved, "module", str)[:80]
+    if saved is None or "parts" not in saved:
+        return [] if saved is None else [saved]
+    parts = take(saved, "parts", list)
+    if not 2 <= len(parts) <= MAX_BACKBONES or not all(type(part) is dict for part in parts):
+        raise ValueError("it does not describe several backbones")
+    return parts
+
+
+def check_backbone(state: dict[str, Any], backbone: Any) -> None:
+    """Reject a user's modules where none are needed, and the lack of one where it is."""
+    parts = states_of_parts(state)
+    names = [take(part, "module", str)[:80] if "module" in part else None for part in parts]
+    given = [isinstance(part, nn.Module) for part in each_backbone(backbone)]
+    if any(names) and given != [name is not None for name in names]:
+        wanted = ", ".join(f"{name}(...)" if name else "'its name'" for name in names)
+        wanted = f"({wanted})" if len(names) > 1 else wanted
         raise ValueError(
-            f"backbone={backbone!r}: it was fitted with a module of class {name} as backbone, and "
-            f"a module of that architecture is required, load(path, backbone={name}(...))"
+            f"backbone={_shown(backbone)}: it was fitted with a module of class "
+            f"{' and '.join(filter(None, names))} as backbone, and a module of that architecture "
+            f"is required, load(path, backbone={wanted})"
         )
-    if not is_module and backbone is not None:
+    if not any(names) and backbone is not None:
         raise ValueError(
-            f"backbone={type(backbone).__name__}: the file holds its whole backbone; leave it out"
+            f"backbone={_shown(backbone)}: the file holds its whole backbone; leave it out"
         )
+
+
+def _shown(backbone: Any) -> str:
+    return type(backbone).__name__ if isinstance(backbone, nn.Module) else repr(backbone)
 
 
 def check_restorable(
@@ -123,20 +149,21 @@ def check_restorable(
         _config(from_json(state["config"]))
     if "module" in (state["backbone"] or {}):
         _check_tensors(module, tensors)
-    else:
-        check_fits(partial(_build_module, state, n_classes, None), tensors)
+        return
+    modules = module.backbone.parts if isinstance(module.backbone, JoinedBackbone) else ()
+    check_fits(partial(_build_module, state, n_classes, tuple(modules) or None), tensors)
 
 
 def restore_module(
     state: dict[str, Any],
     n_classes: int,
     tensors: dict[str, Tensor],
-    backbone: nn.Module | None,
+    backbone: Backbones | None,
 ) -> Network:
-    """Build a network from its state."""
+    """Build a network from its state, with a user's modules where it has such."""
     build = partial(_build_module, state, n_classes, backbone)
     with seeded_torch(0):  # random weights come first
-        if backbone is None:
+        if not isinstance(backbone, nn.Module):
             check_fits(build, tensors)
         module = build()
     _check_tensors(module, tensors)
@@ -156,7 +183,9 @@ def _fill_out_buffers(module: nn.Module) -> None:
                 setattr(layer, name, buffer.clone())
 
 
-def _build_module(state: dict[str, Any], n_classes: int, backbone: nn.Module | None) -> Network:
+def _build_module(
+    state: dict[str, Any], n_classes: int, given: Backbones | Sequence[nn.Module] | None
+) -> Network:
     """Build a network from its state, with random weights."""
     described = take(state, "config", dict, NoneType)
     config = None if described is None else _config(from_json(described))
@@ -164,9 +193,9 @@ def _build_module(state: dict[str, Any], n_classes: int, backbone: nn.Module | N
     if (saved is None) != (config is None):
         raise ValueError("it has a backbone without preprocessing, or the reverse")
     n_features = take_number(state, "n_features", 1, MAX_WIDTH, int)
+    backbone = None
     if saved is not None and config is not None:
-        backbone = _rebuild(saved, config) if backbone is None else load_backbone(backbone)[0]
-        _restore_lower_blocks(backbone, take(saved, "lower_blocks", list), n_features)
+        backbone = _restored_backbone(state, config, given, n_features)
         _freeze(backbone, take(state, "frozen", list))
     module = Network(
         backbone,
@@ -178,11 +207,47 @@ def _build_module(state: dict[str, Any], n_classes: int, backbone: nn.Module | N
         pretrained=take(state, "pretrained", bool),
     )
     module.lora = take(state, "lora", bool)
-    module.head.standardize.floor = take_number(
-        state, "floor", 0, torch.finfo(torch.float32).max, float, NoneType
-    )
+    module.head.standardize.floors = _floors(state, len(module.head.standardize.widths))
     module.head.is_initialised = take(state, "is_initialised", bool)
     return module
+
+
+def _restored_backbone(
+    state: dict[str, Any],
+    config: Config,
+    given: Backbones | Sequence[nn.Module] | None,
+    n_features: int,
+) -> nn.Module:
+    """Rebuild one backbone or several, or take a user's modules."""
+    states = states_of_parts(state)
+    if isinstance(config, BackboneConfig):
+        return _restored_part(states[0], config, given, n_features)
+    widths = take(state["backbone"], "widths", list)
+    each_given = [None] * len(states) if given is None else each_backbone(given)
+    if len({len(states), len(widths), len(config.parts), len(each_given)}) > 1:
+        raise ValueError("its backbones are not as many as their widths, or their preprocessing")
+    if not all(type(width) is int and width > 0 for width in widths) or sum(widths) != n_features:
+        raise ValueError("the widths of its backbones are not those of its features")
+    parts = list(map(_restored_part, states, config.parts, each_given, widths))
+    return JoinedBackbone(parts, config, widths)
+
+
+def _restored_part(
+    saved: dict[str, Any], config: BackboneConfig, given: Any, n_features: int
+) -> nn.Module:
+    is_users = "module" in saved and isinstance(given, nn.Module)
+    backbone = load_backbone(given)[0] if is_users else _rebuild(saved, config)
+    _restore_lower_blocks(backbone, take(saved, "lower_blocks", list), n_features)
+    return backbone
+
+
+def _floors(state: dict[str, Any], n: int) -> list[float | None]:
+    saved = take(state, "floors", list)
+    if len(saved) != n:
+        raise ValueError("its entry 'floors' is not one for each part of the features")
+    most = torch.finfo(torch.float32).max
+    floors = {f"floors[{place}]": floor for place, floor in enumerate(saved)}
+    return [take_number(floors, name, 0, most, float, NoneType) for name in floors]
 
 
 def _head_config(saved: Any) -> HeadConfig:
@@ -233,7 +298,7 @@ def _restore_lower_blocks(backbone: nn.Module, blocks: list[Any], n_features: in
         raise ValueError(f"{type(backbone).__name__} does not show such lower blocks")
     if tuple(blocks) != lower_blocks_of(backbone):  # or its fingerprint would change
         set_lower_blocks(backbone, blocks)
-    if part_widths(backbone, n_features)[0] < 1:
+    if part_widths(backbone, n_features)[0][0] < 1:
         raise ValueError("n_features is less than its lower blocks have")
 
 
@@ -243,8 +308,17 @@ def _freeze(backbone: nn.Module, frozen: list[Any]) -> None:
         parameter.requires_grad_(f"backbone.{name}" not in names)
 
 
-def _config(saved: Any) -> BackboneConfig:
-    """Read how a backbone takes its images, within what images can be."""
+def _config(saved: Any) -> Config:
+    """Read how backbones take their images, within what images can be."""
+    if type(saved) is not dict or "parts" not in saved:
+        return _config_of_one(saved)
+    parts = tuple(map(_config_of_one, take(saved, "parts", tuple)))
+    if len(parts) > MAX_BACKBONES or any(part.image_size is None for part in parts):
+        raise ValueError("its preprocessing is impossible for several backbones")
+    return JoinedConfig(parts)
+
+
+def _config_of_one(saved: Any) -> BackboneConfig:
     config = BackboneConfig(
         name=take(saved, "name", str),
         image_size=take(saved, "image_size", int, NoneType),

@@ -63,7 +63,7 @@ def test_means_of_blocks_follow_the_last_features(name, settings):
     blocks = lower_blocks_of(model)
     assert len(blocks) == min(len(maps), MAX_BLOCKS)
     assert blocks[-1] == len(maps) - 1
-    widths = part_widths(model, features.shape[1])
+    (widths,) = part_widths(model, features.shape[1])
     parts = features.split(widths, dim=1)
     torch.testing.assert_close(parts[0], last)
     for part, block in zip(parts[1:], blocks, strict=True):

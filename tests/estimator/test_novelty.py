@@ -55,7 +55,7 @@ def test_distant_samples_have_lowest_scores(weight, known):
 
 
 def test_score_is_energy_less_distance():
-    module = Head([2], 3, HeadConfig(1))
+    module = Head([[2]], 3, HeadConfig(1))
     read = torch.tensor([[0.0, 0.0, 9.0], [2.0, 0.0, 9.0], [0.0, 4.0, 9.0]])
     labels, weights = torch.tensor([0, 0, 1]), torch.ones(3)
     module.add_class_means(read, labels, weights)  # nothing of class 2
@@ -151,7 +151,7 @@ def test_added_class_gets_higher_scores(fitted, known):
 
 
 def test_sample_weights_count_in_class_means():
-    module = Head([1], 2, HeadConfig(None))
+    module = Head([[1]], 2, HeadConfig(None))
     read, labels = torch.tensor([[0.0], [4.0], [1.0]]), torch.tensor([0, 0, 1])
     module.add_class_means(read, labels, torch.tensor([3.0, 1.0, 1.0]))
     assert_allclose(module.class_means[:, 0], [1, 1])
@@ -164,7 +164,7 @@ def test_sample_weights_count_in_class_means():
 
 
 def test_class_means_follow_later_calls():
-    module = Head([1], 2, HeadConfig(None))
+    module = Head([[1]], 2, HeadConfig(None))
     many, labels = torch.zeros(1000, 1), torch.zeros(1000, dtype=torch.long)
     module.add_class_means(many, labels, torch.ones(1000))
     for _ in range(10):

@@ -30,7 +30,7 @@ def test_discriminant_of_each_label_is_that_of_two_classes():
 
 def test_start_is_near_that_of_two_classes():
     features, labels, weights = samples(n=200)
-    several, one = Head([6], 3, HeadConfig(None)), Head([6], 2, HeadConfig(None))
+    several, one = Head([[6]], 3, HeadConfig(None)), Head([[6]], 2, HeadConfig(None))
     start(several, features, labels, weights)
     logits = several.eval()(features)[0]
     for place, column in enumerate(labels.T):
@@ -42,7 +42,7 @@ def test_start_is_near_that_of_two_classes():
 
 def test_start_does_not_depend_on_copies():
     features, labels, weights = samples()
-    plain, doubled = (Head([6], 3, HeadConfig(None)) for _ in range(2))
+    plain, doubled = (Head([[6]], 3, HeadConfig(None)) for _ in range(2))
     start(plain, features, labels, weights)
     twice = (torch.cat([part, part]) for part in (features, labels, weights / 2))
     start(doubled, *twice)
@@ -52,7 +52,7 @@ def test_start_does_not_depend_on_copies():
 def test_label_without_both_kinds_has_the_odds_of_its_share():
     features, labels, weights = samples()
     labels[:, 0], labels[:, 1], weights[:, 2] = 0, 1, 0
-    module = Head([6], 3, HeadConfig(None))
+    module = Head([[6]], 3, HeadConfig(None))
     start(module, features, labels, weights)
     assert not module.classifier.weight.any()
     assert_allclose(module.classifier.bias.detach(), [-np.log(81), np.log(81), 0], rtol=1e-6)
@@ -62,7 +62,7 @@ def test_label_without_both_kinds_has_the_odds_of_its_share():
 
 def test_refit_is_the_mean_of_both():
     features, labels, weights = samples()
-    module, fitted = Head([6], 3, HeadConfig(None)), Head([6], 3, HeadConfig(None))
+    module, fitted = Head([[6]], 3, HeadConfig(None)), Head([[6]], 3, HeadConfig(None))
     fitted.standardize.load_state_dict(module.standardize.state_dict())
     refit_by_label(fitted, features, labels, weights)  # it has not learned: all of the new one
     module.classifier.set_columns(torch.ones(3, 6), torch.ones(3))

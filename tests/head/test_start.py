@@ -30,13 +30,13 @@ DIGITS = torch.from_numpy(DIGITS).float()
 
 
 def adapted(features, weights=None):
-    standardize = Standardize(features.shape[1])
+    standardize = Standardize([features.shape[1]])
     standardize.adapt(features, torch.ones(len(features)) if weights is None else weights)
     return standardize
 
 
 def started(features, labels, weights=None, n_classes=10):
-    head = Head([features.shape[1]], n_classes, HeadConfig(3))
+    head = Head([[features.shape[1]]], n_classes, HeadConfig(3))
     weights = np.ones(len(features)) if weights is None else weights
     start_head(head, features, torch.as_tensor(labels), torch.from_numpy(weights))
     return head.eval()
@@ -54,7 +54,7 @@ def test_features_share_one_scale(shift):
 
 
 def test_root_is_taken_of_non_negative_features():
-    assert adapted(DIGITS - 1).floor is None
+    assert adapted(DIGITS - 1).floors == [None]
     standardize = adapted(DIGITS)
     steps = standardize(torch.tensor([[0.0], [1.0], [4.0], [9.0]]).expand(4, 64)).diff(dim=0)
     torch.testing.assert_close(steps[1], steps[2], rtol=1e-4, atol=0)
@@ -63,7 +63,7 @@ def test_root_is_taken_of_non_negative_features():
 
 def test_lower_blocks_have_own_scale_without_root():
     blocks = torch.cat([100 * DIGITS[:, :8] - 3, DIGITS[:, 8:20] / 1000], dim=1)
-    standardize = Standardize(64, 8, 12)
+    standardize = Standardize([64, 8, 12])
     assert standardize.adapt(torch.cat([DIGITS, blocks], dim=1), torch.ones(len(DIGITS)))
     standardized = standardize(torch.cat([DIGITS, blocks], dim=1))
     parts = standardized.split(standardize.widths, dim=1)
@@ -82,7 +82,7 @@ def test_lower_blocks_have_own_scale_without_root():
 
 
 def test_constant_block_keeps_unit_scale():
-    standardize = Standardize(64, 3)
+    standardize = Standardize([64, 3])
     assert standardize.adapt(nn.functional.pad(DIGITS, (0, 3), value=7.0), torch.ones(len(DIGITS)))
     assert standardize.scale[64:].tolist() == [1, 1, 1]
     assert standardize(nn.functional.pad(DIGITS, (0, 3), value=7.0))[:, 64:].abs().max() < 1e-5
@@ -97,7 +97,7 @@ def test_later_negative_features_stay_distinct():
     clf = CLCEClassifier("precomputed", weight=0.0, random_state=0).partial_fit(
         first, y[:5], classes=np.arange(10)
     )
-    assert clf.module_.head.standardize.floor is not None
+    assert clf.module_.head.standardize.floors[0] is not None
     for _ in range(10):
         clf.partial_fit(X[:900], y[:900])
     assert clf.score(X[900:], y[900:]) > 0.85
@@ -435,5 +435,6 @@ def test_root_is_saved(tmp_path):
     clf = CLCEClassifier("precomputed", max_epochs=1, random_state=0)
     clf.fit(DIGITS[:60].numpy(), LABELS[:60]).save(tmp_path / "clf.safetensors")
     loaded = CLCEClassifier.load(tmp_path / "clf.safetensors")
-    assert loaded.module_.head.standardize.floor == clf.module_.head.standardize.floor > 0
+    assert loaded.module_.head.standardize.floors == clf.module_.head.standardize.floors
+    assert clf.module_.head.standardize.floors[0] > 0
     np.testing.assert_array_equal(*(c.predict_proba(DIGITS[60:90]) for c in (clf, loaded)))

@@ -85,6 +85,8 @@ def use(X: NDArray[np.float64], y: list[str], folder: Path) -> float:
 
 def features(paths: list[Path]) -> NDArray[np.float32]:
     BackboneFeatures(nn.Identity())
+    names = ["beit", "vit"]
+    CLCEClassifier(names), CLCEClassifier(("beit", nn.Identity()), trainable="head")
     return BackboneFeatures("beit", pretrained=False, memory="features").fit(paths).transform(paths)
 
 

@@ -31,7 +31,7 @@ from benchmarks.accuracy.frames import (
     select,
 )
 from benchmarks.accuracy.goals import goals_of
-from benchmarks.accuracy.groups import GROUPS, LITE0, SETS
+from benchmarks.accuracy.groups import GROUPS, LITE0, SETS, TWO_BACKBONES
 from benchmarks.accuracy.pictures import COLLECTIONS
 from benchmarks.accuracy.plots import plot_group
 from benchmarks.accuracy.report import FOLDER, PAGE, write_report
@@ -307,6 +307,17 @@ def test_new_classes_are_compared_with_pretrained_features():
     assert "cross-entropy (weight=0),embedding,regression 5 shot,+20.0" in text
 
 
+def test_page_shows_what_a_second_backbone_adds():
+    def gain(run):
+        return 0.03 * (run.backbone == TWO_BACKBONES[0]) * (1 + (run.shots == 10))
+
+    text = page(lines_of("two_backbones", gain=gain, draws=1))
+    assert "Points that a second backbone adds to a head on efficientnet_lite0" in text
+    assert "flowers,+3.0,+6.0,+0.0,+0.0" in text
+    assert "**mean**,+3.0 ± 0.0,+6.0 ± 0.0,+0.0 ± 0.0,+0.0 ± 0.0" in text
+    assert "**mean log-loss**" in text
+
+
 def test_tables_have_at_most_five_columns():
     text = page(lines_of(*GROUPS, draws=1))
     tables = re.findall(r"\.\. csv-table::.*\n.*\n\n((?:   .*\n)+)", text)
@@ -349,7 +360,7 @@ def test_report_writes_page_plots_goals_and_runs(tmp_path):
     text = (tmp_path / PAGE).read_text()
     assert all(f".. image:: {FOLDER}/{name}.svg" in text for name in drawn)
     runs = pd.read_csv(tmp_path / FOLDER / "runs.csv")  # a line may be of two groups
-    assert (~runs["group"].isin(["head_criteria"])).sum() == len(lines)
+    assert (~runs["group"].isin(["head_criteria", "two_backbones"])).sum() == len(lines)
     assert "met" in (tmp_path / FOLDER / "goals.inc").read_text()
 
 

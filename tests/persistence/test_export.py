@@ -284,7 +284,7 @@ def test_int8_images_show_ranges_or_are_held_out(kinds, tmp_path, monkeypatch):
     for name in ("quantized", "labels_of"):
 
         def spy(given, batches, *, name=name):
-            seen[name] = {batch.tobytes() for batch in batches}
+            seen[name] = {batch["images"].tobytes() for batch in batches}
             raise RuntimeError if name == "labels_of" else StopIteration
 
         monkeypatch.setattr(f"sklearn_clce.deployment._onnx.{name}", spy)

@@ -83,7 +83,7 @@ def test_backbone_without_pooled_features_is_rejected(n_rows):
 
 @pytest.mark.parametrize("projection_dim", [None, 3])
 def test_classifier_reads_features_and_embedding(projection_dim):
-    module = Head([5], 4, HeadConfig(projection_dim))
+    module = Head([[5]], 4, HeadConfig(projection_dim))
     nn.init.normal_(module.classifier.weight)
     module.standardize.adapt(torch.randn(20, 5), torch.ones(20))
     batch = torch.randn(7, 5)
@@ -96,13 +96,13 @@ def test_classifier_reads_features_and_embedding(projection_dim):
 
 
 def test_classifier_starts_at_zero():
-    module = Head([5], 4, HeadConfig(3))
+    module = Head([[5]], 4, HeadConfig(3))
     assert not module(torch.randn(7, 5))[0].any()
 
 
 @pytest.mark.parametrize("n_features", [3, 64, 131, 259, 1283])
 def test_row_scores_are_independent_of_batch_position(n_features):
-    module = Head([n_features], 3, HeadConfig(128))
+    module = Head([[n_features]], 3, HeadConfig(128))
     nn.init.normal_(module.classifier.weight)
     rows = torch.randn(20, n_features)
     with torch.inference_mode():
