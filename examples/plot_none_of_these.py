@@ -80,7 +80,7 @@ figure, ax = plt.subplots(figsize=(6, 3.2), layout="constrained")
 bins = np.linspace(scores.min(), scores.max(), 25)
 ax.hist([scores[known], scores[~known]], bins, stacked=True, label=["known", "cat, rocket, stars"])
 ax.axvline(clf.offset_, color="black", linestyle="--", label="offset_")
-ax.set(xlabel="score_samples", ylabel="pictures")
+ax.set(xlabel="score_samples", ylabel="images")
 ax.legend()
 plt.show()
 

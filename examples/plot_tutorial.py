@@ -49,7 +49,7 @@ def save_pictures(photograph, folder, n=12):
 
 for label, photograph in photographs.items():
     middle = photograph.shape[1] // 2
-    save_pictures(photograph[:, :middle], root / "pictures" / label)
+    save_pictures(photograph[:, :middle], root / "images" / label)
     save_pictures(photograph[:, middle:], root / "test" / label)
 
 # %%
@@ -59,7 +59,7 @@ for label, photograph in photographs.items():
 # labels; it opens none of them.
 from sklearn_clce import load_image_folder
 
-paths, labels = load_image_folder(root / "pictures")
+paths, labels = load_image_folder(root / "images")
 test_paths, test_labels = load_image_folder(root / "test")
 print(f"{len(paths)} pictures of {len(set(labels))} classes, {len(test_paths)} to test")
 

@@ -36,7 +36,7 @@ photographs = {
     "tissue": data.immunohistochemistry(),
 }
 temporary = tempfile.TemporaryDirectory()
-folder = Path(temporary.name, "pictures")
+folder = Path(temporary.name, "images")
 for label, photograph in photographs.items():
     (folder / label).mkdir(parents=True)
     for number, picture in enumerate(

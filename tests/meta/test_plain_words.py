@@ -29,7 +29,6 @@ PLAIN = {
     r"pictures?": "image",
 }
 NOT_YET = {
-    "README",
     "criterion",
     "deployment",
     "index",
