@@ -21,6 +21,7 @@ extensions = [
     "sphinx_gallery.gen_gallery",
     "matplotlib.sphinxext.plot_directive",
     "changes",
+    "details",
     "house",
     "mathml",
     "measured",

@@ -58,7 +58,8 @@ def _register():
         roles.register_local_role(name, as_title)
     for name in SPHINX:
         directives.register_directive(name, Nothing)
-    directives.register_directive("glossary", Nested)
+    for name in ("glossary", "details"):
+        directives.register_directive(name, Nested)
 
 
 def code_blocks(text):

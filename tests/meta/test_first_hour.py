@@ -52,7 +52,9 @@ def test_first_code_of_readme_runs_the_backbone_once_and_is_never_silent(images)
     assert "verbose=1" in code
     assert n_passed <= 40 + 8
     assert screen[0].startswith("trains a head on features of efficientnet_lite0: 40 samples")
-    assert any(re.fullmatch(r"accuracy on images it has not seen: [\d.]+%", line) for line in screen)
+    assert any(
+        re.fullmatch(r"accuracy on images it has not seen: [\d.]+%", line) for line in screen
+    )
     assert (images / "model.safetensors").exists()
     assert len((images / "table.csv").read_text().splitlines()) == 9
     assert silence <= MAX_SILENCE
