@@ -20,7 +20,7 @@ PHOTOGRAPHS = {
     "retina": data.retina,
     "rocket": lambda: data.rocket()[180:],
     "stars": data.hubble_deep_field,
-    "temple": lambda: load_sample_image("china.jpg")[180:],
+    "temple": lambda: load_sample_image("china.jpg")[70:400, 80:330],
     "tissue": data.immunohistochemistry,
 }
 NAMES = [name for name in PHOTOGRAPHS if name != "page"]
@@ -28,7 +28,7 @@ HALVES = {"left": slice(0, 1), "right": slice(1, 2), "all": slice(0, 2)}
 
 
 def cut(names, size, n, half="all"):
-    """Cut n images from each photograph, or from its left or right half, without plain ones.
+    """Cut n images from each photograph, or from its left or right half, those with contrast.
 
     Returns images of shape (n * len(names), size, size, 3), uint8, and their labels.
     """
@@ -54,4 +54,4 @@ def photograph(name, half="all"):
 def _cut(pixels, size, n):
     found = extract_patches_2d(pixels, (size, size), max_patches=4 * n, random_state=0)
     contrast = found.std(axis=(1, 2, 3))
-    return found[contrast >= np.median(contrast) / 2][:n]
+    return found[contrast >= np.median(contrast)][:n]

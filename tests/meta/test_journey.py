@@ -131,4 +131,4 @@ def test_killed_fit_resumes(folder):
         while not list(folder.glob("folder/**/checkpoint.pt")) and time.monotonic() < end:
             time.sleep(0.1)
         killed.kill()
-    assert "resumes after epoch" in run(command, folder)
+    assert "continuing after epoch" in run(command, folder)
