@@ -64,7 +64,9 @@ def write_report(lines, docs):
     drawn += [
         name
         for name, figure in FIGURES.items()
-        if figure.group in drawn and plot_figure(figure, frame, docs / FOLDER / f"{name}.svg")
+        if name not in drawn
+        and figure.group in drawn
+        and plot_figure(figure, frame, docs / FOLDER / f"{name}.svg")
     ]
     frame.round(5).to_csv(docs / FOLDER / "runs.csv", index=False, lineterminator="\n")
     (docs / PAGE).write_text(page(lines, frame, drawn), encoding="utf-8")
@@ -193,7 +195,8 @@ def above(mean):
 
 def section(name, group, runs, lines, drawn=()):
     """Write the plot and the tables of a group."""
-    parts = [f"{group.about}\n", picture(name, group.title) if name in drawn else ""]
+    folded_plots = set(drawn) - FIGURES.keys()
+    parts = [f"{group.about}\n", picture(name, group.title) if name in folded_plots else ""]
     if name == "new_classes":
         parts.append(episode_table(runs))
     elif name.startswith("few_shot"):

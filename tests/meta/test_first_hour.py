@@ -64,5 +64,6 @@ def test_first_code_of_readme_runs_the_backbone_once_and_is_never_silent(images)
 def test_tutorial_runs_as_printed(tmp_path):
     pytest.importorskip("skimage")
     code = (ROOT / "examples" / "plot_tutorial.py").read_text()
-    _, screen, _ = run(f"import matplotlib\nmatplotlib.use('Agg')\n{code}", tmp_path)
+    first = f"import sys\nsys.path.append({str(ROOT / 'examples')!r})\n"
+    _, screen, _ = run(f"{first}import matplotlib\nmatplotlib.use('Agg')\n{code}", tmp_path)
     assert "same predictions: True" in screen

@@ -60,7 +60,7 @@ def code(page, heading):
     return "\n".join(source for _, source in sorted((blocks | prompts).items()))
 
 
-def run(command, folder, **options):
+def run(command, folder):
     """Run a command in a folder, with the Python of the tests, and return what it printed."""
     done = subprocess.run(
         command, cwd=folder, env=environment(), capture_output=True, text=True, timeout=DEADLINE
@@ -76,9 +76,7 @@ def environment():
 
 
 def run_code(source, folder):
-    (folder / "script.py").write_text(
-        f'if __name__ == "__main__":\n{textwrap.indent(source, "    ")}'
-    )
+    (folder / "script.py").write_text(source)
     return run([sys.executable, "script.py"], folder)
 
 

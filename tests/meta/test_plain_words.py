@@ -28,7 +28,6 @@ PLAIN = {
     r"(?:one|two|three|four|five|each|same|other|another|over|of|in) draws?": "random split",
     r"pictures?": "image",
 }
-NOT_YET = {"results"}  # it shrinks
 EASE = 70  # Flesch's reading ease, in the mean of the pages
 LONGEST, LONGEST_OF_A_PAGE = 25, 30  # words of a sentence, at the 95th percentile
 GENERATED = {"changelog", "sg_execution_times"}
@@ -47,13 +46,12 @@ def phrases(paragraphs):
 
 @pytest.mark.parametrize("page", PAGES)
 def test_page_uses_plain_words(page):
-    found = phrases(prose.page(page, kinds=(*prose.PROSE, nodes.title)))
-    assert (found != {}) == (page in NOT_YET), found or f"take {page} off the list NOT_YET"
+    assert phrases(prose.page(page, kinds=(*prose.PROSE, nodes.title))) == {}
 
 
 def test_readme_uses_plain_words():
-    found = phrases(prose.of_markdown((prose.ROOT / "README.md").read_text(encoding="utf-8")))
-    assert (found != {}) == ("README" in NOT_YET), found or "take README off the list NOT_YET"
+    text = (prose.ROOT / "README.md").read_text(encoding="utf-8")
+    assert phrases(prose.of_markdown(text)) == {}
 
 
 def test_public_docstrings_use_plain_words():
