@@ -16,7 +16,7 @@ import torch
 from sklearn.utils._param_validation import InvalidParameterError
 from torch.utils.data import DataLoader
 
-from ._parameter_table import TableMixin
+from ._system import TableMixin
 
 P = ParamSpec("P")
 

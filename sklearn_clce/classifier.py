@@ -193,9 +193,9 @@ class CLCEClassifier(
     max_epochs : int or "auto", default="auto"
         Passes over the training data. "auto": 20 if a backbone trains. A head starts from a
         closed form, so with up to 1,000 samples it takes as many as show it 200 samples of a
-        class, 20 at most. It takes 20 with more samples, and if ``projection_dim`` is a number,
-        ``weight=1``, ``augment`` is a callable or ``early_stopping`` is set; see
-        :ref:`head-epochs`.
+        class (of several labels, the rarest of each sample), 20 at most. It takes 20 with more
+        samples, and if ``projection_dim`` is a number, ``weight=1``, ``augment`` is a callable or
+        ``early_stopping`` is set; see :ref:`head-epochs`.
     max_time : float, default=None
         Seconds that ``fit`` may take, the pass of a frozen backbone included. If ``max_epochs``
         would take longer, the learning rate falls to 0 in that time, and training

@@ -15,6 +15,10 @@ RECIPES = {
     "few_shot": 1,
     "transfer": 1,
     "multilabel": 1,
+    "grey_8_bits": 1,
+    "grey_16_bits": 1,
+    "imbalanced": 1,
+    "wrong_labels": 1,
 }
 # What is compared: criteria by name, each with every setting of it.
 CRITERIA = {
@@ -43,7 +47,8 @@ RECIPE_OF_AUTHORS = {
 HEADS = {"head": {"trainable": "head"}, "head_ce": {"trainable": "head", "weight": 0.0}}
 OURS = {"clce": {}, "supcon": {"hardness": 0.0}} | CRITERIA | RECIPE_OF_AUTHORS | HEADS
 VOTE = "vote"  # of the default and a head
-FROZEN = ("logistic", "logistic_cv", "neighbours")  # classifiers on features of the frozen backbone
+# Classifiers on features of the frozen backbone.
+FROZEN = ("logistic", "logistic_cv", "neighbours", "discriminant", "svc", "class_mean")
 TRAINED = ("fastai", "script")  # what else fine-tunes
 
 
@@ -53,11 +58,12 @@ class Configuration:
 
     Parameters
     ----------
-    task : {"classify", "head", "new_classes", "few_shot", "transfer", "multilabel"}
-        Train on images of some classes and classify others of them; the same, from features that
-        are computed beforehand; train on some classes and learn new ones from a few embeddings;
-        the same on all base classes of a few-shot benchmark; classify, find images and meet
-        corrupted ones; or train on images with several labels.
+    task : str
+        A key of ``RECIPES``. Train on images of some classes and classify others of them; the
+        same, from features that are computed beforehand; train on some classes and learn new ones
+        from a few embeddings; the same on all base classes of a few-shot benchmark; classify, find
+        images and meet corrupted ones; train on images with several labels; or classify images of
+        a kind (:mod:`kinds`).
     data : str
         A collection of pictures.
     n_classes : int

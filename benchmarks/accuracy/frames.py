@@ -34,6 +34,9 @@ METHODS = {
     "logistic": "LogisticRegression()",
     "logistic_cv": "the same, C by grid search",
     "neighbours": "nearest neighbours",
+    "discriminant": "shrunken discriminant",
+    "svc": "SVC, C by cross-validation",
+    "class_mean": "nearest class mean",
     "fastai": "fastai, fine_tune",
     "script": "BEiT's script",
 }

@@ -33,6 +33,7 @@ ABOUT_FEW_SHOT = (
     "epochs. ``LogisticRegression()`` then learns the novel classes in 3,000 5-way episodes with "
     "15 queries per class, on L2-normalised features or embeddings."
 )
+OF_KINDS = ["clce", "ce", "head", "logistic"]
 FEW_IMAGES, ALL_AT_HAND = 100, 400  # of several labels; no set has more than 400 for training
 STEPS, N_EQUAL, SHOTS_EQUAL = 64, 8, 32  # 8 x 32 images, which batches of 8 to 256 divide
 
@@ -84,7 +85,7 @@ GROUPS = {
         "Comparison with 10 images per class",
         "All methods at their own defaults, with the same images and weights, at the backbone's "
         "own size.",
-        {"data": SETS, "method": [*LEAGUE, *FROZEN, *TRAINED]},
+        {"data": SETS, "method": [*LEAGUE, "head", *FROZEN, *TRAINED]},
     ),
     "league_few": group(
         "Comparison with 5 images per class",
@@ -180,7 +181,7 @@ GROUPS = {
         "10 images per class. Recall and mean average precision are those of the embeddings of "
         "test images. Corrupted images are test images with noise, blur, JPEG blocks, low contrast "
         "or too much light.",
-        {"data": SETS, "task": ["transfer"], "method": list(CRITERIA)},
+        {"data": SETS, "task": ["transfer"], "method": [*CRITERIA, "head", "logistic"]},
     ),
     "head_criteria": group(
         "The criterion of a head",
@@ -192,6 +193,34 @@ GROUPS = {
             "shots": [5, 15],
             "method": list(CRITERIA),
         },
+    ),
+    "sixty_classes": group(
+        "Sixty classes",
+        "60 classes with 5 images each.",
+        {
+            "data": ["cifar100", "caltech101"],
+            "n_classes": [60],
+            "shots": [5],
+            "method": OF_KINDS,
+        },
+        draws=1,
+    ),
+    "kinds": group(
+        "Grey of 16 bits, imbalance, wrong labels",
+        "Grey images of 8 and of 16 bits (the same images in a small part of the range). "
+        "Imbalance: 50 images of the first class to 5 of the last. Wrong labels: a fifth.",
+        {
+            "data": ["textures", "satellite", "mri"],
+            "task": ["grey_8_bits", "grey_16_bits", "wrong_labels"],
+            "method": OF_KINDS,
+        },
+        {
+            "data": ["textures", "satellite", "mri"],
+            "task": ["imbalanced"],
+            "shots": [50],
+            "method": OF_KINDS,
+        },
+        draws=1,
     ),
     "multilabel": group(
         "Several labels an image",

@@ -23,6 +23,7 @@ from sklearn_clce._system import resolve_device
 from .baselines import make_baseline
 from .configuration import FROZEN, OURS
 from .few_shot import few_shot
+from .kinds import kind
 from .metrics import classification_metrics, embedding_metrics
 from .models import budget, drawn, make_head, make_model, resized, settings_of, timed_fit
 from .multilabel import multilabel
@@ -144,6 +145,10 @@ TASKS = {
     "few_shot": few_shot,
     "transfer": transfer,
     "multilabel": multilabel,
+    "grey_8_bits": kind,
+    "grey_16_bits": kind,
+    "imbalanced": kind,
+    "wrong_labels": kind,
 }
 
 

@@ -1,4 +1,4 @@
-"""What the package asks of the machine: devices, processes, files, a line of progress."""
+"""What the package asks of the machine: devices, processes, files, terminal and notebook."""
 
 from .devices import (
     CPU,
@@ -21,6 +21,7 @@ from .files import (
 )
 from .joint_calls import agree, joint
 from .locks import ProcessLock
+from .parameter_table import TableMixin, groups_of
 from .places import is_interactive
 from .processes import (
     Parallel,
@@ -44,6 +45,8 @@ from .searches import own_search
 from .status import bar, expect, is_due, note
 
 __all__ = [
+    "TableMixin",
+    "groups_of",
     "warn",
     "CPU",
     "autocast",

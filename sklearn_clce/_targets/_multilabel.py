@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import Any, Self
 
 import numpy as np
 import torch
@@ -188,14 +188,17 @@ class Multilabel(Outputs):
 
 @dataclass(frozen=True)
 class MultilabelTarget(Target):
-    """A 1 or 0 for each sample and class (n, n_classes), and its weight: 0 if it is not known."""
+    """A 1 or 0 for each sample and class, its weight, 0 if not known, and whether it is known.
+
+    Shapes: (n, n_classes).
+    """
+
+    is_known: np.ndarray
 
     outputs = Multilabel()
 
-    @property
-    def is_known(self) -> np.ndarray:
-        """Whether a label is known to be there or not, (n, n_classes)."""
-        return self.weights > 0
+    def take(self, indices: np.ndarray) -> Self:
+        return replace(super().take(indices), is_known=self.is_known[indices])
 
     @property
     def has_unknown(self) -> bool:
@@ -264,7 +267,7 @@ def _target(
         weights = _balanced(labels, weights)
     elif class_weight:
         weights *= np.where(labels, named_weights(class_weight, classes), 1)
-    return MultilabelTarget(classes, labels, scaled_weights(weights, class_weight))
+    return MultilabelTarget(classes, labels, scaled_weights(weights, class_weight), is_known)
 
 
 def place_of(label: Any, classes: np.ndarray) -> int:

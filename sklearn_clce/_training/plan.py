@@ -22,7 +22,7 @@ from .._network import (
     trainable_of,
 )
 from .._system import count, duration, n_processes, resolve_device, resolve_precision
-from .._targets import SINGLE_LABEL, Target
+from .._targets import Target
 from ..data import Augmentation, check_augment, make_batch_sampler, resolve_sampler
 from ..features import FeatureStore, ProcessStore, open_store
 from .batches import Augment, Samples
@@ -251,10 +251,8 @@ def make_plan(
     """
     check_skorch_params(estimator.skorch_params or {}, estimator.get_params(deep=False))
     groups = n_partners = np.zeros(0, dtype=np.int64)
-    start_is_known = False  # what the start of several labels is worth was not measured
     if target is not None:
         groups, n_partners = target.groups, target.n_partners()
-        start_is_known = target.outputs.name == SINGLE_LABEL.name
     pretrained = is_pretrained(estimator) if previous is None else previous.pretrained
     fixed = fixed_parameters(estimator.backbone)
     trainable, trains_backbone = _decide_trainable(
@@ -270,9 +268,7 @@ def make_plan(
     batches = make_batch_sampler(sampler, groups, estimator.batch_size, random_state=seed)
     head = _decide_head(estimator, knows_features) if previous is None else previous.head.config
     augment = _decide_augmentation(estimator, samples, trains_backbone)
-    is_start_enough = (
-        start_is_known and not (trains_backbone or augment) and not _wants_epochs(estimator)
-    )
+    is_start_enough = not (trains_backbone or augment or _wants_epochs(estimator))
     is_refit = trains_backbone and (pretrained or estimator.weight == 1)
     decided: dict[str, Any] = {
         "is_pretrained": pretrained,

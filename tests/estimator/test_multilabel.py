@@ -257,6 +257,16 @@ def test_scorer_says_that_it_needs_known_labels():
     clf.set_params(scoring="loss").fit(X, Y, X_val=X, y_val=hidden(Y))
 
 
+def test_validation_without_weight_is_still_known():
+    X, Y = samples(3)
+    clf = head(early_stopping=True, scoring="f1_macro", max_epochs=1)
+    weights = np.arange(len(X)) % 2
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of labels that are never predicted
+        clf.fit(X, Y, X_val=X, y_val=Y, sample_weight_val=weights)
+        clf.set_params(class_weight={0: 0.0}).fit(X, Y)
+
+
 def test_cross_validation_works(n_labels):
     X, Y = samples(n_labels)
     clf = head(max_epochs=1)

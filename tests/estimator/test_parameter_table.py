@@ -7,7 +7,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from sklearn_clce import BackboneFeatures, CLCEClassifier
-from sklearn_clce._parameter_table import groups_of
+from sklearn_clce._system import groups_of
 from small_fits import head
 
 

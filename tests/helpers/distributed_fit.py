@@ -28,6 +28,8 @@ RNG = np.random.default_rng(0)
 LABELS = np.arange(13) % 3
 IMAGES = (RNG.random((13, 8, 8, 3)) + LABELS[:, None, None, None]) / 4
 WEIGHTS = RNG.random(13)
+INDICATOR = np.array([LABELS == 1, LABELS > 0, np.arange(13) % 4 == 0], dtype=float).T
+INDICATOR[5, 1] = np.nan
 
 
 class PlainBackbone(nn.Module):
@@ -80,9 +82,9 @@ def weights_of(clf):
     return torch.cat([tensor.double().flatten() for tensor in state]).numpy()
 
 
-def first_gradients(**parameters):
+def first_gradients(y=LABELS, **parameters):
     recorder = Gradients()
-    estimator(callbacks=[recorder], max_grad_norm=None, **parameters).fit(IMAGES, LABELS, WEIGHTS)
+    estimator(callbacks=[recorder], max_grad_norm=None, **parameters).fit(IMAGES, y, WEIGHTS)
     return recorder.gradients.numpy()
 
 
@@ -109,6 +111,12 @@ def scorer():
 def probabilities():
     clf = estimator(max_epochs=2, batch_size=6).fit(IMAGES, LABELS)
     return clf.predict_proba(IMAGES)
+
+
+def several_labels():
+    clf = estimator(batch_size=6, max_epochs=3, early_stopping=True, random_state=1)
+    clf.fit(IMAGES, INDICATOR)
+    return np.append(clf.predict_proba(IMAGES), clf.validation_scores_)
 
 
 def unseeded():
@@ -211,6 +219,8 @@ def main(folder):
         "gradients": first_gradients(),
         "gradients_in_parts": first_gradients(micro_batch_size=3),
         "gradients_of_cross_entropy": first_gradients(micro_batch_size=3, weight=0.0),
+        "gradients_of_several_labels": first_gradients(INDICATOR),
+        "several_labels": several_labels(),
         "uneven_batches": uneven_batches(),
         "early_stopping": early_stopping(),
         "scorer": scorer(),

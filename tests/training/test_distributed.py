@@ -39,6 +39,7 @@ def run(tmp_path_factory):
         ("gradients", {}),
         ("gradients_in_parts", {}),
         ("gradients_of_cross_entropy", {"weight": 0.0}),
+        ("gradients_of_several_labels", {"y": fits.INDICATOR}),
     ],
 )
 def test_two_processes_match_whole_batch_gradients(run, name, parameters):
@@ -62,7 +63,9 @@ def test_loss_without_gather_warns(run):
         np.testing.assert_array_equal(found["n_warnings"], [1, 0, 0])
 
 
-@pytest.mark.parametrize("name", ["uneven_batches", "early_stopping", "scorer", "probabilities"])
+@pytest.mark.parametrize(
+    "name", ["uneven_batches", "early_stopping", "scorer", "several_labels", "probabilities"]
+)
 def test_two_process_fit_matches_single_process(run, name):
     expected = getattr(fits, name)()
     for found in run[0]:

@@ -30,6 +30,12 @@ def test_more_classes_take_more_epochs():
     assert head().fit(X, np.arange(300) % 12).n_iter_ == 8
 
 
+def test_several_labels_count_by_the_rarest_of_a_sample():
+    X, labels = features(300)
+    assert head().fit(X, np.eye(3, dtype=int)[labels]).n_iter_ == 2
+    assert head().fit(X, np.eye(3, dtype=int)[labels] | (0, 0, 1)).n_iter_ == 2
+
+
 @pytest.mark.parametrize(
     "params",
     [{"projection_dim": 4}, {"weight": 1.0}, {"early_stopping": True, "n_iter_no_change": 30}],
