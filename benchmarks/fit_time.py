@@ -98,7 +98,7 @@ def measure(trainable, n_images, n_classes, *, device="cpu", whole=WHOLE, **sett
 
 def write_table(results, path):
     """Write the table of the page."""
-    header = ["what trains", "pictures", "classes", "epochs", "fit, s", "prediction of 100, s"]
+    header = ["setting", "images", "classes", "epochs", "fit, s", "prediction of 100, s"]
     with open(path, "w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(header)

@@ -209,7 +209,7 @@ def told(name, value):
     if not (isinstance(value, dict) and "first" in value):
         return [f"{name}: {value}"]
     return [
-        f"{name}, {part} epochs: {speed['fit']:.0f} pictures a second to {speed['loop']:.0f}, "
+        f"{name}, {part} epochs: {speed['fit']:.0f} images per second to {speed['loop']:.0f}, "
         f"{speed['ratio']:.2f} times (at least {speed['goal']})"
         for part, speed in value.items()
     ]

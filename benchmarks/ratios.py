@@ -53,7 +53,7 @@ def _import_time(result: dict) -> list[Goal]:
 def _fit_overhead(result: dict) -> list[Goal]:
     return [
         Goal(
-            "pictures a second in an epoch, ``fit`` to a hand-written loop",
+            "images per second in an epoch, ``fit`` to a hand-written loop",
             result["fit_speed_against_loop"],
             result["goal_speed"],
             at_most=False,
@@ -69,7 +69,7 @@ def _fit_overhead(result: dict) -> list[Goal]:
 def _predict_throughput(result: dict) -> list[Goal]:
     return [
         Goal(
-            "pictures a second, ``predict_proba`` to a bare timm loop",
+            "images per second, ``predict_proba`` to a bare timm loop",
             result["predict_speed_against_loop"],
             result["goal_speed"],
             at_most=False,
@@ -86,7 +86,7 @@ def _pipeline(result: dict) -> list[Goal]:
     epochs = {"first": "first epoch", "later": "later epochs"}
     return [
         Goal(
-            f"pictures a second from JPEG files, ``fit`` to a torchvision loop, {epochs[part]}, "
+            f"images per second from JPEG files, ``fit`` to a torchvision loop, {epochs[part]}, "
             f"{name.removeprefix('workers=')} workers",
             speeds[part]["ratio"],
             speeds[part]["goal"],
@@ -101,23 +101,23 @@ def _pipeline(result: dict) -> list[Goal]:
 def _search_cost(result: dict) -> list[Goal]:
     return [
         Goal(
-            "time of a search over heads, 12 x 5, to one pass over the pictures",
+            "time of a search over heads, 12 x 5, to one pass over the images",
             result["against_one_pass"],
             result["goal_against_one_pass"],
         ),
         Goal(
-            "time of that search, features kept before, to one pass",
+            "time of that search, features cached, to one pass",
             result["search_again_against_one_pass"],
             result["goal_search_again_against_one_pass"],
         ),
         Goal(
-            "time of that search without kept features to it",
+            "time of that search without cached features to it",
             result["faster_than_without_store"],
             result["goal_faster_than_without_store"],
             at_most=False,
         ),
         Goal(
-            "time of that search, features kept before, to LogisticRegression's",
+            "time of that search, features cached, to LogisticRegression's",
             result["search_again_against_logistic_regression"],
             result["goal_against_logistic_regression"],
         ),

@@ -21,6 +21,7 @@ extensions = [
     "sphinx_gallery.gen_gallery",
     "matplotlib.sphinxext.plot_directive",
     "changes",
+    "details",
     "house",
     "mathml",
     "measured",
@@ -75,6 +76,8 @@ suppress_warnings = ["ref.ref"]
 copybutton_prompt_text = r">>> |\.\.\. "
 copybutton_prompt_is_regexp = True
 
+# A notebook brings the helper that cuts its images.
+photographs = (Path(__file__).parents[1] / "examples" / "photographs.py").read_text("utf-8")
 sphinx_gallery_conf = {
     "examples_dirs": "../examples",
     "gallery_dirs": "auto_examples",
@@ -86,11 +89,14 @@ sphinx_gallery_conf = {
     "abort_on_example_error": True,
     "download_all_examples": False,
     "show_signature": False,
+    "remove_config_comments": True,
+    "ignore_pattern": r"photographs\.py",
     "first_notebook_cell": (
         "# In Colab, or wherever sklearn-clce is missing: upload its wheel first (Installation)\n"
         "import importlib.util\n\n"
         "if importlib.util.find_spec('sklearn_clce') is None:\n"
-        "    %pip install --quiet sklearn_clce-*.whl scikit-image cleanlab mapie pandas\n"
+        "    %pip install --quiet sklearn_clce-*.whl scikit-image cleanlab mapie pandas\n\n"
+        f"with open('photographs.py', 'w') as file:\n    file.write({photographs!r})\n"
         "%matplotlib inline"
     ),
 }

@@ -3,50 +3,37 @@
 Class imbalance
 ===============
 
-Three of nine classes have four pictures each, the others forty. What do ``class_weight`` and
-``sampler`` do about it?
+Three of nine classes have four images each, and the others have forty. This example shows what
+``class_weight`` and ``sampler`` change.
 """
 
 # %%
-# A few classes are rare
+# Three classes are rare
 # ----------------------
-# Small pictures, cut from nine photographs. The right half of each is for the test.
+# Small images are cut from nine photographs. The right half of each photograph is for the test.
 import matplotlib.pyplot as plt
 import numpy as np
-from skimage import data
-from sklearn.datasets import load_sample_image
-from sklearn.feature_extraction.image import extract_patches_2d
+from photographs import cut
 from sklearn.metrics import balanced_accuracy_score, recall_score
 
 from sklearn_clce import BackboneFeatures, CLCEClassifier
 
-photographs = {
-    "brick": data.brick(),
-    "cat": data.cat(),
-    "coffee": data.coffee(),
-    "flower": load_sample_image("flower.jpg"),
-    "grass": data.grass(),
-    "gravel": data.gravel(),
-    "rocket": data.rocket(),
-    "temple": load_sample_image("china.jpg"),
-    "tissue": data.immunohistochemistry(),
-}
 rare = ["cat", "grass", "temple"]
-X, y, test = [], [], []
-for label, photograph in photographs.items():
-    for part, half in enumerate(np.array_split(photograph, 2, axis=1)):
-        n_pictures = 25 if part else 4 if label in rare else 40
-        X.extend(extract_patches_2d(half, (32, 32), max_patches=n_pictures, random_state=0))
-        y += [label] * n_pictures
-        test += [part == 1] * n_pictures
-X, y, test = BackboneFeatures(image_size=96).transform(X), np.array(y), np.array(test)
+frequent = ["brick", "coffee", "flower", "gravel", "rocket", "tissue"]
+parts = [
+    cut(frequent, size=32, n=40, half="left"),
+    cut(rare, size=32, n=4, half="left"),
+    cut([*frequent, *rare], size=32, n=25, half="right"),
+]
+images, y = (np.concatenate(part) for part in zip(*parts, strict=True))
+names = np.unique(y)
+X, test = BackboneFeatures(image_size=96).transform(images), np.arange(len(y)) >= 6 * 40 + 3 * 4
 
 # %%
-# Three ways
-# ----------
-# Nothing; rare pictures that weigh more in both terms of the criterion; and batches with as many
-# pictures of each class, in which rare ones come more often. The mean over five seeds, on as many
-# test pictures of each class.
+# Three ways to handle rare classes
+# ---------------------------------
+# Do nothing; give rare images a larger weight in the loss; or fill batches with the same number of
+# images per class. The figure shows the mean over five seeds.
 ways = {
     "as it is": {"sampler": "shuffle"},
     "class_weight='balanced'": {"sampler": "shuffle", "class_weight": "balanced"},
@@ -70,10 +57,10 @@ for name, settings in ways.items():
 figure, ax = plt.subplots(figsize=(8, 4.2), layout="constrained")
 colours, hatches = ["#666666", "#0072B2", "#E69F00"], ["", "//", ".."]
 for number, (name, values) in enumerate(recall.items()):
-    places = np.arange(len(photographs)) + 0.27 * (number - 1)
+    places = np.arange(len(names)) + 0.27 * (number - 1)
     ax.bar(places, values, 0.25, label=name, color=colours[number], hatch=hatches[number])
-labels = [f"{label}\nrare" if label in rare else label for label in photographs]
-ax.set_xticks(range(len(photographs)), labels)
+labels = [f"{label}\nrare" if label in rare else label for label in names]
+ax.set_xticks(range(len(names)), labels)
 ax.set(ylabel="recall", ylim=(0, 1))
 ax.legend(loc="lower center", bbox_to_anchor=(0.5, 1), ncols=3, frameon=False)
 plt.show()

@@ -1,19 +1,19 @@
 """
-=====================================================
-Small batches that remember: references of the loss
-=====================================================
+=================================================
+A memory of older batches: references of the loss
+=================================================
 
-The contrastive term compares the samples of a batch, and a batch of eight holds few pairs. Where a
-large one does not fit, anchors can be compared with embeddings of earlier batches as well: the
-cross-batch memory of `Wang et al. (2020) <https://arxiv.org/abs/1912.06798>`_. It takes ten lines
-around the ``references`` of the loss.
+The contrastive term compares the samples of a batch, and a batch of eight has few pairs. If a large
+batch does not fit, compare with the embeddings of older batches as well. This is the cross-batch
+memory of `Wang et al. (2020) <https://arxiv.org/abs/1912.06798>`_. It takes ten lines around the
+``references`` of the loss.
 """
 
 # %%
 # The memory
 # ----------
-# A queue of the last embeddings and their labels. They carry no gradient, and grow old while the
-# network moves on, so the memory is not to be longer than it takes the network to change.
+# The memory is a queue of the last embeddings and their labels. They carry no gradient. They become
+# outdated as the network changes, so keep the queue short.
 import matplotlib.pyplot as plt
 import numpy as np
 import torch
@@ -41,10 +41,10 @@ class CrossBatchMemory:
 
 
 # %%
-# A training loop of one's own
-# ----------------------------
-# A small network learns embeddings of handwritten digits by the contrastive term alone. Each arm
-# takes the same number of steps; what differs is what an anchor is compared with.
+# Your own training loop
+# ----------------------
+# A small network learns embeddings of handwritten digits with the contrastive term alone. Each
+# variant takes the same number of steps. Only the samples that an anchor is compared with differ.
 X, y = load_digits(return_X_y=True)
 X = torch.tensor(X / 16, dtype=torch.float32)
 X_train, X_test, y_train, y_test = train_test_split(X, y, test_size=0.5, random_state=0)
@@ -83,12 +83,12 @@ def accuracy_of_neighbours(train, test):
 
 
 # %%
-# What the memory is worth here
-# -----------------------------
-# The mean of five seeds, with the standard deviation over them. The large batch compares an anchor
-# with as many others as the memory gives, and sees sixteen times as many digits: part of its lead
-# is that it sees more. Digits need no network at all: their pixels' own neighbours are right more
-# often than any of these after so few steps. What is compared is what an anchor meets.
+# What the memory gains here
+# --------------------------
+# The figure shows the mean of five seeds and their standard deviation. The large batch compares an
+# anchor with as many others as the memory does, but it also sees sixteen times as many digits. That
+# explains part of its lead. Nearest neighbours of the pixels themselves are more accurate than all
+# three after so few steps: only the comparison between the three matters.
 arms = {"batch of 8": (8, 0), "8, and 120 remembered": (8, 120), "batch of 128": (128, 0)}
 scores = {
     name: [accuracy_of_neighbours(*embeddings_after(*arm, seed)) for seed in range(5)]

@@ -3,47 +3,29 @@
 Does it help on my data?
 ========================
 
-Is CLCE better than plain cross-entropy, or than a logistic regression on features of the same
-backbone, on *your* pictures? Score both on the same folds and look at the differences: they vary
-much less than the scores do.
+Is CLCE better than cross-entropy, or than a logistic regression on features of the same backbone,
+on *your* images? Score them on the same folds and compare the differences. Differences vary much
+less than the scores.
 """
 
 # %%
-# Pictures
-# --------
-# Put your own paths and labels in place of ``X`` and ``y``. Here they are small pictures cut from
-# twelve photographs.
+# Images
+# ------
+# Use your own paths and labels as ``X`` and ``y``. Here, small images are cut from twelve
+# photographs.
 import matplotlib.pyplot as plt
 import numpy as np
-from skimage import data
-from sklearn.datasets import load_sample_image
-from sklearn.feature_extraction.image import extract_patches_2d
+from photographs import NAMES, cut
 
-photographs = {
-    "brick": data.brick(),
-    "cat": data.cat(),
-    "coffee": data.coffee(),
-    "coins": data.coins(),
-    "flower": load_sample_image("flower.jpg"),
-    "grass": data.grass(),
-    "gravel": data.gravel(),
-    "retina": data.retina(),
-    "rocket": data.rocket(),
-    "stars": data.hubble_deep_field(),
-    "temple": load_sample_image("china.jpg"),
-    "tissue": data.immunohistochemistry(),
-}
-X, y = [], np.repeat(list(photographs), 15)
-for photograph in photographs.values():
-    X.extend(extract_patches_2d(photograph, (40, 40), max_patches=15, random_state=0))
+X, y = cut(NAMES, size=40, n=15)
 
 # %%
 # Ten lines
 # ---------
-# Five folds, drawn five times. Folds share training pictures, so the usual interval would be too
-# narrow; the variance is corrected by the ratio of test to training pictures (Nadeau and Bengio,
-# 2003). ``memory`` keeps features: the backbone is frozen, and runs once for each picture. Without
-# ``trainable="head"`` most of it trains, which takes a minute or more for each fit.
+# Five folds are repeated five times. Folds share training images, so the usual interval would be
+# too narrow. The variance is corrected by the ratio of test to training images (Nadeau and Bengio,
+# 2003). ``memory`` caches the features, so the frozen backbone runs once per image. Without
+# ``trainable="head"`` the backbone is trained too, which takes a minute or more per fit.
 import tempfile
 
 from scipy import stats
@@ -75,10 +57,10 @@ for other in ["cross-entropy", "logistic regression"]:
     print(f"CLCE minus {other}: {results[other][0]:+.1%} ± {results[other][1]:.1%}")
 
 # %%
-# What it says
-# ------------
-# Where the interval holds 0, these pictures do not tell which is better: take the simpler one, or
-# label more pictures.
+# Read the result
+# ---------------
+# If the interval contains 0, these images do not show which is better. Choose the simpler one, or
+# label more images.
 figure, ax = plt.subplots(figsize=(6.4, 2), layout="constrained")
 for row, (mean, half) in enumerate(results.values()):
     ax.errorbar(100 * mean, row, xerr=100 * half, fmt="o", capsize=4, color="#0072B2")

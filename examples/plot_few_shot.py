@@ -12,41 +12,22 @@ scikit-learn's own tools.
 # %%
 # Three classifiers, the same episodes
 # ------------------------------------
-# All read a frozen backbone: a logistic regression its features, a head trained with
-# cross-entropy and one trained with CLCE lower blocks of it, too. The episodes depend on
-# ``random_state`` alone, so all three meet the same ones. ``memory`` keeps what they read: the
-# backbone does not run again for each episode. The images are small pictures cut from twelve
-# photographs.
+# All three read a frozen backbone. The logistic regression reads the last features; the two heads
+# also read lower blocks. The episodes depend on ``random_state`` alone, so all three get the same
+# ones. ``memory`` caches the features, so the backbone does not run again in each episode. Small
+# images are cut from twelve photographs.
 import tempfile
 
 import matplotlib.pyplot as plt
 import numpy as np
-from skimage import data
-from sklearn.datasets import load_sample_image
-from sklearn.feature_extraction.image import extract_patches_2d
+from photographs import NAMES, cut
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from sklearn_clce import BackboneFeatures, CLCEClassifier, few_shot_score
 
-photographs = {
-    "brick": data.brick(),
-    "cat": data.cat(),
-    "coffee": data.coffee(),
-    "coins": data.coins(),
-    "flower": load_sample_image("flower.jpg"),
-    "grass": data.grass(),
-    "gravel": data.gravel(),
-    "retina": data.retina(),
-    "rocket": data.rocket(),
-    "stars": data.hubble_deep_field(),
-    "temple": load_sample_image("china.jpg"),
-    "tissue": data.immunohistochemistry(),
-}
-X, y = [], np.repeat(list(photographs), 25)
-for photograph in photographs.values():
-    X.extend(extract_patches_2d(photograph, (32, 32), max_patches=25, random_state=0))
+X, y = cut(NAMES, size=32, n=25)
 folder = tempfile.TemporaryDirectory()
 head = {"trainable": "head", "image_size": 96, "random_state": 0, "memory": folder.name}
 classifiers = {
@@ -62,9 +43,9 @@ classifiers = {
 # %%
 # Learning curves
 # ---------------
-# Five classes in an episode, 15 query images of each. The bars are 95 % intervals of the mean
-# over 20 episodes; few episodes, so that this page is built quickly. Where bars overlap widely
-# the figure does not show which is better.
+# Each episode has five classes, with 15 query images of each. The bars are 95 % intervals of the
+# mean over 20 episodes. There are few episodes, so that this page builds quickly. Where bars
+# overlap widely, the figure does not show which is better.
 shots = [2, 5, 10]
 scores = {
     name: [few_shot_score(clf, X, y, k_shot=k, n_episodes=20, random_state=0) for k in shots]
@@ -87,7 +68,7 @@ plt.show()
 # %%
 # Are they different?
 # -------------------
-# Paired by episode, the difference has a smaller spread than either accuracy.
+# The difference within an episode varies less than either accuracy.
 for k, ce, clce in zip(shots, scores["cross-entropy"], scores["CLCE"], strict=True):
     difference = clce.scores - ce.scores
     error = difference.std(ddof=1) / np.sqrt(len(difference))

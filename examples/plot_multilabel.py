@@ -1,60 +1,47 @@
 """
-========================
-Several labels a picture
-========================
+=======================
+Several labels an image
+=======================
 
-A picture may show grass and bricks. Where labels do not exclude each other, the target is a table:
-a row for each picture, a column of 0 and 1 for each label, and a gap where nobody has looked.
+An image may show grass and bricks. If labels do not exclude each other, the target is a table: a
+row per image, a column of 0 and 1 per label, and NaN where the label is unknown.
 """
 
 # %%
-# Pictures that show several things
-# ---------------------------------
-# Each picture is put together from four tiles, cut from five photographs. A label says whether the
-# photograph is in it. Test pictures come from other halves of the photographs.
+# Images that show several things
+# -------------------------------
+# Each image consists of four tiles, cut from five photographs. A label says whether the photograph
+# is in the image. Test images come from other halves of the photographs.
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
-from skimage import data
+from photographs import cut
 from sklearn.metrics import average_precision_score, f1_score, precision_recall_curve
 from sklearn.model_selection import KFold, cross_val_predict
 
 from sklearn_clce import CLCEClassifier, TopLossesDisplay
 
-photographs = {
-    "brick": data.brick(),
-    "coffee": data.coffee(),
-    "coins": data.coins(),
-    "grass": data.grass(),
-    "gravel": data.gravel(),
-}
-names, SIDE = list(photographs), 64
+names = ["brick", "coffee", "coins", "grass", "gravel"]
 rng = np.random.default_rng(0)
 
 
-def tile(name, half):
-    photograph = photographs[name]
-    photograph = photograph if photograph.ndim == 3 else np.stack([photograph] * 3, axis=-1)
-    height, width = photograph.shape[0], photograph.shape[1] // 2
-    top, left = rng.integers(height - SIDE), rng.integers(width - SIDE) + half * width
-    return photograph[top : top + SIDE, left : left + SIDE]
-
-
-def pictures(n, half):
+def images(n, half):
+    tiles, _ = cut(names, size=64, n=40, half=half)
+    tiles = dict(zip(names, np.split(tiles, len(names)), strict=True))
     X, Y = [], []
     for _ in range(n):
         shown = rng.choice(names, rng.integers(1, 4), replace=False)
-        a, b, c, d = (tile(name, half) for name in rng.permutation(np.resize(shown, 4)))
+        a, b, c, d = (rng.choice(tiles[name]) for name in rng.permutation(np.resize(shown, 4)))
         X.append(np.vstack([np.hstack([a, b]), np.hstack([c, d])]))
         Y.append(np.isin(names, shown).astype(int))
     return np.array(X), pd.DataFrame(Y, columns=names)
 
 
-X_train, Y_train = pictures(80, half=0)
-X_test, Y_test = pictures(40, half=1)
+X_train, Y_train = images(80, half="left")
+X_test, Y_test = images(40, half="right")
 figure, axes = plt.subplots(1, 5, figsize=(10, 2.4), layout="constrained")
-for ax, picture, row in zip(axes, X_train, Y_train.to_numpy(), strict=False):
-    ax.imshow(picture)
+for ax, image, row in zip(axes, X_train, Y_train.to_numpy(), strict=False):
+    ax.imshow(image)
     ax.set_title(", ".join(np.array(names)[row == 1]), fontsize=9)
     ax.axis("off")
 plt.show()
@@ -62,7 +49,7 @@ plt.show()
 # %%
 # Fit and predict
 # ---------------
-# Everything is as for one label: the columns of the data frame name the labels.
+# The columns of the data frame name the labels. Everything else is as for one label.
 clf = CLCEClassifier(trainable="head", random_state=0).fit(X_train, Y_train)
 probability = clf.predict_proba(X_test)
 pd.DataFrame(probability[:3], columns=clf.classes_).round(2)
@@ -71,13 +58,13 @@ pd.DataFrame(probability[:3], columns=clf.classes_).round(2)
 # ``score`` asks for rows in which every label is right. The average precision, by label, does not
 # depend on a threshold.
 precision = average_precision_score(Y_test, probability, average=None)
-print(f"all labels right: {clf.score(X_test, Y_test):.0%} of the pictures")
+print(f"all labels right: {clf.score(X_test, Y_test):.0%} of the images")
 print(pd.Series(precision, index=names).round(3).to_string())
 
 # %%
-# Labels that nobody has set
-# --------------------------
-# Half of the entries become NaN: not annotated. They count nowhere, and the rest is enough.
+# Unknown labels
+# --------------
+# Half of the entries become NaN: not annotated. They are ignored.
 gaps = Y_train.mask(rng.random(Y_train.shape) < 0.5)
 with_gaps = CLCEClassifier(trainable="head", random_state=0).fit(X_train, gaps)
 precision = average_precision_score(Y_test, with_gaps.predict_proba(X_test))
@@ -86,9 +73,9 @@ print(f"{int(gaps.isna().sum().sum())} of {gaps.size} labels hidden: {precision:
 # %%
 # A threshold for each label
 # --------------------------
-# ``predict`` says yes above 0.5. Which threshold gives the best F1 is a question to pictures that
-# the classifier was not trained on, which cross-validation has. Of eighty pictures such thresholds
-# are noisy, so both are compared on test pictures before one is chosen.
+# ``predict`` says yes above 0.5. To find the threshold with the best F1, use images that the
+# classifier was not trained on: cross-validation has them. With eighty images such thresholds are
+# noisy. Compare both on test images before you choose.
 folds = KFold(5, shuffle=True, random_state=0)
 held_out = cross_val_predict(clf, X_train, Y_train, cv=folds, method="predict_proba")
 
@@ -108,8 +95,8 @@ for title, limits in {"0.5": 0.5, "of each label": thresholds}.items():
 # %%
 # Wrong labels
 # ------------
-# Eight entries of the table are turned around. ``TopLossesDisplay`` shows for each picture the
-# label that the classifier is most wrong about, or, with ``label="grass"``, those of one label.
+# Eight entries of the table are flipped. ``TopLossesDisplay`` shows for each image the label with
+# the largest error. ``label="grass"`` shows the errors of one label.
 wrong = Y_train.to_numpy(copy=True)
 turned = rng.choice(len(wrong), 8, replace=False), rng.integers(len(names), size=8)
 wrong[turned] = 1 - wrong[turned]
@@ -118,11 +105,11 @@ TopLossesDisplay.from_predictions(wrong, held_out, X=X_train, classes=names, n_i
 plt.show()
 
 # %%
-# `cleanlab <https://docs.cleanlab.ai>`_ decides how many pictures to look at. It takes lists of
+# `cleanlab <https://docs.cleanlab.ai>`_ decides how many images to look at. It takes lists of
 # labels.
 from cleanlab.multilabel_classification.filter import find_label_issues
 
 lists = [np.flatnonzero(row).tolist() for row in wrong]
 suspects = find_label_issues(lists, held_out, return_indices_ranked_by="self_confidence", n_jobs=1)
 found = np.isin(turned[0], suspects).sum()
-print(f"cleanlab names {len(suspects)} pictures, {found} of the 8 with a wrong label among them")
+print(f"cleanlab names {len(suspects)} images, {found} of the 8 with a wrong label among them")

@@ -3,16 +3,17 @@
 Your own backbone module
 ========================
 
-A backbone is any ``nn.Module`` that maps a batch of images to features. Here is one for
-digits, trained from scratch; the same holds for a network that you have pretrained.
+A backbone is any ``nn.Module`` that maps a batch of images to features. Here is one for digits,
+trained from scratch. A network that you have pretrained works the same way.
 """
 
 # %%
 # A module: images in, features out
 # ---------------------------------
-# It gets RGB images of shape (n, 3, H, W), pixels in 0..1, and returns features of shape
-# (n, n_features), without a classifier. The attribute ``pretrained_cfg``, in timm's form,
-# says how it wants its images; without it they come in their own size and unnormalised.
+# It gets RGB images of shape (n, 3, H, W) with pixels in 0..1. It returns features of shape (n,
+# n_features), without a classifier. The attribute ``pretrained_cfg``, in the format of timm,
+# describes the images that it expects. Without it, images keep their own size and are not
+# normalised.
 import matplotlib.pyplot as plt
 from sklearn.datasets import load_digits
 from sklearn.model_selection import cross_val_score, train_test_split
@@ -49,9 +50,8 @@ class DigitNet(nn.Module):
 # %%
 # An estimator like any other
 # ---------------------------
-# The module is copied, never changed: each fit, fold and clone begins from the weights that
-# it had when you handed it in. ``early_stopping`` sets rows aside and gives the best weights
-# back.
+# The module is copied and never changed: each fit, fold and clone begins with the weights that you
+# passed. ``early_stopping`` sets samples aside and keeps the best weights.
 digits = load_digits()
 X_train, X_test, y_train, y_test = train_test_split(
     digits.images / 16, digits.target, train_size=600, stratify=digits.target, random_state=0

@@ -1,34 +1,28 @@
 """
-===============================
-Saving and loading a classifier
-===============================
+==========================
+Save and load a classifier
+==========================
 
-``save`` writes one file that holds everything and runs nothing. ``load`` gives the classifier
-back, on another machine, without network, pretrained weights or GPU.
+``save`` writes one file that holds everything and cannot run code. ``load`` restores the classifier
+on another machine, without network, pretrained weights or GPU.
 """
 
 # %%
 # Fit, save, load
 # ---------------
-# Pictures of brick, grass and gravel, cut from three photographs. Weights, parameters, labels,
-# preprocessing and history are in the file.
+# Images of brick, grass and gravel are cut from three photographs. The file holds weights,
+# parameters, labels, preprocessing and history.
 import tempfile
 import warnings
 from pathlib import Path
 
 import matplotlib.pyplot as plt
 import numpy as np
-from skimage import data
-from sklearn.feature_extraction.image import extract_patches_2d
+from photographs import cut
 
 from sklearn_clce import CLCEClassifier, TrainingCurveDisplay
 
-photographs = {"brick": data.brick(), "grass": data.grass(), "gravel": data.gravel()}
-X = [
-    extract_patches_2d(photograph, (64, 64), max_patches=120, random_state=0)
-    for photograph in photographs.values()
-]
-X, y = np.concatenate(X), np.repeat(list(photographs), 120)
+X, y = cut(["brick", "grass", "gravel"], size=64, n=120)
 order = np.random.default_rng(0).permutation(len(X))
 train, later, test = np.split(order, [60, 180])
 clf = CLCEClassifier(image_size=64, max_epochs=8, random_state=0).fit(X[train], y[train])
@@ -44,26 +38,26 @@ print(f"same probabilities: {same}")
 print(f"accuracy: {loaded.score(X[test], y[test]):.1%}")
 
 # %%
-# Its history came along
-# ----------------------
+# The history is in the file
+# --------------------------
 TrainingCurveDisplay.from_estimator(loaded)
 plt.show()
 
 # %%
-# It goes on learning
-# -------------------
-# ``partial_fit`` trains the loaded classifier on pictures that came later. A lower rate keeps
-# what it knows.
+# Continue training
+# -----------------
+# ``partial_fit`` trains the loaded classifier on more images. With a low learning rate it keeps
+# what it has learned.
 loaded.set_params(learning_rate=2e-4)
 for _ in range(3):
     loaded.partial_fit(X[later], y[later])
-print(f"accuracy after more pictures: {loaded.score(X[test], y[test]):.1%}")
+print(f"accuracy after more images: {loaded.score(X[test], y[test]):.1%}")
 
 # %%
-# What has no place in a file
-# ---------------------------
-# A function can't be stored without running code when it is loaded. ``save`` says what it
-# leaves out.
+# What is not in the file
+# -----------------------
+# A function cannot be stored without running code when the file is loaded. ``save`` warns about
+# what it leaves out.
 clf.set_params(augment=lambda images: images)
 with warnings.catch_warnings(record=True) as caught:
     warnings.simplefilter("always")

@@ -1,26 +1,23 @@
 """
-=========================================
+=======================================
 A pipeline, calibration and a ROC curve
-=========================================
+=======================================
 
-The classifier is an estimator of scikit-learn, so what scikit-learn does with estimators
-works: here a pipeline of frozen features and a head, calibrated on pictures that it was not
-trained on, and judged by scikit-learn's own displays.
+The classifier works with the tools of scikit-learn. Here a pipeline of frozen features and a head
+is calibrated on held-out images, and judged with the displays of scikit-learn.
 """
 
 # %%
-# Stone or plant, from small, noisy pictures
-# ------------------------------------------
-# Pictures of 20 x 20 pixels, cut from photographs of brick, gravel, grass and a flower. Noise makes
-# the task hard enough for probabilities to matter.
+# Stone or plant, from small, noisy images
+# ----------------------------------------
+# Images of 20 x 20 pixels are cut from photographs of brick, gravel, grass and a flower. Noise
+# makes the task hard enough for probabilities to matter.
 import tempfile
 
 import matplotlib.pyplot as plt
 import numpy as np
-from skimage import color, data
+from photographs import cut
 from sklearn.calibration import CalibratedClassifierCV, CalibrationDisplay
-from sklearn.datasets import load_sample_image
-from sklearn.feature_extraction.image import extract_patches_2d
 from sklearn.frozen import FrozenEstimator
 from sklearn.metrics import RocCurveDisplay, brier_score_loss
 from sklearn.model_selection import train_test_split
@@ -28,13 +25,10 @@ from sklearn.pipeline import make_pipeline
 
 from sklearn_clce import BackboneFeatures, CLCEClassifier
 
-photographs = [data.brick(), data.gravel(), data.grass(), load_sample_image("flower.jpg")]
 rng = np.random.default_rng(0)
-X = []
-for photograph in photographs:
-    grey = color.rgb2gray(photograph) if photograph.ndim == 3 else photograph / 255
-    X.extend(extract_patches_2d(grey, (20, 20), max_patches=300, random_state=0))
-X = np.clip(X + rng.normal(scale=0.15, size=(1200, 20, 20)), 0, 1)
+images, _ = cut(["brick", "gravel", "grass", "flower"], size=20, n=300)
+X = images.mean(axis=-1) / 255  # grey
+X = np.clip(X + rng.normal(scale=0.15, size=X.shape), 0, 1)
 y = np.repeat(["stone", "stone", "plant", "plant"], 300)
 X_train, X_rest, y_train, y_rest = train_test_split(
     X, y, train_size=400, stratify=y, random_state=0
@@ -46,10 +40,10 @@ X_calibration, X_test, y_calibration, y_test = train_test_split(
 # %%
 # A pipeline: images to features, features to probabilities
 # ---------------------------------------------------------
-# ``backbone="precomputed"`` tells the classifier that X holds features already.
-# :class:`~sklearn.calibration.CalibratedClassifierCV` then learns to correct the probabilities
-# of the fitted pipeline, which :class:`~sklearn.frozen.FrozenEstimator` keeps as it is.
-# ``memory`` keeps the features, so that the backbone sees each image once.
+# ``backbone="precomputed"`` means that X holds features.
+# :class:`~sklearn.calibration.CalibratedClassifierCV` learns to correct the probabilities of the
+# fitted pipeline, which :class:`~sklearn.frozen.FrozenEstimator` leaves unchanged. ``memory``
+# caches the features, so the backbone runs once per image.
 folder = tempfile.TemporaryDirectory()
 pipeline = make_pipeline(
     BackboneFeatures(image_size=64, memory=folder.name),
@@ -61,10 +55,10 @@ models = {"as trained": pipeline, "calibrated": calibrated}
 calibrated.fit(X_calibration, y_calibration)
 
 # %%
-# What it does to the probabilities
-# ---------------------------------
-# The Brier score is the mean squared error of the probabilities: lower is better. On the
-# diagonal a probability of 0.8 is right in 80 % of the cases.
+# The probabilities before and after
+# ----------------------------------
+# The Brier score is the mean squared error of the probabilities: lower is better. On the diagonal,
+# a probability of 0.8 is right in 80 % of the cases.
 figure, (left, right) = plt.subplots(1, 2, figsize=(11, 5), layout="constrained")
 styles = {"as trained": ("o", "#0072B2"), "calibrated": ("s", "#D55E00")}
 for name, model in models.items():

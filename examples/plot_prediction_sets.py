@@ -1,45 +1,32 @@
 """
-==========================================
-Prediction sets that hold the right class
-==========================================
+============================================
+Prediction sets that contain the right class
+============================================
 
-A probability of 0.9 need not be right in nine cases of ten. Conformal prediction gives a set of
-classes for each picture instead: one where the classifier is sure, several where it is not; and
-the right class is in the set as often as you ask, whatever the classifier. `MAPIE
-<https://mapie.readthedocs.io>`_ does it for any classifier of scikit-learn's kind.
+A probability of 0.9 is not always right in nine cases of ten. Conformal prediction returns a set of
+classes for each image: one class if the classifier is sure, several if it is not. The right class
+is in the set as often as you ask, for any classifier. `MAPIE <https://mapie.readthedocs.io>`_ does
+this for classifiers with the interface of scikit-learn.
 """
 
 # %%
-# Small pictures of five kinds
-# ----------------------------
-# 24 x 24 pixels of five photographs, with noise, are hard to tell apart. A third trains, a third is
-# for the sets to learn how sure the classifier may be, a third is for the test.
+# Small images of five kinds
+# --------------------------
+# Images of 24 x 24 pixels from five photographs, with noise, are hard to distinguish. One third is
+# for training, one third calibrates the sets, and one third is for the test.
 import matplotlib.pyplot as plt
 import numpy as np
 from mapie.classification import SplitConformalClassifier
-from skimage import color, data
-from sklearn.feature_extraction.image import extract_patches_2d
+from photographs import cut
 from sklearn.model_selection import train_test_split
 from sklearn.pipeline import make_pipeline
 
 from sklearn_clce import BackboneFeatures, CLCEClassifier
 
-photographs = {
-    "brick": data.brick(),
-    "coins": data.coins(),
-    "grass": data.grass(),
-    "gravel": data.gravel(),
-    "tissue": color.rgb2gray(data.immunohistochemistry()) * 255,
-}
 rng = np.random.default_rng(0)
-X = np.concatenate(
-    [
-        extract_patches_2d(photograph / 255, (24, 24), max_patches=90, random_state=0)
-        for photograph in photographs.values()
-    ]
-)
+images, y = cut(["brick", "coins", "grass", "gravel", "tissue"], size=24, n=90)
+X = images.mean(axis=-1) / 255  # grey
 X = np.clip(X + rng.normal(scale=0.15, size=X.shape), 0, 1)
-y = np.repeat(list(photographs), 90)
 X_train, X_rest, y_train, y_rest = train_test_split(
     X, y, train_size=1 / 3, stratify=y, random_state=0
 )
@@ -50,8 +37,8 @@ X_calibration, X_test, y_calibration, y_test = train_test_split(
 # %%
 # Fit, then conformalize
 # ----------------------
-# ``prefit=True``: MAPIE takes the fitted classifier as it is. What it wants is one array for X:
-# images of one size, or an array of paths.
+# With ``prefit=True``, MAPIE uses the fitted classifier as it is. X must be one array: images of
+# one size, or an array of paths.
 classifier = make_pipeline(
     BackboneFeatures(image_size=64), CLCEClassifier("precomputed", random_state=0)
 )
@@ -61,8 +48,8 @@ sets.conformalize(X_calibration, y_calibration)
 predicted, in_set = sets.predict_set(X_test)  # (n,), (n, n_classes, n_levels)
 
 # %%
-# How often the right class is in the set, and how large sets are
-# ---------------------------------------------------------------
+# Coverage and size of the sets
+# -----------------------------
 print(f"the classifier alone is right in {np.mean(predicted == y_test):.0%}")
 own = np.searchsorted(classifier.classes_, y_test)
 for place, level in enumerate([0.8, 0.9, 0.95]):
@@ -72,7 +59,7 @@ for place, level in enumerate([0.8, 0.9, 0.95]):
     print(f"asked for {level:.0%}: the set holds it in {covered:.0%}, mean size {size:.2f}")
 
 # %%
-# Which pictures are hard
+# Which images are hard
 # -----------------------
 sizes = in_set[:, :, 1].sum(axis=1)
 figure, axes = plt.subplots(2, 5, figsize=(9, 4), layout="constrained")

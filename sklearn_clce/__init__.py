@@ -20,7 +20,7 @@ from .losses import (
     label_set_pairs,
 )
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 __all__ = [
     "AttributionDisplay",

@@ -9,9 +9,11 @@ from .groups import GROUPS, SETS
 from .pictures import COLLECTIONS
 from .results import finished
 
+# What the measurements say about the claims of the paper: paragraphs for the top of the page.
+ON_PAPER = ""
 TERMS = ("each_5", "mean_9", "supcon_9", "each_9")  # that the table on top compares
 CELLS = [(space, k_shot) for space in ("features", "embedding") for k_shot in SHOTS]
-SPACES = {"features": "features", "embedding": "embeddings (against features)"}
+SPACES = {"features": "features", "embedding": "embeddings (minus features)"}
 HEADER = [f"{space}, {k_shot}-shot" for space, k_shot in CELLS]
 MEASURES = {  # of the transfer group: in words, and how it is written
     "accuracy": ("accuracy, points", ".1f"),
@@ -26,6 +28,12 @@ OF_HEADS = {
     "recall_at_1": ("a head: recall@1 of embeddings, points", ".1f"),
 }
 SHOWN = [name for name in MEASURES if name != "recall_at_1"]  # five columns fit a page
+
+
+ABOUT_WORTH = """
+Bold differences are beyond their 95 % interval. For the log-loss, lower is better.
+
+"""
 
 
 def episode_parts(lines, data, group=GROUPS["few_shot"]):
@@ -100,7 +108,7 @@ def few_shot_tables(lines, group, table):
         if parts:
             texts.append(table(f"{name}: accuracy, %", ["", *HEADER], few_shot_rows(parts)))
         if rows := lead_rows(parts):
-            title = f"{name}: points minus features of cross-entropy"
+            title = f"{name}: percentage points above features of cross-entropy"
             texts.append(table(title, ["", *HEADER], rows))
     return texts
 
@@ -163,11 +171,13 @@ def set_cell(runs, term, measure, spec):
     return f"**{mean:{spec}}**" if mean.low * mean.high > 0 else f"{mean:{spec}}"
 
 
-def worth_table(lines, frame, table):
+def worth_section(lines, frame, heading, table):
     """Write the table by which a user decides whether to set ``weight=0``; empty of nothing."""
     rows = worth_rows(lines, frame)
     shown = [i for i in range(len(TERMS)) if any(cells[i] for _, *cells in rows)]
     header = ["", *(METHODS[TERMS[i]] for i in shown)]
-    title = "What the contrastive term is worth: minus plain cross-entropy (weight=0)"
+    title = "Each criterion minus cross-entropy alone (weight=0)"
     found = [[what, *(cells[i] for i in shown)] for what, *cells in rows]
-    return table(title, header, found) if found else ""
+    return f"{heading('Where CLCE is worth it')}{ABOUT_WORTH}{table(title, header, found)}" * bool(
+        found
+    )

@@ -19,7 +19,7 @@ MAP = "mean_average_precision"  # of several labels, or of embeddings
 METHODS = {
     "clce": "CLCEClassifier()",
     "ce": "cross-entropy (weight=0)",
-    "supcon": "the same, hardness=0",
+    "supcon": "hardness=0",
     "head": 'trainable="head"',
     "head_ce": "a head, weight=0",
     "each_5": '"each", weight .5',
@@ -30,15 +30,15 @@ METHODS = {
     "supcon_9": "SupCon, weight .9",
     "authors_ce": "the authors' recipe, weight 0",
     "authors_mean_9": "the authors' recipe",
-    "vote": "a vote of it and a head",
+    "vote": "vote of the default and a head",
     "logistic": "LogisticRegression()",
-    "logistic_cv": "its C by cross-validation",
+    "logistic_cv": "the same, C by grid search",
     "neighbours": "nearest neighbours",
     "discriminant": "shrunken discriminant",
     "svc": "SVC, C by cross-validation",
     "class_mean": "nearest class mean",
     "fastai": "fastai, fine_tune",
-    "script": "script of BEiT",
+    "script": "BEiT's script",
 }
 
 

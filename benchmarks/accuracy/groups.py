@@ -30,9 +30,9 @@ FEW_SHOT = {
     "max_epochs": [10],
 }
 ABOUT_FEW_SHOT = (
-    "All base classes are trained on, 40 images of each, at 96 pixels, for 10 epochs; then the "
-    "novel classes are learned in 3,000 5-way episodes with 15 queries a class, by "
-    "``LogisticRegression()`` on L2-normalised features or embeddings."
+    "The backbone is trained on all base classes, with 40 images each, at 96 pixels, for 10 "
+    "epochs. ``LogisticRegression()`` then learns the novel classes in 3,000 5-way episodes with "
+    "15 queries per class, on L2-normalised features or embeddings."
 )
 OF_KINDS = ["clce", "ce", "head", "logistic"]
 FEW_IMAGES, ALL_AT_HAND = 100, 400  # of several labels; no set has more than 400 for training
@@ -83,25 +83,25 @@ def group(title, about, *products, **options):
 
 GROUPS = {
     "league": group(
-        "League, 10 images a class",
-        "Everyone at their own defaults, from the same pictures and weights, at the backbone's own "
-        "size.",
+        "Comparison with 10 images per class",
+        "All methods at their own defaults, with the same images and weights, at the backbone's "
+        "own size.",
         {"data": SETS, "method": [*LEAGUE, "head", *FROZEN, *TRAINED]},
     ),
     "league_few": group(
-        "League, 5 images a class",
-        "Where images are few: a fit of 20 epochs has 20 to 40 steps.",
+        "Comparison with 5 images per class",
+        "Few images: a fit of 20 epochs has 20 to 40 steps.",
         {"data": SETS, "shots": [5], "method": ["clce", "ce", "logistic", "logistic_cv"]},
     ),
     "vote": group(
-        "A vote with a head, 2 and 5 images a class",
+        "A vote with a head, 2 and 5 images per class",
         "The default, and the mean of its probabilities and those of a head "
         '(``VotingClassifier(..., voting="soft")``).',
         {"data": SETS, "shots": [2, 5], "method": ["clce", VOTE, "logistic"]},
     ),
     "league_all": group(
-        "League, all images",
-        f"The same with all images at hand, {ALL_IMAGES} a class at most.",
+        "Comparison with all images",
+        f"The same methods with up to {ALL_IMAGES} images per class.",
         {
             "data": SETS,
             "shots": [ALL_IMAGES],
@@ -110,15 +110,14 @@ GROUPS = {
         draws=1,
     ),
     "league_vit": group(
-        "League with a transformer, 10 images a class",
-        "The same on the backbone ``vit_tiny``.",
+        "Comparison on a transformer, 10 images per class",
+        "The same methods on the backbone ``vit_tiny``.",
         {"data": SETS, "backbone": [VIT_TINY], "method": ["clce", "ce", "logistic"]},
     ),
     "head": group(
         "A head on frozen features",
-        "The backbone runs once for each image. Our heads read lower blocks beside its last "
-        "features, logistic regression the last features alone. Heads were trained for 20 epochs, "
-        'as before ``max_epochs="auto"``.',
+        "The backbone runs once per image. Heads of ``CLCEClassifier`` also read its lower blocks. "
+        "Logistic regression reads the last features. Heads were trained for 20 epochs.",
         {
             "data": SETS,
             "task": ["head"],
@@ -130,7 +129,7 @@ GROUPS = {
     ),
     "lite": group(
         "EfficientNet-Lite 0, 1 and 2",
-        "A head on frozen features, 10 images a class: accuracy against time.",
+        "A head on frozen features, 10 images per class: accuracy against time.",
         {
             "data": SETS,
             "task": ["head"],
@@ -153,7 +152,7 @@ GROUPS = {
     ),
     "many_classes": group(
         "Many classes",
-        "25 classes, 8 images of each, where hard negatives are many.",
+        "25 classes with 8 images each, so that there are many hard negatives.",
         {
             "data": ["cifar100", "caltech101", "omniglot"],
             "n_classes": [25],
@@ -163,9 +162,8 @@ GROUPS = {
     ),
     "new_classes": group(
         "New classes from a fine-tuned backbone",
-        "All of the backbone is fine-tuned on 10 images of each of 16 classes; then 5-way episodes "
-        "of other classes (30 images of each) are learned on the embeddings, and on the features "
-        "of the backbone.",
+        "The whole backbone is fine-tuned on 10 images each of 16 classes. Then 5-way episodes of "
+        "other classes (30 images each) are learned on its embeddings, and on its features.",
         {
             "data": ["cifar_fs", "caltech_fs"],
             "task": ["new_classes"],
@@ -193,10 +191,10 @@ GROUPS = {
         draws=1,
     ),
     "transfer": group(
-        "Transfer: what the criterion is worth",
-        "10 images a class. Recall and mean average precision are those of the embeddings of test "
-        "images; corrupted images are test images with noise, blur, JPEG blocks, little contrast "
-        "and much light.",
+        "Transfer: the effect of the criterion",
+        "10 images per class. Recall and mean average precision are those of the embeddings of "
+        "test images. Corrupted images are test images with noise, blur, JPEG blocks, low contrast "
+        "or too much light.",
         {"data": SETS, "task": ["transfer"], "method": [*CRITERIA, "head", "logistic"]},
     ),
     "head_criteria": group(
@@ -212,7 +210,7 @@ GROUPS = {
     ),
     "sixty_classes": group(
         "Sixty classes",
-        "60 classes, 5 images of each.",
+        "60 classes with 5 images each.",
         {
             "data": ["cifar100", "caltech101"],
             "n_classes": [60],
@@ -223,8 +221,8 @@ GROUPS = {
     ),
     "kinds": group(
         "Grey of 16 bits, imbalance, wrong labels",
-        "Grey images of 8 and of 16 bits (the same images); 50 images "
-        "of the first class to 5 of the last; a fifth of the labels wrong.",
+        "Grey images of 8 and of 16 bits (the same images). "
+        "Imbalance: 50 images of the first class to 5 of the last. Wrong labels: a fifth.",
         {
             "data": ["textures", "satellite", "mri"],
             "task": ["grey_8_bits", "grey_16_bits", "wrong_labels"],
@@ -240,10 +238,10 @@ GROUPS = {
     ),
     "multilabel": group(
         "Several labels an image",
-        "Photographs of clothes (6 labels of colour and kind, 2.0 an image, 400 for training) and "
-        "of COCO (12 supercategories, 2.4 an image, 240 for training). A draw fixes which 100 of "
-        "them are trained on; all test images are ranked by each label. *LogisticRegression()* is "
-        "one for each label (``OneVsRestClassifier``).",
+        "Photographs of clothes (6 labels of colour and kind, 2.0 per image, 400 for training) and "
+        "of COCO (12 supercategories, 2.4 per image, 240 for training). A random split fixes 100 "
+        "of them for training. All test images are ranked by each label. *LogisticRegression()* "
+        "has one model per label (``OneVsRestClassifier``).",
         {
             "data": ["apparel", "coco12"],
             "task": ["multilabel"],
@@ -254,8 +252,8 @@ GROUPS = {
     ),
     "batch_size": group(
         "Batch size",
-        f"{N_EQUAL} classes, {SHOTS_EQUAL} images of each, at 64 pixels: {STEPS} steps with any "
-        "size of the batch.",
+        f"{N_EQUAL} classes with {SHOTS_EQUAL} images each, at 64 pixels: {STEPS} steps with every "
+        "batch size.",
         {
             "data": ["textures", "hands"],
             "n_classes": [N_EQUAL],
@@ -270,8 +268,9 @@ GROUPS = {
     ),
     "large": group(
         "Larger, on a GPU",
-        "All classes, 40 images of each, all of the backbone fine-tuned. One process made all "
-        "runs, CLCE first on each set, so its seconds hold what CUDA prepares for new shapes.",
+        "All classes with 40 images each. The whole backbone is fine-tuned. One process made all "
+        "runs, with CLCE first on each set, so its seconds include what CUDA prepares for new "
+        "shapes.",
         {
             "data": SETS,
             "n_classes": [242],

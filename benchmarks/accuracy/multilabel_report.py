@@ -12,9 +12,9 @@ def multilabel_tables(runs, table, cell):
     """Write who ranks how well, and how far ours are ahead case by case."""
     header = ["", "mean average precision, %", "all labels right, %", "log-loss", "fit, s"]
     leads = ["", *(f"{METHODS[one]} minus {METHODS[other]}" for one, other in PAIRS)]
-    title = "Points of mean average precision that the first is ahead"
+    title = "Difference in mean average precision, percentage points"
     return [
-        table("Means over sets and numbers of images", header, standing_rows(runs)),
+        table("Means over data sets and numbers of images", header, standing_rows(runs)),
         table(title, leads, lead_rows(runs, cell)),
     ]
 

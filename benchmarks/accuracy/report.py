@@ -1,4 +1,4 @@
-"""The page of results: a verdict, plots and narrow tables, all made from the lines."""
+"""The page of results: a verdict, three figures, one table, and the rest folded."""
 
 import csv
 import io
@@ -6,7 +6,14 @@ import textwrap
 from collections import Counter
 
 from .configuration import TRAINED
-from .criterion_report import MEASURES, SHOWN, few_shot_tables, transfer_rows, worth_table
+from .criterion_report import (
+    MEASURES,
+    ON_PAPER,
+    SHOWN,
+    few_shot_tables,
+    transfer_rows,
+    worth_section,
+)
 from .frames import (
     METHODS,
     best_and_worst,
@@ -18,10 +25,10 @@ from .frames import (
     select,
 )
 from .goals import goals_of
-from .groups import GROUPS, LITE0, TWO_BACKBONES, VIT_TINY
+from .groups import GROUPS, LITE0, TWO_BACKBONES
 from .multilabel_report import multilabel_tables
 from .pictures import COLLECTIONS, TEST_IMAGES
-from .plots import plot_group
+from .plots import FIGURES, plot_figure, plot_group
 from .results import failed, finished
 
 # What is shown of a second backbone: its name, and how it is written.
@@ -33,25 +40,21 @@ ADDED = {
 PAGE, FOLDER = "results.rst", "results"
 COMMAND = "python -m benchmarks.accuracy run --groups {} --data FOLDER --weights FOLDER"
 ABOUT = f"""
-A draw fixes classes (seven at most, but where a group says how many), images and seeds; differences
-are paired by draw and averaged over sets of pictures. Intervals are 95 % intervals after Student's
-t, of three values or more: over draws, and in the mean over sets, or over draws where that is
-wider. Of each class {TEST_IMAGES} images at most are for test. Runs have one thread; seconds are
-medians over runs, of processor time where it was noted. Those on a GPU have all threads, and their
-seconds are by the clock. *LogisticRegression()* is scikit-learn's at its defaults on the features
-of the same frozen backbone. Eight sets are photographs of one kind:
-flowers, textures, waste, MRI slices, satellite, histology, line drawings and hands.
-
-fastai runs ``vision_learner(...).fine_tune(20)`` in batches of 16; the script is the recipe of
-BEiT's fine-tuning at its defaults, in batches of 32 (``benchmarks/accuracy/beit_script.py``).
-AutoGluon MultiModal 1.6 is not here: it asks for another timm than this library works with.
-
-The eight sets of photographs are files of ``--data FOLDER`` that are not part of this repository
-(``benchmarks/accuracy/pictures.py`` names them, ``sources.py`` beside it says what is in them);
-torchvision brings the other three, which ``--sets cifar100 caltech101 omniglot`` measures alone.
-
-What was measured at earlier defaults, at 64 pixels, is history, and not on this page:
-``benchmarks/results/accuracy_earlier.jsonl``.
+- A random split fixes classes, images and seeds. There are at most seven classes, unless a
+  comparison names another number, and at most {TEST_IMAGES} test images per class.
+- Differences are paired by split and averaged over data sets. Intervals are 95 % intervals after
+  Student's t, from three values or more.
+- *LogisticRegression()* is that of scikit-learn at its defaults, on features of the same frozen
+  backbone.
+- Eight data sets are photographs of one kind: flowers, textures, waste, MRI slices, satellite,
+  histology, line drawings and hands. They are not part of the repository
+  (``benchmarks/accuracy/sources.py``). torchvision brings the other three, which
+  ``--sets cifar100 caltech101 omniglot`` measures alone.
+- Runs on a CPU have one thread, and seconds are medians of processor time. Runs on a GPU have all
+  threads, and seconds are by the clock.
+- fastai runs ``vision_learner(...).fine_tune(20)`` in batches of 16. The script has the recipe of
+  BEiT's fine-tuning at its defaults, in batches of 32 (``benchmarks/accuracy/beit_script.py``).
+  AutoGluon MultiModal 1.6 needs another timm than this library, so it is missing.
 """
 
 
@@ -64,25 +67,54 @@ def write_report(lines, docs):
         for name in frame["group"].unique()
         if plot_group(name, select(frame, name), docs / FOLDER / f"{name}.svg")
     ]
+    drawn += [
+        name
+        for name, figure in FIGURES.items()
+        if name not in drawn
+        and figure.group in drawn
+        and plot_figure(figure, frame, docs / FOLDER / f"{name}.svg")
+    ]
     frame.round(5).to_csv(docs / FOLDER / "runs.csv", index=False, lineterminator="\n")
     (docs / PAGE).write_text(page(lines, frame, drawn), encoding="utf-8")
     (docs / FOLDER / "goals.inc").write_text(goal_table(frame), encoding="utf-8")
 
 
 def page(lines, frame, drawn=()):
-    """Write the page in reStructuredText; ``drawn`` are the groups that have a plot."""
+    """Write the page in reStructuredText; ``drawn`` are the groups and figures with a plot."""
     measured = {name: GROUPS[name] for name in frame["group"].unique()}
     parts = [
         heading("Results", "="),
         verdict(frame) or "Nothing is measured at today's defaults yet.\n",
-        worth_table(lines, frame, table),
-        *(f"**{GROUPS[n].title}.** {GROUPS[n].about}\n\n{picture(n, GROUPS[n])}" for n in drawn),
-        heading("What was measured, and how") + ABOUT,
-        f"\n:download:`Every run <{FOLDER}/runs.csv>` is in one file.\n",
-        *(section(name, group, select(frame, name), lines) for name, group in measured.items()),
-        provenance(lines, measured),
+        ON_PAPER,
+        worth_section(lines, frame, heading, table),
+        comparison(frame, drawn),
+        heading("All results"),
+        f":download:`Every run <{FOLDER}/runs.csv>` is in one file.\n",
+        folded("How it was measured", ABOUT),
+        *(
+            folded(group.title, section(name, group, select(frame, name), lines, drawn))
+            for name, group in measured.items()
+        ),
+        folded("Runs, machines and commands", provenance(lines, measured)),
     ]
     return "\n".join(part for part in parts if part)
+
+
+def comparison(frame, drawn):
+    """Show the figures that a reader sees first, and who is how good; empty of nothing."""
+    figures = [
+        f"**{figure.title}** {figure.about}\n\n{picture(name, figure.title)}"
+        for name, figure in FIGURES.items()
+        if name in drawn
+    ]
+    league = select(frame, "league")
+    standing = [standings(league)] if "clce" in set(league["method"]) else []
+    return "\n".join([heading("Comparison with other methods"), *figures, *standing])
+
+
+def folded(title, content):
+    """Fold a part of the page, until a reader opens it."""
+    return f".. details:: {title}\n\n{textwrap.indent(content.strip(), '   ')}"
 
 
 def heading(text, line="-"):
@@ -90,9 +122,9 @@ def heading(text, line="-"):
     return f"{text}\n{line * len(text)}\n"
 
 
-def picture(name, group):
-    """Refer to the plot of a group."""
-    return f".. image:: {FOLDER}/{name}.svg\n   :alt: {group.title}\n"
+def picture(name, title):
+    """Refer to a plot."""
+    return f".. image:: {FOLDER}/{name}.svg\n   :alt: {title}\n   :class: dark-light\n"
 
 
 def table(title, header, rows):
@@ -104,76 +136,73 @@ def table(title, header, rows):
 
 
 def verdict(frame):
-    """Say in three sentences what the estimator gives; of what was measured."""
-    sentences = [verdict_on_heads(frame), verdict_on_league(frame), verdict_on_criterion(frame)]
+    """Say in a few sentences what was found; of what was measured."""
+    sentences = [verdict_on_league(frame), verdict_on_heads(frame), verdict_on_criterion(frame)]
     return "".join(f"- {one}\n" for one in sentences if one)
-
-
-def verdict_on_heads(frame):
-    """Hold heads against logistic regression."""
-    told = []
-    for backbone in (LITE0, VIT_TINY):
-        leads = {
-            shots: differences(
-                select(frame, "head", backbone=backbone, shots=shots), "clce", "logistic"
-            )
-            for shots in (5, 15)
-        }
-        told += [
-            f"{over_sets(lead)} on {backbone} with {shots} images a class "
-            f"(worst set {worst_of(lead)})"
-            for shots, lead in leads.items()
-            if len(lead)
-        ]
-    return told and f"A head on frozen features minus ``LogisticRegression()``: {'; '.join(told)}."
 
 
 def verdict_on_league(frame):
     """Hold the default against everyone else."""
     league = select(frame, "league")
-    told = [
-        f"minus {METHODS[other]}: {over_sets(lead)} on {len(by_set(lead))} sets "
-        f"(best {best_of(lead)}, worst {worst_of(lead)})"
-        for other in ("logistic", better_script(league))
-        if len(lead := differences(league, "clce", other))
+    lead = differences(league, "clce", "logistic")
+    script = better_script(league)
+    found = []
+    if len(lead):
+        (best, most), (worst, least) = best_and_worst(lead)
+        found.append(
+            f"**Accuracy.** With 10 images per class, ``CLCEClassifier()`` is "
+            f"{above(over_sets(lead))} ``LogisticRegression()`` on features of the same backbone, "
+            f"averaged over {len(by_set(lead))} data sets. The difference is largest on "
+            f"{COLLECTIONS[best].title} ({most.mean:+.1f}) and smallest on "
+            f"{COLLECTIONS[worst].title} ({least.mean:+.1f})."
+        )
+    if len(lead := differences(league, "clce", script)):
+        found.append(
+            f"It is {above(over_sets(lead))} {METHODS[script]} ({len(by_set(lead))} data sets)."
+        )
+    return " ".join(found)
+
+
+def verdict_on_heads(frame):
+    """Hold heads against logistic regression."""
+    leads = {
+        shots: differences(select(frame, "head", backbone=LITE0, shots=shots), "clce", "logistic")
+        for shots in (5, 15)
+    }
+    found = [
+        f"{above(over_sets(lead))} ``LogisticRegression()`` with {shots} images per class"
+        for shots, lead in leads.items()
+        if len(lead)
     ]
-    if not told:
-        return ""
-    return f"``CLCEClassifier()`` with 10 images a class, {'; '.join(told)}."
+    return found and f'**A head.** ``trainable="head"`` is {", and ".join(found)}.'
 
 
 def verdict_on_criterion(frame):
     """Hold the contrastive term, and hardness, against the same recipe without."""
-    told = []
+    found = []
     for what, group, other in (
-        ("fine-tuned", "league", "ce"),
-        ("on frozen features", "head", "ce"),
-        ("of its hardness, fine-tuned", "league", "supcon"),
+        ("With 10 images per class, it", "league", "ce"),
+        ("In a head, it", "head", "ce"),
+        ("Its hardness", "league", "supcon"),
     ):
         lead = differences(select(frame, group), "clce", other)
         if len(lead):
-            told.append(
-                f"{over_sets(lead)} {what} (on {len(by_set(lead))} sets: best {best_of(lead)}, "
-                f"worst {worst_of(lead)})"
-            )
-    return told and f"What the contrastive term is worth, in points: {'; '.join(told)}."
+            mean = over_sets(lead)
+            doubt = "" if mean.low > 0 else ", within the noise"
+            found.append(f"{what} adds {mean:.1f} percentage points of accuracy{doubt}.")
+    return found and f"**The contrastive term.** {' '.join(found)}"
 
 
-def best_of(lead):
-    """Name the best set."""
-    (name, best), _ = best_and_worst(lead)
-    return f"{COLLECTIONS[name].title} {best.mean:+.1f}"
+def above(mean):
+    """Say how far above or below another one is."""
+    half = "" if mean.half != mean.half else f" ± {mean.half:.1f}"
+    return f"{abs(mean.mean):.1f}{half} percentage points {'above' if mean.mean >= 0 else 'below'}"
 
 
-def worst_of(lead):
-    """Name the worst set."""
-    _, (name, worst) = best_and_worst(lead)
-    return f"{COLLECTIONS[name].title} {worst.mean:+.1f}"
-
-
-def section(name, group, runs, lines):
-    """Write the tables of a group."""
-    parts = [heading(group.title), f"{group.about}\n"]
+def section(name, group, runs, lines, drawn=()):
+    """Write the plot and the tables of a group."""
+    folded_plots = set(drawn) - FIGURES.keys()
+    parts = [f"{group.about}\n", picture(name, group.title) if name in folded_plots else ""]
     if name == "new_classes":
         parts.append(episode_table(runs))
     elif name.startswith("few_shot"):
@@ -184,7 +213,7 @@ def section(name, group, runs, lines):
         parts.append(two_backbones_table(runs))
     elif name == "transfer":
         header = ["", *(MEASURES[name][0] for name in SHOWN)]
-        parts.append(table("Means over sets", header, transfer_rows(runs)))
+        parts.append(table("Means over data sets", header, transfer_rows(runs)))
     elif "clce" not in set(runs["method"]):
         parts.append(standings(runs))
     else:
@@ -193,12 +222,12 @@ def section(name, group, runs, lines):
             set_table(runs, references(runs)),
             set_table(runs, references(runs, TRAINED)),
         ]
-    parts.append(f"Reproduce: ``{COMMAND.format(name)}``\n")
+    parts.append(f"Command: ``{COMMAND.format(name)}``\n")
     return "\n".join(part for part in parts if part)
 
 
 def standings(runs):
-    """Show everyone: accuracy, log-loss, and what it took; who lacks sets or draws is marked."""
+    """Show everyone: accuracy, log-loss and cost; who lacks sets or splits is marked."""
     rows, n_sets = [], runs["data"].nunique()
     draws = runs.groupby(["method", "data"])["seed"].nunique()
     most = draws.groupby("data").max()
@@ -216,16 +245,16 @@ def standings(runs):
             if (draws[method] < most[draws[method].index]).any():
                 low, high = draws[method].min(), draws[method].max()
                 number = f"{low}" if low == high else f"{low} to {high}"
-                lacks.append(f"{number} draw{'' if high == 1 else 's'}")
+                lacks.append(f"{number} split{'' if high == 1 else 's'}")
             if lacks:
                 title = f"{title} ({'; '.join(lacks)})"
             rows.append([title, f"{accuracy:.1f}", f"{loss:.3f}", steps, f"{seconds:.3g}"])
-    return table("Means over sets", ["", "accuracy, %", "log-loss", "steps", "fit, s"], rows)
+    return table("Means over data sets", ["", "accuracy, %", "log-loss", "steps", "fit, s"], rows)
 
 
 def case_table(runs):
     """Show the mean leads of each backbone, number of images and batch size; empty of one."""
-    words = {"backbone": "{}", "shots": "{} a class", "batch_size": "batches of {}"}
+    words = {"backbone": "{}", "shots": "{} per class", "batch_size": "batches of {}"}
     names = [name for name in words if runs[name].nunique() > 1]
     if not names:
         return ""
@@ -237,7 +266,9 @@ def case_table(runs):
         leads = [cell(over_sets(differences(part, "clce", other))) for other in others]
         rows.append([case, f"{ours.mean():.1f}", *leads])
     header = ["", "CLCE, %", *(f"minus {METHODS[other]}" for other in others)]
-    return table("Accuracy of CLCE, and points that it is ahead, means over sets", header, rows)
+    return table(
+        "Accuracy of CLCE, and percentage points above others, means over data sets", header, rows
+    )
 
 
 def set_table(runs, others):
@@ -253,7 +284,7 @@ def set_table(runs, others):
     ]
     rows.append(["**mean**", *(cell(over_sets(lead)) for lead in found.values())])
     header = ["", *(f"minus {METHODS[other]}" for other in found)]
-    return table("Points that CLCE is ahead, set by set", header, rows)
+    return table("CLCE minus others, percentage points per data set", header, rows)
 
 
 def two_backbones_table(runs):
@@ -306,8 +337,8 @@ def episode_table(runs):
             if len(lead):
                 words = learner.replace("_", " ")
                 rows.append([METHODS[method], space, words, cell(over_sets(lead))])
-    title = "Points minus the same learner on features of the backbone as it was"
-    return table(title, ["fine-tuned by", "space", "learner", "points"], rows)
+    title = "Percentage points above the same learner on features of the pretrained backbone"
+    return table(title, ["fine-tuned with", "space", "learner", "points"], rows)
 
 
 def goal_table(frame):
@@ -327,7 +358,6 @@ def provenance(lines, measured):
     machines = Counter(machine_of(line) for key, line in done.items() if key in of_groups)
     on_a_cpu = [name for name in measured if not GROUPS[name].needs_gpu]
     parts = [
-        heading("What was run, and where"),
         table("Runs", ["group", "finished", "of"], rows),
         *(f"- {name}: {count} runs.\n" for name, count in sorted(machines.items())),
         *(f"- Failed: ``{line['error']}``\n" for line in broken.values()),
@@ -335,7 +365,7 @@ def provenance(lines, measured):
         '   python -m pip install -e ".[benchmarks]"',
         f"   {COMMAND.format(' '.join(on_a_cpu) or 'league')}",
         "   python -m benchmarks.accuracy report\n",
-        "Finished runs are skipped; ``--plan`` says what is missing and how long it takes.\n",
+        "Finished runs are skipped. ``--plan`` prints what is missing and how long it takes.\n",
     ]
     return "\n".join(parts)
 

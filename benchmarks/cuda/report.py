@@ -51,7 +51,7 @@ def goals(measured: dict) -> list[Goal]:
     for name in ("fit", "predict"):
         if name in results:
             worst = min(row["speed_against_loop"] for row in results[name]["rows"])
-            text = f"pictures a second, {name} to loop"
+            text = f"images per second, {name} to loop"
             found.append(Goal(text, worst, 0.95, at_most=False))
     if results.get("fit", {}).get("synchronisations"):
         for trains, places in results["fit"]["synchronisations"].items():
@@ -123,7 +123,7 @@ def _speeds(kind: str, result: dict) -> Iterator[Table]:
         "backbone",
         "weights",
         "precision",
-        "pictures/s",
+        "images/s",
         "to loop",
         "pipeline's share",
     ]
@@ -158,14 +158,14 @@ def _predict(result: dict) -> Iterator[Table]:
 
 def _head_grid(result: dict) -> Iterator[Table]:
     rows = [
-        ["search to one pass over the pictures", number(result["against_one_pass"])],
+        ["search to one pass over the images", number(result["against_one_pass"])],
         ["search without a store to it", number(result["faster_than_without_store"])],
         [
             "search over kept features to LogisticRegression's",
             number(result["search_again_against_logistic_regression"]),
         ],
     ]
-    yield Table(f"A grid of 12 heads x 5 folds, {result['images']} pictures", ["time", ""], rows)
+    yield Table(f"A grid of 12 heads x 5 folds, {result['images']} images", ["time", ""], rows)
 
 
 def _two_processes(result: dict) -> Iterator[Table]:

@@ -14,7 +14,7 @@ ORDER = [
     "grid_search",
     "pipeline_calibration",
     "prediction_sets",
-    "pictures_and_table",
+    "images_and_table",
     "active_learning",
     "class_imbalance",
     "retrieval",

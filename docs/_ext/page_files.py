@@ -19,12 +19,12 @@ def write_files(folder):
     rng = np.random.default_rng(0)
     photos = {"flower": load_sample_image("flower.jpg"), "temple": load_sample_image("china.jpg")}
     for label, pixels in photos.items():
-        (folder / "pictures" / label).mkdir(parents=True, exist_ok=True)
+        (folder / "images" / label).mkdir(parents=True, exist_ok=True)
         for number in range(12):
             top = rng.integers(SKY, len(pixels) - SIDE)
             left = rng.integers(0, pixels.shape[1] - SIDE)
             crop = pixels[top : top + SIDE, left : left + SIDE]
-            Image.fromarray(crop).save(folder / "pictures" / label / f"{number:02}.jpg")
+            Image.fromarray(crop).save(folder / "images" / label / f"{number:02}.jpg")
     Image.fromarray(photos["flower"][80:400, 150:470]).save(folder / "new.jpg")
     for name in ("tables", "results"):
         shutil.copytree(DOCS / name, folder / name, dirs_exist_ok=True)

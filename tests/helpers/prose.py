@@ -7,6 +7,7 @@ import inspect
 import re
 import textwrap
 from pathlib import Path
+from unittest.mock import patch
 
 import numpy as np
 from docutils import nodes
@@ -57,7 +58,8 @@ def _register():
         roles.register_local_role(name, as_title)
     for name in SPHINX:
         directives.register_directive(name, Nothing)
-    directives.register_directive("glossary", Nested)
+    for name in ("glossary", "details"):
+        directives.register_directive(name, Nested)
 
 
 def code_blocks(text):
@@ -69,9 +71,10 @@ def code_blocks(text):
 
 
 def _tree(text):
-    _register()
     settings = {"report_level": 5, "halt_level": 5, "file_insertion_enabled": False}
-    return publish_doctree(text, settings_overrides=settings)
+    with patch.dict(roles._roles), patch.dict(directives._directives):
+        _register()
+        return publish_doctree(text, settings_overrides=settings)
 
 
 def _paragraphs(node, kinds):

@@ -80,10 +80,10 @@ def test_goals_use_worst_row_of_large_batches(example):
         "time of the criterion to pytorch-metric-learning, from 2,048 rows on": (0.4, True),
         "time of the criterion to bare products, from 2,048 rows on": (1.75, False),
         "synchronisations in the criterion": (0, True),
-        "pictures a second, fit to loop": (0.5, False),
+        "images per second, fit to loop": (0.5, False),
         "synchronisations in a step (all)": (3.0, False),
         "synchronisations in a step (head)": (0, True),
-        "pictures a second, predict to loop": (0.97, True),
+        "images per second, predict to loop": (0.97, True),
     }
 
 

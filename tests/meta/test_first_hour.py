@@ -31,31 +31,32 @@ def run(code, folder):
 
 
 @pytest.fixture
-def pictures(tmp_path):
-    """A folder with 40 pictures of two classes, and one with 8 new ones."""
+def images(tmp_path):
+    """A folder with 40 images of two classes, and one with 8 new ones."""
     rng = np.random.default_rng(0)
-    folders = {"pictures/warm": 20, "pictures/cold": 20, "new": 8}
+    folders = {"images/warm": 20, "images/cold": 20, "new": 8}
     for folder, n in folders.items():
         (tmp_path / folder).mkdir(parents=True)
         for number in range(1, n + 1):
             pixels = rng.integers(0, 120, size=(80, 80, 3), dtype=np.uint8)
-            pixels[..., 0 if folder == "pictures/warm" else 2] += 100
+            pixels[..., 0 if folder == "images/warm" else 2] += 100
             Image.fromarray(pixels).save(tmp_path / folder / f"{number}.jpg")
     return tmp_path
 
 
 @pytest.mark.slow
-def test_first_code_of_readme_runs_the_backbone_once_and_is_never_silent(pictures):
+def test_first_code_of_readme_runs_the_backbone_once_and_is_never_silent(images):
     pytest.importorskip("pandas")
     code = re.search(r"```python\n(from .*?)```", (ROOT / "README.md").read_text(), re.S)[1]
-    n_passed, screen, silence = run(code, pictures)
+    n_passed, screen, silence = run(code, images)
     assert "verbose=1" in code
-    assert n_passed <= 40 + 8 + 1  # the one that is predicted alone
+    assert n_passed <= 40 + 8
     assert screen[0].startswith("trains a head on features of efficientnet_lite0: 40 samples")
-    assert re.fullmatch(r"accuracy on pictures it has not seen: [\d.]+%", screen[-3])
-    assert screen[-2:] == ["new/1.jpg is a cold", ""]
-    assert (pictures / "model.safetensors").exists()
-    assert len((pictures / "table.csv").read_text().splitlines()) == 9
+    assert any(
+        re.fullmatch(r"accuracy on images it has not seen: [\d.]+%", line) for line in screen
+    )
+    assert (images / "model.safetensors").exists()
+    assert len((images / "table.csv").read_text().splitlines()) == 9
     assert silence <= MAX_SILENCE
 
 
@@ -63,5 +64,6 @@ def test_first_code_of_readme_runs_the_backbone_once_and_is_never_silent(picture
 def test_tutorial_runs_as_printed(tmp_path):
     pytest.importorskip("skimage")
     code = (ROOT / "examples" / "plot_tutorial.py").read_text()
-    _, screen, _ = run(f"import matplotlib\nmatplotlib.use('Agg')\n{code}", tmp_path)
+    first = f"import sys\nsys.path.append({str(ROOT / 'examples')!r})\n"
+    _, screen, _ = run(f"{first}import matplotlib\nmatplotlib.use('Agg')\n{code}", tmp_path)
     assert "same predictions: True" in screen

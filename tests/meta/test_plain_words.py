@@ -28,16 +28,6 @@ PLAIN = {
     r"(?:one|two|three|four|five|each|same|other|another|over|of|in) draws?": "random split",
     r"pictures?": "image",
 }
-NOT_YET = {
-    "README",
-    "criterion",
-    "deployment",
-    "index",
-    "multilabel",
-    "performance",
-    "results",
-}  # it shrinks
-LONG_SENTENCES_YET = {"deployment", "grid_search", "performance"}
 EASE = 70  # Flesch's reading ease, in the mean of the pages
 LONGEST, LONGEST_OF_A_PAGE = 25, 30  # words of a sentence, at the 95th percentile
 GENERATED = {"changelog", "sg_execution_times"}
@@ -56,13 +46,12 @@ def phrases(paragraphs):
 
 @pytest.mark.parametrize("page", PAGES)
 def test_page_uses_plain_words(page):
-    found = phrases(prose.page(page, kinds=(*prose.PROSE, nodes.title)))
-    assert (found != {}) == (page in NOT_YET), found or f"take {page} off the list NOT_YET"
+    assert phrases(prose.page(page, kinds=(*prose.PROSE, nodes.title))) == {}
 
 
 def test_readme_uses_plain_words():
-    found = phrases(prose.of_markdown((prose.ROOT / "README.md").read_text(encoding="utf-8")))
-    assert (found != {}) == ("README" in NOT_YET), found or "take README off the list NOT_YET"
+    text = (prose.ROOT / "README.md").read_text(encoding="utf-8")
+    assert phrases(prose.of_markdown(text)) == {}
 
 
 def test_public_docstrings_use_plain_words():
@@ -81,7 +70,7 @@ def test_sentences_are_short():
     longest = {name: np.percentile(words, 95) for name, words in lengths.items()}
     assert np.percentile(np.concatenate(list(lengths.values())), 95) <= LONGEST, longest
     too_long = {name for name, words in longest.items() if words > LONGEST_OF_A_PAGE}
-    assert too_long == LONG_SENTENCES_YET, longest
+    assert too_long == set(), longest
 
 
 def test_phrases_are_found_in_prose_alone():

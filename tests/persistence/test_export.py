@@ -418,7 +418,7 @@ def check_service_of_the_page(names):
     with names["server"] as server:
         threading.Thread(target=server.handle_request, daemon=True).start()
         address = f"http://127.0.0.1:{server.server_port}"
-        with urllib.request.urlopen(address, Path("picture.jpg").read_bytes()) as response:
+        with urllib.request.urlopen(address, Path("image.jpg").read_bytes()) as response:
             answer = json.load(response)
     assert answer["label"] == "temple"
     np.testing.assert_allclose(answer["probabilities"], names["probabilities"][0], rtol=1e-5)
@@ -430,7 +430,7 @@ def test_lines_of_the_page_run_on_an_image(photos, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     backbone = small_vit()
     backbone.pretrained_cfg |= {"input_size": (3, 32, 32), "crop_pct": 0.9}
-    Image.fromarray(photos[0]).save("picture.jpg")
+    Image.fromarray(photos[0]).save("image.jpg")
     clf = CLCEClassifier(backbone, image_size=32, weight=0, max_epochs=30, random_state=0)
     clf.fit([Image.fromarray(photo) for photo in photos], ["temple", "flower"])
     clf.export_onnx("model.onnx")
@@ -439,9 +439,9 @@ def test_lines_of_the_page_run_on_an_image(photos, tmp_path, monkeypatch):
     exec(textwrap.dedent(code.split("\n\nThe outputs")[0]), names)
     assert names["labels"].tolist() == ["temple"]
     np.testing.assert_allclose(
-        names["probabilities"], clf.predict_proba(["picture.jpg"]), rtol=0, atol=0.02
+        names["probabilities"], clf.predict_proba(["image.jpg"]), rtol=0, atol=0.02
     )
-    assert names["prepare"]("picture.jpg").shape == (32, 32, 3)
+    assert names["prepare"]("image.jpg").shape == (32, 32, 3)
     check_service_of_the_page(names)
     names["about"] |= {"image_size": 224, "resize_to": 256}
     transform = EvaluationTransform(BackboneConfig("any", image_size=224, crop_pct=0.875))

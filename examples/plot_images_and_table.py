@@ -11,43 +11,37 @@ If an image comes with numbers, such as a weight or a place, use both in one cla
 # %%
 # A table with a column of paths
 # ------------------------------
-# Stones and plants, photographed: pictures cut from four photographs. Half of the stones are sold
-# wet and half dry, which the picture doesn't show and the weight does. The weights are made up.
+# The images show gravel and grass. Half of each kind is wet. The image does not show this, but the
+# weight does. The weights are made up.
 import tempfile
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from PIL import Image
-from skimage import data
+from photographs import save
 from sklearn.compose import make_column_transformer
 from sklearn.decomposition import PCA
-from sklearn.feature_extraction.image import extract_patches_2d
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import cross_val_score
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import OneHotEncoder, StandardScaler
 
-from sklearn_clce import BackboneFeatures, CLCEClassifier
+from sklearn_clce import BackboneFeatures, CLCEClassifier, list_images
 
 temporary = tempfile.TemporaryDirectory()
+save(temporary.name, ["gravel", "grass"], size=64, n=60)
 rng = np.random.default_rng(0)
 rows = []
-for label, photograph in {"gravel": data.gravel(), "grass": data.grass()}.items():
-    for number, picture in enumerate(
-        extract_patches_2d(photograph, (64, 64), max_patches=60, random_state=0)
-    ):
-        path = Path(temporary.name, f"{label}{number:02}.png")
-        Image.fromarray(picture).save(path)
-        wet = number % 2
-        rows.append(
-            {
-                "path": str(path),
-                "weight": rng.normal(1.2 if wet else 1.0, 0.06),
-                "yard": rng.choice(["north", "south"]),
-                "kind": f"{'wet' if wet else 'dry'} {label}",
-            }
-        )
+for number, path in enumerate(list_images(temporary.name)):
+    wet = number % 2
+    rows.append(
+        {
+            "path": path,
+            "weight": rng.normal(1.2 if wet else 1.0, 0.06),
+            "yard": rng.choice(["north", "south"]),
+            "kind": f"{'wet' if wet else 'dry'} {Path(path).parent.name}",
+        }
+    )
 table = pd.DataFrame(rows)
 y = table.pop("kind")
 print(table.head(3).assign(path=table["path"].map(lambda path: Path(path).name)))
@@ -60,10 +54,10 @@ print(table.head(3).assign(path=table["path"].map(lambda path: Path(path).name))
 # deviation 1 replace them. ``memory`` keeps the features, so that the backbone runs once per image,
 # regardless of the number of folds.
 features = BackboneFeatures(image_size=64, memory=Path(temporary.name, "features"))
-pictures = make_pipeline(features, PCA(10, whiten=True, random_state=0))
-alone = make_column_transformer((pictures, "path"))
+images = make_pipeline(features, PCA(10, whiten=True, random_state=0))
+alone = make_column_transformer((images, "path"))
 both = make_column_transformer(
-    (pictures, "path"), (StandardScaler(), ["weight"]), (OneHotEncoder(), ["yard"])
+    (images, "path"), (StandardScaler(), ["weight"]), (OneHotEncoder(), ["yard"])
 )
 
 # %%
