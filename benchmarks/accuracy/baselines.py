@@ -7,7 +7,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import GridSearchCV
 from sklearn.neighbors import KNeighborsClassifier, NearestCentroid
 from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import Normalizer, StandardScaler
+from sklearn.preprocessing import Normalizer
 from sklearn.svm import SVC
 
 
@@ -33,8 +33,8 @@ def make_baseline(method, seed):
     if method == "discriminant":
         return LinearDiscriminantAnalysis(solver="lsqr", shrinkage="auto")
     if method == "svc":
-        vectors = make_pipeline(StandardScaler(), SupportVectors())
-        return GridSearchCV(vectors, {"supportvectors__C": STRENGTHS})
+        # standardised features are much worse: flowers, 10 images of each: 63 % instead of 74 %
+        return GridSearchCV(SupportVectors(), {"C": STRENGTHS})
     if method == "class_mean":
         return make_pipeline(Normalizer(), NearestCentroid())
     return KNeighborsClassifier()
