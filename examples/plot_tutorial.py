@@ -11,7 +11,7 @@ with ``pip``; nothing is downloaded. To use your own images, begin at step 1.
 # %%
 # The images
 # ----------
-# Eight photographs, cut into images of 96 x 96 pixels. The left half of each photograph is for
+# Eight photographs, cut into images of 48 x 48 pixels. The left half of each photograph is for
 # training, and the right half is new: no pixel is in both.
 import tempfile
 from pathlib import Path
@@ -25,8 +25,8 @@ from PIL import Image
 names = ["brick", "cat", "coffee", "coins", "flower", "grass", "gravel", "tissue"]
 temporary = tempfile.TemporaryDirectory()
 root = Path(temporary.name)
-save(root / "images", names, size=96, n=12, half="left")
-save(root / "test", names, size=96, n=12, half="right")
+save(root / "images", names, size=48, n=12, half="left")
+save(root / "test", names, size=48, n=12, half="right")
 
 # %%
 # Step 1: look at the folder
@@ -57,7 +57,7 @@ from time import monotonic
 from sklearn_clce import CLCEClassifier
 
 start = monotonic()
-clf = CLCEClassifier(trainable="head", image_size=128, random_state=0, verbose=1)
+clf = CLCEClassifier(trainable="head", image_size=96, random_state=0, verbose=1)
 clf.fit(paths, labels)
 print(f"{monotonic() - start:.0f} s")
 
@@ -135,7 +135,7 @@ plt.show()
 # the score, so that about five of a hundred images of known classes are rejected. The folder of new
 # images has one image per class, six of a starry sky and six of a printed page.
 strangers = root / "new"
-save(strangers, ["stars", "page"], size=96, n=6)
+save(strangers, ["stars", "page"], size=48, n=6)
 for path in test_paths[::12]:
     (strangers / f"{Path(path).parent.name}.png").write_bytes(Path(path).read_bytes())
 

@@ -161,11 +161,10 @@ def by_seconds(figure, runs):
         seconds = part["fit_processor_seconds"].fillna(part["fit_seconds"]).median()
         accuracy = part.groupby("data")["accuracy"].mean().mean()
         axes.plot(seconds, accuracy, "o", color=COLOURS.get(method, INK))
-        axes.annotate(
-            METHODS[method], (seconds, accuracy), xytext=(6, -3), textcoords="offset points"
-        )
+        place = {"xytext": (6, -3)} if seconds < 50 else {"xytext": (-6, -3), "ha": "right"}
+        axes.annotate(METHODS[method], (seconds, accuracy), textcoords="offset points", **place)
     axes.set_xscale("log")
-    axes.margins(x=0.35, y=0.1)
+    axes.margins(x=0.1, y=0.1)
     axes.set(xlabel="seconds of one core for a fit", ylabel="accuracy, %")
     return True
 
