@@ -14,7 +14,18 @@ FEWEST = 3  # values that an interval takes
 POINTS = 100  # accuracy is shown in per cent
 CASE = ["data", "shots", "backbone", "batch_size"]
 COSTS = ["fit_seconds", "fit_processor_seconds", "epoch_seconds", "seconds_a_picture", "trainable"]
-COLUMNS = ["group", *CASE, "method", "seed", "accuracy", "log_loss", *COSTS, "epochs", "steps"]
+COLUMNS = [
+    "group",
+    "task",
+    *CASE,
+    "method",
+    "seed",
+    "accuracy",
+    "log_loss",
+    *COSTS,
+    "epochs",
+    "steps",
+]
 MAP = "mean_average_precision"  # of several labels, or of embeddings
 METHODS = {
     "clce": "CLCEClassifier()",
@@ -92,7 +103,10 @@ def row_of(group, run, line, batch_size):
     shares = {name: value * POINTS for name, value in metrics.items() if name != "log_loss"}
     return {
         "group": group,
-        **{name: getattr(run, name) for name in ("data", "shots", "backbone", "method", "seed")},
+        **{
+            name: getattr(run, name)
+            for name in ("task", "data", "shots", "backbone", "method", "seed")
+        },
         "batch_size": dict(run.parameters).get("batch_size", batch_size),
         **metrics,
         **shares,

@@ -179,11 +179,17 @@ def _legend(axes):
     axes.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=1, frameon=False)
 
 
+def nothing(figure, runs):
+    """Draw nothing."""
+    return False
+
+
 OF_GROUP = {
     "batch_size": by_batch_size,
     "lite": by_time,
     "head": by_shots,
     "multilabel": partial(lead_by_set, metric=MAP),
+    "kinds": nothing,  # a table says it
 }
 FIGURES = {
     "league": Figure(

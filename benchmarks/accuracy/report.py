@@ -209,6 +209,8 @@ def section(name, group, runs, lines, drawn=()):
         parts += few_shot_tables(lines, GROUPS[name], table)
     elif name == "multilabel":
         parts += multilabel_tables(runs, table, cell)
+    elif name == "kinds":
+        parts.append(kinds_table(runs))
     elif name == "two_backbones":
         parts.append(two_backbones_table(runs))
     elif name == "transfer":
@@ -285,6 +287,28 @@ def set_table(runs, others):
     rows.append(["**mean**", *(cell(over_sets(lead)) for lead in found.values())])
     header = ["", *(f"minus {METHODS[other]}" for other in found)]
     return table("CLCE minus others, percentage points per data set", header, rows)
+
+
+def kinds_table(runs):
+    """Show accuracy and log-loss of each kind and data set."""
+    methods = [name for name in METHODS if name in set(runs["method"])]
+    columns = [(name, measure) for measure in ("accuracy", "log_loss") for name in methods]
+    rows = []
+    for (task, data), part in runs.groupby(["task", "data"], sort=False):
+        means = part.groupby("method")[["accuracy", "log_loss"]].mean()
+        cells = [
+            f"{means.loc[name, measure]:{'.1f' if measure == 'accuracy' else '.3f'}}"
+            if name in means.index
+            else ""
+            for name, measure in columns
+        ]
+        rows.append([f"{task.replace('_', ' ')}: {COLLECTIONS[data].title}", *cells])
+    header = [
+        "",
+        *(METHODS[name] for name in methods),
+        *(f"log-loss: {METHODS[name]}" for name in methods),
+    ]
+    return table("Accuracy, %, and log-loss", header, rows)
 
 
 def two_backbones_table(runs):
