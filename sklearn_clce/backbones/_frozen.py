@@ -108,9 +108,10 @@ def frozen_backbone(
     backbones = each_backbone(backbone)
 
     def load_one(one: str | nn.Module) -> tuple[nn.Module, BackboneConfig]:
-        module, config = load_backbone(
-            one, pretrained=pretrained, image_size=image_size, n_channels=n_channels
-        )
+        with torch.random.fork_rng(devices=[], enabled=len(backbones) > 1):  # as of one alone
+            module, config = load_backbone(
+                one, pretrained=pretrained, image_size=image_size, n_channels=n_channels
+            )
         if lower_blocks and isinstance(one, str) and config.image_size is not None:
             give_lower_blocks(module, config.n_channels, config.image_size)
         return module, config

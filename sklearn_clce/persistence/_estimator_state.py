@@ -112,6 +112,9 @@ def _with_modules(saved: Any, given: Any) -> Any:
     """Return backbones that a file names, with a user's modules in their places."""
     if not isinstance(saved, (tuple, list)):
         return given
+    for name, part in zip(saved, each_backbone(given), strict=True):
+        if isinstance(part, str) and part != name:
+            raise ValueError(f"backbone={part!r}: the file holds {name!r} in its place")
     return type(saved)(
         part if isinstance(part, nn.Module) else name
         for name, part in zip(saved, each_backbone(given), strict=True)

@@ -138,6 +138,8 @@ def check_backbone(state: dict[str, Any], backbone: Any) -> None:
 
 
 def _shown(backbone: Any) -> str:
+    if isinstance(backbone, (tuple, list)):
+        return f"({', '.join(map(_shown, backbone))})"
     return type(backbone).__name__ if isinstance(backbone, nn.Module) else repr(backbone)
 
 

@@ -332,3 +332,18 @@ def test_backbones_that_can_not_be_joined(kind, backbone, message, images):
 def test_settings_that_several_backbones_reject(settings, message, images):
     with pytest.raises(ValueError, match=message):
         CLCEClassifier(**{"backbone": NAMES} | SMALL | settings).fit(images, LABELS)
+
+
+def test_random_weights_are_those_of_each_backbone_alone(images):
+    alone = [BackboneFeatures(name, pretrained=False).transform(images) for name in NAMES]
+    together = BackboneFeatures(NAMES, pretrained=False).transform(images)
+    np.testing.assert_array_equal(together, np.concatenate(alone, axis=1))
+
+
+def test_load_names_the_backbone_that_differs(images, modules, tmp_path):
+    path = tmp_path / "model.safetensors"
+    CLCEClassifier(("test_vit", modules[1]), **SMALL).fit(images, np.arange(12) % 2).save(path)
+    with pytest.raises(ValueError, match="backbone='test_resnet': the file holds 'test_vit'"):
+        CLCEClassifier.load(path, backbone=("test_resnet", modules[1]))
+    with pytest.raises(ValueError, match=r"backbone=\(Pooled, Pooled\): it was fitted with"):
+        CLCEClassifier.load(path, backbone=modules)
