@@ -11,7 +11,7 @@ from PIL import Image
 from sklearn.exceptions import NotFittedError
 
 from model_files import saved_and_loaded, tiny, vectors
-from sklearn_clce import frames
+from sklearn_clce._methods import _frame as frames
 from small_fits import head
 
 
