@@ -292,23 +292,17 @@ def set_table(runs, others):
 def kinds_table(runs):
     """Show accuracy and log-loss of each kind and data set."""
     methods = [name for name in METHODS if name in set(runs["method"])]
-    columns = [(name, measure) for measure in ("accuracy", "log_loss") for name in methods]
     rows = []
     for (task, data), part in runs.groupby(["task", "data"], sort=False):
         means = part.groupby("method")[["accuracy", "log_loss"]].mean()
         cells = [
-            f"{means.loc[name, measure]:{'.1f' if measure == 'accuracy' else '.3f'}}"
+            f"{means.accuracy[name]:.1f} ({means.log_loss[name]:.2f})"
             if name in means.index
             else ""
-            for name, measure in columns
+            for name in methods
         ]
         rows.append([f"{task.replace('_', ' ')}: {COLLECTIONS[data].title}", *cells])
-    header = [
-        "",
-        *(METHODS[name] for name in methods),
-        *(f"log-loss: {METHODS[name]}" for name in methods),
-    ]
-    return table("Accuracy, %, and log-loss", header, rows)
+    return table("Accuracy, % (log-loss)", ["", *(METHODS[name] for name in methods)], rows)
 
 
 def two_backbones_table(runs):
