@@ -306,7 +306,7 @@ def kinds_table(runs):
 
 
 def two_backbones_table(runs):
-    """Show what a second backbone adds to a head on the first, set by set and in the mean."""
+    """Show what a second backbone adds to a head on the first, by data set and on average."""
     cases = [(both, shots) for both in TWO_BACKBONES for shots in sorted(set(runs["shots"]))]
     found = {metric: [added(runs, *case, metric) for case in cases] for metric in ADDED}
     sets = [by_set(lead) for lead in found["accuracy"]]

@@ -1,4 +1,4 @@
-"""What a fitted classifier can do beside predicting: novelty, new classes, a data frame."""
+"""Methods of a fitted classifier in addition to predicting: novelty, new classes, a data frame."""
 
 from ._frame import FrameMixin
 from ._new_classes import NewClassesMixin
